@@ -1,0 +1,212 @@
+//! `config.toml`: this host and this site. Every key has a default; nothing of a site is in the code.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Tier;
+use crate::name::{GroupName, ServiceName, Shell};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the roster is.
+    pub roster: RosterSource,
+    /// New accounts.
+    pub accounts: Accounts,
+    /// What each tier brings on this machine.
+    pub tiers: BTreeMap<Tier, TierPolicy>,
+    /// The files generated for other programs.
+    pub maps: Maps,
+    /// The people's clones.
+    pub code: Code,
+    /// Machine-wide agent configuration.
+    pub claude: Claude,
+    /// Per-user services; each user keeps one port of each for ever.
+    pub service: Vec<Service>,
+    /// What holds a run back.
+    pub guard: Guard,
+    /// The comparison with the cluster's `k8s_users` map.
+    pub tier_check: TierCheck,
+    /// The processes that work in homes.
+    pub worker: Worker,
+}
+
+/// Where the roster is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RosterSource {
+    /// The file that the admin edits.
+    pub path: PathBuf,
+}
+
+/// New accounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Accounts {
+    /// The folder that holds the homes.
+    pub home_base: PathBuf,
+    /// Copied into each new home.
+    pub skel: PathBuf,
+    /// The shell of a new account is the first of these that is installed.
+    pub shells: Vec<Shell>,
+}
+
+/// What a tier brings on this machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TierPolicy {
+    /// Unix groups; one that does not exist is skipped and told.
+    pub groups: Vec<GroupName>,
+}
+
+/// The files generated for other programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Maps {
+    /// `<authentik_user>=<os_user>` a line, ordered by port.
+    pub ttyd_user_map: PathBuf,
+    /// The admins' accounts, one a line, sorted.
+    pub ttyd_admins: PathBuf,
+    /// `{authentik_user: {os_user, port}}`.
+    pub dispatch: PathBuf,
+}
+
+/// The people's clones.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Code {
+    /// URL of the infra repository; without one nobody gets a clone of it.
+    pub infra: Option<String>,
+    /// URL of every other repository, with `{name}` in the place of its name.
+    pub repositories: Option<String>,
+}
+
+/// Machine-wide agent configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Claude {
+    /// The file an admin edits; without one nothing is installed.
+    pub managed_settings_source: Option<PathBuf>,
+    /// Where Claude Code reads it.
+    pub managed_settings: PathBuf,
+}
+
+/// A service that each user has one instance of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// The first port; a user gets the lowest free one from here and keeps it.
+    pub base_port: u16,
+    /// The environment file that holds the port, with `{user}` in the place of the account's name.
+    pub env_file: String,
+    /// The key of the port in that file.
+    pub port_key: String,
+}
+
+/// What holds a run back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    /// The most people that may leave in one run; more are held until `rosterctl confirm`.
+    pub max_cuts: usize,
+}
+
+/// The comparison with the cluster's `k8s_users` map.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TierCheck {
+    /// A JSON file with the map, `{k8s_user: {role: …}}`; without one the check is skipped.
+    pub k8s_users: Option<PathBuf>,
+}
+
+/// The processes that work in homes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// How many homes are worked on at the same time.
+    pub parallel: usize,
+    /// How long one home may take, in seconds.
+    pub deadline_s: u64,
+    /// How much memory one worker may use, in MiB.
+    pub memory_mib: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let group = |name: &str| GroupName::new(name).ok();
+        let admin = TierPolicy { groups: ["sudo", "docker", "code-shared"].into_iter().filter_map(group).collect() };
+        let service = |name: &str, base_port, env_file: &str, port_key: &str| {
+            ServiceName::new(name).ok().map(|name| Service {
+                name,
+                base_port,
+                env_file: env_file.into(),
+                port_key: port_key.into(),
+            })
+        };
+        Config {
+            roster: RosterSource::default(),
+            accounts: Accounts::default(),
+            tiers: BTreeMap::from([(Tier::Admin, admin)]),
+            maps: Maps::default(),
+            code: Code::default(),
+            claude: Claude::default(),
+            service: [
+                service("t3", 3773, "/etc/t3-serve/{user}.env", "T3_PORT"),
+                service("playwright", 8931, "/etc/playwright-mcp/{user}.env", "PLAYWRIGHT_PORT"),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+            guard: Guard::default(),
+            tier_check: TierCheck::default(),
+            worker: Worker::default(),
+        }
+    }
+}
+
+impl Default for RosterSource {
+    fn default() -> Self {
+        RosterSource { path: "/etc/rosterd/roster.yaml".into() }
+    }
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        let shells = ["/bin/zsh", "/bin/bash"].into_iter().filter_map(|path| Shell::new(path).ok()).collect();
+        Accounts { home_base: "/home".into(), skel: "/etc/skel".into(), shells }
+    }
+}
+
+impl Default for Maps {
+    fn default() -> Self {
+        Maps {
+            ttyd_user_map: "/etc/ttyd-user-map".into(),
+            ttyd_admins: "/etc/ttyd-admins".into(),
+            dispatch: "/etc/t3-serve/dispatch.json".into(),
+        }
+    }
+}
+
+impl Default for Claude {
+    fn default() -> Self {
+        Claude { managed_settings_source: None, managed_settings: "/etc/claude-code/managed-settings.json".into() }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Guard { max_cuts: 3 }
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Worker { parallel: 4, deadline_s: 600, memory_mib: 2048 }
+    }
+}

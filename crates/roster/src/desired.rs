@@ -1,0 +1,97 @@
+//! What should be: roster, config and ledger thought through to single facts, without looking at the machine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::model::{CodeLayout, Tier};
+use crate::name::{GroupName, KubeUser, Login, Namespace, OsUser, RepoName, ServiceName, Shell};
+
+/// `{service: {os_user: port}}`: the ports that were given out, which never move.
+pub type Ports = BTreeMap<ServiceName, BTreeMap<OsUser, u16>>;
+
+/// Everything that should be on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Desired {
+    /// Per account, what it should be.
+    pub accounts: BTreeMap<OsUser, Account>,
+    /// The text of `/etc/ttyd-user-map`.
+    pub ttyd_user_map: String,
+    /// The text of `/etc/ttyd-admins`.
+    pub ttyd_admins: String,
+    /// The content of `dispatch.json`.
+    pub dispatch: BTreeMap<Login, Dispatch>,
+    /// Every port, also of people who left.
+    pub ports: Ports,
+}
+
+/// Where a login's requests go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dispatch {
+    /// The account.
+    pub os_user: OsUser,
+    /// The port of the first configured service.
+    pub port: u16,
+}
+
+/// What one account should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Account {
+    /// The login at the identity provider.
+    pub authentik_user: Login,
+    /// The name in the cluster's map.
+    pub k8s_user: KubeUser,
+    /// What the person may do.
+    pub tier: Tier,
+    /// The Unix groups of tier and person, sorted, each once.
+    pub groups: Vec<GroupName>,
+    /// The login shell of a new account.
+    pub shell: Shell,
+    /// The home of a new account.
+    pub home: PathBuf,
+    /// The uid that the roster asks for.
+    pub uid: Option<u32>,
+    /// How the clones lie.
+    pub code_layout: CodeLayout,
+    /// Repositories besides infra.
+    pub repos: Vec<RepoName>,
+    /// The person's namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Whether every service is stopped.
+    pub parked: bool,
+    /// Whether the agent's sign-in is kept in step.
+    pub claude_auth: bool,
+    /// New accounts get a locked password: always true.
+    pub login_locked: bool,
+    /// What should be in the home.
+    pub home_content: HomeDesired,
+}
+
+/// What should be in one home. Travels to the worker, so it holds no secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct HomeDesired {
+    /// `~/code` is a plain folder that holds the clones.
+    pub workspace: bool,
+    /// The clones, in the order in which they are made.
+    pub clones: Vec<CloneDesired>,
+}
+
+impl HomeDesired {
+    /// Whether no worker is needed.
+    pub fn is_empty(&self) -> bool {
+        self.clones.is_empty() && !self.workspace
+    }
+}
+
+/// A clone that should be in a home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct CloneDesired {
+    /// Its place below the home, such as `code/infra`. Made from validated names only.
+    pub path: String,
+    /// Where it is cloned from.
+    pub url: String,
+    /// Whether git-crypt's filter is answered by the clone's own configuration, so that encrypted files stay
+    /// ciphertext and no plain text can be committed over them.
+    pub locked: bool,
+}

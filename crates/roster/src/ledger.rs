@@ -1,0 +1,110 @@
+//! The ledger: the only state that rosterd keeps. Plain data; where it is stored is the daemon's affair.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::desired::Ports;
+use crate::name::OsUser;
+use crate::plan::{Problem, Subject};
+
+/// Everything that rosterd remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Grows with each accepted content of roster or config.
+    pub generation: u64,
+    /// The roster in force; nothing before the first valid one.
+    pub applied: Option<Applied>,
+    /// The roster on disk when it is not the one in force, and why not.
+    pub waiting: Option<Waiting>,
+    /// Ports, also of people who left.
+    pub ports: Ports,
+    /// Ids, also of people who left: never given to anyone else.
+    pub identities: BTreeMap<OsUser, Identity>,
+    /// People who left, and since when.
+    pub cut: BTreeMap<OsUser, Timestamp>,
+    /// Subjects that are not what they should be.
+    pub degraded: BTreeMap<Subject, Degraded>,
+    /// Notices that were told already, so that each is told once.
+    pub told: BTreeSet<crate::plan::Notice>,
+    /// Identifier of the newest run.
+    pub last_run: Option<String>,
+}
+
+/// The roster in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Its text, so that it stays in force when the file is gone.
+    pub roster: String,
+    /// The text of the config at the time.
+    pub config: String,
+    /// When it was accepted.
+    pub since: Timestamp,
+}
+
+/// A roster that is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub cause: WaitingCause,
+    /// The text on disk, to notice when it changes; empty when it cannot be read.
+    pub roster: String,
+    /// The config's text on disk.
+    pub config: String,
+}
+
+/// Why a roster is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "cause", rename_all = "kebab-case")]
+pub enum WaitingCause {
+    /// It does not parse, or cannot be read; the diagnostics as text.
+    Invalid {
+        /// What an admin reads.
+        diagnostics: String,
+    },
+    /// More people would be cut than the guard allows.
+    Held {
+        /// Who would be cut.
+        cuts: Vec<OsUser>,
+        /// The guard.
+        max_cuts: usize,
+        /// Whether an admin has confirmed exactly this.
+        confirmed: bool,
+    },
+    /// Tiers differ from the cluster's map.
+    TierMismatch {
+        /// One sentence for each person.
+        differences: Vec<String>,
+    },
+}
+
+/// The ids of an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// User id.
+    pub uid: u32,
+    /// Id of the primary group.
+    pub gid: u32,
+    /// Subordinate uids: first and count.
+    pub subuid: Option<(u32, u32)>,
+    /// Subordinate gids: first and count.
+    pub subgid: Option<(u32, u32)>,
+    /// True only when rosterd itself created the account. An adopted account is never removed by rosterd.
+    pub created: bool,
+}
+
+/// A subject that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// Since when.
+    pub since: Timestamp,
+    /// How many runs in a row.
+    pub failures: u32,
+    /// When it is tried again.
+    pub next_try: Timestamp,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}

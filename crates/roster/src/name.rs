@@ -1,0 +1,259 @@
+//! Validated names. A value of one of these types can be written to a generated file, joined to a path or
+//! passed as an argument without further checks; nothing else from the roster may.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a valid name. Its `Display` is a sentence fragment that follows the text itself,
+/// such as "may not begin with `-`".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NameError(pub Cow<'static, str>);
+
+macro_rules! names {
+    ($( $(#[$doc:meta])* $name:ident: $check:path, pattern $pattern:literal; )*) => { $(
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks `text` and takes it over.
+            pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
+                let text = text.into();
+                $check(&text)?;
+                Ok(Self(text))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern })
+            }
+        }
+    )* };
+}
+
+names! {
+    /// A Unix account's name: what Debian's `useradd` accepts, at most 32 bytes, and no account of the base system.
+    OsUser: check_os_user, pattern r"^[a-z_][a-z0-9_-]{0,31}$";
+    /// A Unix group's name.
+    GroupName: check_group, pattern r"^[a-z_][a-z0-9_-]{0,31}$";
+    /// A login at the identity provider, with or without a domain. Holds no white space and none of `=:#,/\`.
+    Login: check_login, pattern r"^[A-Za-z0-9_][A-Za-z0-9._@+-]*$";
+    /// A name in the cluster's `k8s_users` map.
+    KubeUser: check_login, pattern r"^[A-Za-z0-9_][A-Za-z0-9._@+-]*$";
+    /// An e-mail address, as the OIDC claim carries it.
+    Email: check_email, pattern r"^[^\s@]+@[^\s@]+$";
+    /// A Kubernetes namespace: a DNS label that is not one of the cluster's own.
+    Namespace: check_namespace, pattern r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
+    /// The name of a repository below the site's base URL.
+    RepoName: check_repo, pattern r"^[A-Za-z0-9][A-Za-z0-9._-]*$";
+    /// A DNS name.
+    Domain: check_domain, pattern r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
+    /// An absolute path of a login shell.
+    Shell: check_shell, pattern r"^/[A-Za-z0-9._/+-]+$";
+    /// The name of a per-user service, such as `t3`.
+    ServiceName: check_service, pattern r"^[a-z0-9][a-z0-9-]{0,31}$";
+    /// A Kubernetes quantity, such as `4`, `500m` or `8Gi`.
+    Quantity: check_quantity, pattern r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
+}
+
+impl Login {
+    /// The part before `@`: two logins with the same local part are the same person.
+    pub fn local_part(&self) -> &str {
+        self.0.split('@').next().unwrap_or(&self.0)
+    }
+}
+
+fn refuse<T>(why: impl Into<Cow<'static, str>>) -> Result<T, NameError> {
+    Err(NameError(why.into()))
+}
+
+/// Accounts and groups that Debian's base system owns, whatever their ids; from base-passwd and systemd.
+const SYSTEM_NAMES: &[&str] = &[
+    "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data",
+    "backup", "list", "irc", "_apt", "nobody", "nogroup", "messagebus", "sshd", "rosterd", "polkitd", "tss",
+    "systemd-network", "systemd-resolve", "systemd-timesync", "systemd-journal", "systemd-coredump", "systemd-oom",
+];
+
+fn check_unix_name(text: &str) -> Result<(), NameError> {
+    let mut bytes = text.bytes();
+    match bytes.next() {
+        None => return refuse("may not be empty"),
+        Some(b'-') => return refuse("may not begin with `-`"),
+        Some(b'a'..=b'z' | b'_') => {}
+        Some(_) => return refuse("must begin with a lower-case letter or `_`"),
+    }
+    if !bytes.all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-')) {
+        return refuse("may hold only a-z, 0-9, `_` and `-`");
+    }
+    if text.len() > 32 {
+        return refuse(format!("is {} bytes long, at most 32 are possible", text.len()));
+    }
+    Ok(())
+}
+
+fn check_os_user(text: &str) -> Result<(), NameError> {
+    check_unix_name(text)?;
+    if SYSTEM_NAMES.contains(&text) {
+        return refuse("is an account of the system itself");
+    }
+    Ok(())
+}
+
+fn check_group(text: &str) -> Result<(), NameError> {
+    check_unix_name(text)
+}
+
+fn check_login(text: &str) -> Result<(), NameError> {
+    match text.chars().next() {
+        None => return refuse("may not be empty"),
+        Some('-') => return refuse("may not begin with `-`"),
+        Some(c) if !(c.is_ascii_alphanumeric() || c == '_') => {
+            return refuse("must begin with a letter, a digit or `_`");
+        }
+        Some(_) => {}
+    }
+    if text.len() > 150 {
+        return refuse("is longer than 150 bytes");
+    }
+    match text.chars().find(|c| !(c.is_ascii_alphanumeric() || "._@+-".contains(*c))) {
+        Some(c) => refuse(format!("holds {c:?}, which would break the files made from it")),
+        None => Ok(()),
+    }
+}
+
+fn check_email(text: &str) -> Result<(), NameError> {
+    let Some((local, domain)) = text.split_once('@') else {
+        return refuse("is not an e-mail address: no `@`");
+    };
+    if local.is_empty() || domain.is_empty() || domain.contains('@') {
+        return refuse("is not an e-mail address");
+    }
+    if text.len() > 254 || text.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'`:,;<>\\".contains(c)) {
+        return refuse("is not an e-mail address: it holds white space or a character that needs quoting");
+    }
+    Ok(())
+}
+
+fn check_label(text: &str) -> Result<(), NameError> {
+    if text.is_empty() || text.len() > 63 {
+        return refuse("must be 1 to 63 characters long");
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        return refuse("may not begin or end with `-`");
+    }
+    if !text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-')) {
+        return refuse("may hold only a-z, 0-9 and `-`");
+    }
+    Ok(())
+}
+
+fn check_namespace(text: &str) -> Result<(), NameError> {
+    check_label(text)?;
+    if text == "default" || text.starts_with("kube-") {
+        return refuse("is a namespace of the cluster itself");
+    }
+    Ok(())
+}
+
+fn check_repo(text: &str) -> Result<(), NameError> {
+    match text.bytes().next() {
+        None => return refuse("may not be empty"),
+        Some(b) if !b.is_ascii_alphanumeric() => return refuse("must begin with a letter or a digit"),
+        Some(_) => {}
+    }
+    if text.len() > 100 {
+        return refuse("is longer than 100 bytes");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        return refuse("may hold only letters, digits, `.`, `_` and `-`");
+    }
+    Ok(())
+}
+
+fn check_domain(text: &str) -> Result<(), NameError> {
+    if text.len() > 253 || !text.contains('.') {
+        return refuse("is not a DNS name with at least two labels");
+    }
+    text.split('.').try_for_each(check_label)
+}
+
+fn check_shell(text: &str) -> Result<(), NameError> {
+    if !text.starts_with('/') {
+        return refuse("must be an absolute path");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._/+-".contains(&b)) {
+        return refuse("may hold only letters, digits and `._/+-`");
+    }
+    if text.len() > 200 || text.ends_with('/') || text.split('/').any(|part| part == "..") {
+        return refuse("is not the path of a program");
+    }
+    Ok(())
+}
+
+fn check_service(text: &str) -> Result<(), NameError> {
+    check_label(text)?;
+    if text.len() > 32 {
+        return refuse("is longer than 32 bytes");
+    }
+    Ok(())
+}
+
+fn check_quantity(text: &str) -> Result<(), NameError> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = &text[digits.len()..];
+    let number = !digits.is_empty()
+        && digits.split('.').count() <= 2
+        && digits.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    let known = ["", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    if number && known.contains(&suffix) && text.len() <= 32 {
+        Ok(())
+    } else {
+        refuse("is not a quantity such as `4`, `500m` or `8Gi`")
+    }
+}

@@ -1,0 +1,205 @@
+//! What is: what the host and the homes show, as plain data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{GroupName, OsUser, Shell};
+
+/// What the machine shows. Everything in it was read in one pass each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostObserved {
+    /// `/etc/passwd` by name; local accounts only.
+    pub accounts: BTreeMap<String, PasswdEntry>,
+    /// `/etc/group` by name.
+    pub groups: BTreeMap<String, GroupEntry>,
+    /// `/etc/subuid` in its order.
+    pub subuids: Vec<SubordinateRange>,
+    /// `/etc/subgid` in its order.
+    pub subgids: Vec<SubordinateRange>,
+    /// What `/etc/login.defs` says.
+    pub limits: IdLimits,
+    /// Sources besides local files that nsswitch names for `passwd`, such as `sss` or `ldap`.
+    pub directory_services: Vec<String>,
+    /// Desired names that are no local account but that a directory service answers for, with the uid it gives.
+    pub foreign_accounts: BTreeMap<OsUser, u32>,
+    /// Of the shells that the roster or the config names, those that are installed.
+    pub shells: BTreeSet<Shell>,
+    /// Per desired account, what stands in the place of its home. Only the folder itself was looked at.
+    pub homes: BTreeMap<OsUser, HomeFolder>,
+    /// The generated files by path; bigger than 4 MiB counts as unreadable.
+    pub files: BTreeMap<PathBuf, FileState>,
+    /// The environment files of services by path.
+    pub env_files: BTreeMap<PathBuf, EnvFileState>,
+    /// The source of the managed settings, when one is configured.
+    pub managed_settings_source: Option<FileState>,
+}
+
+/// A line of `/etc/passwd`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasswdEntry {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Home folder.
+    pub home: PathBuf,
+    /// Login shell.
+    pub shell: String,
+}
+
+/// A line of `/etc/group`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupEntry {
+    /// Group id.
+    pub gid: u32,
+    /// Its members by supplementary membership.
+    pub members: BTreeSet<String>,
+}
+
+/// A line of `/etc/subuid` or `/etc/subgid`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubordinateRange {
+    /// Account name, or a uid as text.
+    pub owner: String,
+    /// First id.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// The id ranges of `/etc/login.defs`, with shadow's defaults for what is absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdLimits {
+    /// First uid of a person.
+    pub uid_min: u32,
+    /// Last uid of a person.
+    pub uid_max: u32,
+    /// First gid of a person.
+    pub gid_min: u32,
+    /// Last gid of a person.
+    pub gid_max: u32,
+    /// First subordinate uid.
+    pub sub_uid_min: u32,
+    /// Last subordinate uid.
+    pub sub_uid_max: u32,
+    /// Subordinate uids of a new account; 0 gives none.
+    pub sub_uid_count: u32,
+    /// First subordinate gid.
+    pub sub_gid_min: u32,
+    /// Last subordinate gid.
+    pub sub_gid_max: u32,
+    /// Subordinate gids of a new account; 0 gives none.
+    pub sub_gid_count: u32,
+}
+
+impl Default for IdLimits {
+    fn default() -> Self {
+        IdLimits {
+            uid_min: 1000,
+            uid_max: 60_000,
+            gid_min: 1000,
+            gid_max: 60_000,
+            sub_uid_min: 100_000,
+            sub_uid_max: 600_100_000,
+            sub_uid_count: 65_536,
+            sub_gid_min: 100_000,
+            sub_gid_max: 600_100_000,
+            sub_gid_count: 65_536,
+        }
+    }
+}
+
+/// What stands in the place of a home.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HomeFolder {
+    /// Nothing.
+    Absent,
+    /// A real folder.
+    Folder {
+        /// Owner.
+        uid: u32,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Something else: a symlink, a file; with its name for people.
+    Other(String),
+}
+
+/// A file that is read whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileState {
+    /// There is none.
+    Absent,
+    /// A regular file.
+    Present {
+        /// Its bytes.
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// It could not be read: why.
+    Unreadable(String),
+}
+
+/// An environment file. Its other lines may be secrets, so they are not kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EnvFileState {
+    /// There is none.
+    Absent,
+    /// A regular file.
+    Present {
+        /// The values of the port keys that were asked for, as text.
+        ports: BTreeMap<String, String>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// It could not be read: why.
+    Unreadable(String),
+}
+
+/// What a home shows of what is desired in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeObserved {
+    /// `~/code` itself.
+    pub code: Place,
+    /// By path below the home, what stands in the place of each desired clone.
+    pub clones: BTreeMap<String, Place>,
+    /// Unfinished clones of an earlier run, by path below the home.
+    pub unfinished: Vec<String>,
+}
+
+/// What stands at a place in a home.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// A folder without anything in it.
+    EmptyFolder,
+    /// A folder that is no clone.
+    Folder,
+    /// A git repository with a work tree.
+    Clone {
+        /// URL of `origin`, without user information.
+        origin: Option<String>,
+        /// Whether git-crypt's filter is answered by its own configuration.
+        locked: bool,
+    },
+    /// Something else, in words: a symlink, a file, a bare repository.
+    Other(String),
+    /// It could not be looked at: why.
+    Unreadable(String),
+}
+
+/// The groups of an account as names, by supplementary membership.
+pub fn groups_of(observed: &HostObserved, user: &str) -> BTreeSet<GroupName> {
+    observed
+        .groups
+        .iter()
+        .filter(|(_, group)| group.members.contains(user))
+        .filter_map(|(name, _)| GroupName::new(name.as_str()).ok())
+        .collect()
+}

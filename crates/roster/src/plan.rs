@@ -1,0 +1,212 @@
+//! The plan: the ordered steps from what is to what should be, as data that prints, serialises and compares.
+//! Whoever applies it makes no choice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{GroupName, OsUser, Shell};
+
+/// Whom something is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Subject {
+    /// The machine as a whole.
+    Machine,
+    /// One person's account.
+    User(OsUser),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Machine => f.write_str("machine"),
+            Subject::User(user) => user.fmt(f),
+        }
+    }
+}
+
+impl From<Subject> for String {
+    fn from(subject: Subject) -> String {
+        match subject {
+            Subject::Machine => "(machine)".into(),
+            Subject::User(user) => user.into(),
+        }
+    }
+}
+
+impl TryFrom<String> for Subject {
+    type Error = crate::name::NameError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == "(machine)" { Ok(Subject::Machine) } else { OsUser::new(text).map(Subject::User) }
+    }
+}
+
+/// The ordered steps, and what is only told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// In the order in which they are applied.
+    pub steps: Vec<Step>,
+    /// What keeps a subject from what the roster says; such a subject is degraded.
+    pub problems: Vec<Problem>,
+    /// What an admin should know and nothing is done about.
+    pub notices: Vec<Notice>,
+}
+
+/// One smallest change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Whom it is about.
+    pub subject: Subject,
+    /// What is done.
+    pub action: Action,
+    /// Why, for a person: "in the roster, no such account".
+    pub reason: String,
+    /// How to take it back by hand, or nothing where there is no way back.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub inverse: Option<String>,
+    /// Indices in the same plan of the steps that must have succeeded before.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub needs: Vec<usize>,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Action {
+    /// Account, primary group, subordinate ids and home, in one change of the user database for all of a plan.
+    CreateAccount(NewAccount),
+    /// The home of an account that rosterd created and that has lost it.
+    CreateHome(NewHome),
+    /// Adds an existing account to an existing group.
+    AddToGroup {
+        /// The account.
+        user: OsUser,
+        /// The group.
+        group: GroupName,
+    },
+    /// Replaces a generated file as a whole.
+    WriteFile(WholeFile),
+    /// Sets keys of an environment file and keeps every other line.
+    SetEnvKeys {
+        /// The file.
+        path: PathBuf,
+        /// The keys to set.
+        keys: BTreeMap<String, String>,
+    },
+    /// A person left the roster. Recorded once; the maps lose the person by their own steps.
+    Cut,
+    /// A person who had been cut is back.
+    Return,
+    /// Work in a home, done by a worker as its user.
+    Home(HomeAction),
+}
+
+impl Action {
+    /// The kind as the journal and `plan` name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Action::CreateAccount(_) => "create-account",
+            Action::CreateHome(_) => "create-home",
+            Action::AddToGroup { .. } => "add-to-group",
+            Action::WriteFile(_) => "write-file",
+            Action::SetEnvKeys { .. } => "set-env-keys",
+            Action::Cut => "cut",
+            Action::Return => "return",
+            Action::Home(HomeAction::RemoveUnfinished { .. }) => "remove-unfinished-clone",
+            Action::Home(HomeAction::MakeFolder { .. }) => "make-folder",
+            Action::Home(HomeAction::Clone(_)) => "clone",
+        }
+    }
+}
+
+/// A new account, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewAccount {
+    /// Name of account and primary group.
+    pub user: OsUser,
+    /// User id; free, and never given to anyone else.
+    pub uid: u32,
+    /// Id of the primary group; equal to the uid where that is free.
+    pub gid: u32,
+    /// The comment field.
+    pub gecos: String,
+    /// Login shell.
+    pub shell: Shell,
+    /// First subordinate uid and how many, or none.
+    pub subuid: Option<(u32, u32)>,
+    /// First subordinate gid and how many, or none.
+    pub subgid: Option<(u32, u32)>,
+    /// Supplementary groups, all of which exist.
+    pub groups: Vec<GroupName>,
+    /// Its home.
+    pub home: NewHome,
+}
+
+/// A new home, built beside and moved into place whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewHome {
+    /// Where; directly below the configured base.
+    pub path: PathBuf,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Copied into it.
+    pub skel: PathBuf,
+    /// Whether the folder is there already, from an earlier run that ended between home and account.
+    pub exists: bool,
+}
+
+/// A file that is replaced as a whole. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WholeFile {
+    /// Where.
+    pub path: PathBuf,
+    /// All of its text.
+    pub content: String,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Work in a home. Paths are below the home and made from validated names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum HomeAction {
+    /// Removes what an interrupted clone left.
+    RemoveUnfinished {
+        /// The unfinished clone.
+        path: String,
+    },
+    /// Makes a folder.
+    MakeFolder {
+        /// The folder.
+        path: String,
+    },
+    /// Clones a repository beside and moves it into place.
+    Clone(crate::desired::CloneDesired),
+}
+
+/// What keeps a subject from what the roster says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Whom it is about.
+    pub subject: Subject,
+    /// What is not as it should be.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What an admin can do.
+    pub next: String,
+}
+
+/// What an admin should know.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Notice {
+    /// Whom it is about.
+    pub subject: Subject,
+    /// The fact and what to do about it.
+    pub text: String,
+}

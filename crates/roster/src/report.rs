@@ -1,0 +1,194 @@
+//! What a run did: the record that the ledger keeps, `rosterctl` prints and programs read as JSON.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{Degraded, WaitingCause};
+use crate::name::OsUser;
+use crate::plan::{Notice, Problem, Step, Subject};
+
+/// Why a run took place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trigger {
+    /// The daemon started.
+    Start,
+    /// Roster or config changed.
+    Change,
+    /// Somebody asked: `rosterctl reconcile` or the hourly timer.
+    Request,
+    /// A degraded subject was due.
+    Retry,
+}
+
+/// How a run ended. The number is the exit code of `rosterctl reconcile`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Everything is as the roster says.
+    Converged,
+    /// Some subjects are not.
+    Degraded,
+    /// A guard holds the roster.
+    Held,
+    /// Nothing could be done: the roster is invalid, or differs from the cluster's map.
+    Failed,
+}
+
+impl Outcome {
+    /// The exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Outcome::Converged => 0,
+            Outcome::Failed => 1,
+            Outcome::Degraded => 3,
+            Outcome::Held => 4,
+        }
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Sorts by time: `20261124T190042Z-0001`.
+    pub id: String,
+    /// Why it took place.
+    pub trigger: Trigger,
+    /// The generation it applied.
+    pub generation: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Every step with what became of it, in order.
+    pub steps: Vec<StepRecord>,
+    /// What kept subjects from what the roster says.
+    pub problems: Vec<Problem>,
+    /// What was told.
+    pub notices: Vec<Notice>,
+}
+
+/// A step and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The step.
+    #[serde(flatten)]
+    pub step: Step,
+    /// What became of it.
+    pub result: StepResult,
+    /// How long it took, in milliseconds; of steps that are applied together, the time of all.
+    pub took_ms: u64,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum StepResult {
+    /// Applied.
+    Done,
+    /// Tried, in vain.
+    Failed {
+        /// Why.
+        why: String,
+        /// What an admin can do.
+        next: String,
+    },
+    /// Not tried, because a step that it needs failed or the daemon was told to stop.
+    Skipped {
+        /// Because of what.
+        why: String,
+    },
+}
+
+/// What `rosterctl status` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The generation in force.
+    pub generation: u64,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// What the daemon does right now, in words.
+    pub activity: String,
+    /// Why the roster on disk is not in force, when it is not.
+    pub waiting: Option<WaitingStatus>,
+    /// The newest run.
+    pub last_run: Option<RunSummary>,
+    /// How everything is, as in the newest run.
+    pub outcome: Outcome,
+    /// Every subject.
+    pub subjects: BTreeMap<Subject, SubjectStatus>,
+}
+
+/// Why the roster on disk is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingStatus {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    #[serde(flatten)]
+    pub cause: WaitingCause,
+}
+
+/// A run in one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Its identifier.
+    pub id: String,
+    /// Why it took place.
+    pub trigger: Trigger,
+    /// The generation it applied.
+    pub generation: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How many steps were applied.
+    pub done: usize,
+    /// How many failed.
+    pub failed: usize,
+}
+
+/// How one subject is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum SubjectStatus {
+    /// As the roster says.
+    Converged,
+    /// As the roster says, with every service stopped.
+    Parked,
+    /// Not as the roster says.
+    Degraded(Degraded),
+    /// Left the roster.
+    Cut {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Progress {
+    /// What the run is at, in words.
+    Phase {
+        /// The words.
+        text: String,
+    },
+    /// A step was applied, failed or skipped.
+    Step(Box<StepRecord>),
+    /// The run ended.
+    Ended(Box<Run>),
+}
+
+/// The answer to a held roster: who would be cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldCuts {
+    /// The accounts.
+    pub cuts: Vec<OsUser>,
+}
