@@ -55,6 +55,24 @@ pub struct Plan {
     pub notices: Vec<Notice>,
 }
 
+impl Plan {
+    /// The same plan for some subjects only.
+    pub fn only(self, wanted: impl Fn(&Subject) -> bool) -> Plan {
+        let mut new_index = BTreeMap::new();
+        let mut steps = Vec::new();
+        for (index, mut step) in self.steps.into_iter().enumerate() {
+            if wanted(&step.subject) {
+                step.needs = step.needs.iter().filter_map(|need| new_index.get(need).copied()).collect();
+                new_index.insert(index, steps.len());
+                steps.push(step);
+            }
+        }
+        let problems = self.problems.into_iter().filter(|problem| wanted(&problem.subject)).collect();
+        let notices = self.notices.into_iter().filter(|notice| wanted(&notice.subject)).collect();
+        Plan { steps, problems, notices }
+    }
+}
+
 /// One smallest change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {

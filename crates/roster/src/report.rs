@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Degraded, WaitingCause};
-use crate::name::OsUser;
 use crate::plan::{Notice, Problem, Step, Subject};
 
 /// Why a run took place.
@@ -184,11 +183,4 @@ pub enum Progress {
     Step(Box<StepRecord>),
     /// The run ended.
     Ended(Box<Run>),
-}
-
-/// The answer to a held roster: who would be cut.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldCuts {
-    /// The accounts.
-    pub cuts: Vec<OsUser>,
 }
