@@ -32,15 +32,22 @@ pub(crate) enum Decision {
 }
 
 /// Looks at what is on disk in the light of what is in force.
-pub(crate) fn decide(ledger: &Ledger, in_force: Option<&InForce>, config_name: &str, disk: &OnDisk, now: Timestamp) -> Decision {
+pub(crate) fn decide(
+    ledger: &Ledger,
+    in_force: Option<&InForce>,
+    config_name: &str,
+    disk: &OnDisk,
+    now: Timestamp,
+) -> Decision {
     if ledger.applied.is_none() && matches!(disk.roster, Err(SourceError::Absent(_))) && disk.config.is_ok() {
         return Decision::NothingYet;
     }
     let wait = |cause| Decision::Wait(waiting(ledger, disk, cause, now));
     let mut problems = Vec::new();
-    let config = disk.config.as_ref().map_err(ToString::to_string).and_then(|bytes| {
-        parse::config(config_name, bytes).map_err(|diagnostics| diagnostics.render(false))
-    });
+    let config =
+        disk.config.as_ref().map_err(ToString::to_string).and_then(|bytes| {
+            parse::config(config_name, bytes).map_err(|diagnostics| diagnostics.render(false))
+        });
     let roster_name = disk.roster_path.display().to_string();
     let roster = disk.roster.as_ref().map_err(ToString::to_string).and_then(|bytes| {
         parse::roster(&roster_name, bytes).map_err(|diagnostics| diagnostics.render(false))
@@ -78,14 +85,19 @@ pub(crate) fn decide(ledger: &Ledger, in_force: Option<&InForce>, config_name: &
 /// Whether an admin has confirmed exactly what is on disk.
 fn confirmed(ledger: &Ledger, disk: &OnDisk) -> bool {
     ledger.waiting.as_ref().is_some_and(|waiting| {
-        matches!(waiting.cause, WaitingCause::Held { confirmed: true, .. }) && waiting.fingerprint == fingerprint(disk)
+        matches!(waiting.cause, WaitingCause::Held { confirmed: true, .. })
+            && waiting.fingerprint == fingerprint(disk)
     })
 }
 
 /// The same content waits since it was first seen, however often it is looked at.
 pub(crate) fn waiting(ledger: &Ledger, disk: &OnDisk, cause: WaitingCause, now: Timestamp) -> Waiting {
     let fingerprint = fingerprint(disk);
-    let since = ledger.waiting.as_ref().filter(|waiting| waiting.fingerprint == fingerprint).map_or(now, |waiting| waiting.since);
+    let since = ledger
+        .waiting
+        .as_ref()
+        .filter(|waiting| waiting.fingerprint == fingerprint)
+        .map_or(now, |waiting| waiting.since);
     Waiting { since, cause, fingerprint }
 }
 

@@ -21,11 +21,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::accept::InForce;
+use crate::journal;
 use crate::run::{self, chain};
 use crate::sources::OnDisk;
 use crate::store::{Store, StoreError};
 use crate::watch::Watch;
-use crate::journal;
 
 /// An editor writes several times; this long after the last write, the file is looked at.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -43,7 +43,11 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    pub(crate) fn new(trigger: Trigger, user: Option<OsUser>, watcher: Option<mpsc::UnboundedSender<Progress>>) -> Self {
+    pub(crate) fn new(
+        trigger: Trigger,
+        user: Option<OsUser>,
+        watcher: Option<mpsc::UnboundedSender<Progress>>,
+    ) -> Self {
         Ask { trigger, user, watchers: RefCell::new(watcher.into_iter().collect()) }
     }
 
@@ -97,7 +101,11 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Loads the ledger and what was in force.
-    pub(crate) fn load(store: Store, config_path: PathBuf, program: PathBuf) -> (Self, mpsc::UnboundedReceiver<Ask>) {
+    pub(crate) fn load(
+        store: Store,
+        config_path: PathBuf,
+        program: PathBuf,
+    ) -> (Self, mpsc::UnboundedReceiver<Ask>) {
         let (asks, asked) = mpsc::unbounded_channel();
         let (ledger, unreadable) = match store.load() {
             Ok((ledger, None)) => (ledger, None),
@@ -105,7 +113,10 @@ impl Daemon {
                 tracing::error!("{}; the one before is used", chain(&damage));
                 (ledger, None)
             }
-            Err(error) => (Ledger::default(), Some(ledger_problem("the ledger cannot be read, so nothing is changed", &error))),
+            Err(error) => (
+                Ledger::default(),
+                Some(ledger_problem("the ledger cannot be read, so nothing is changed", &error)),
+            ),
         };
         let in_force = ledger.applied.as_ref().and_then(|applied| {
             let config = parse::config("config.toml in force", applied.config.as_bytes()).ok()?;
@@ -113,7 +124,9 @@ impl Daemon {
             Some(Rc::new(InForce { roster, config }))
         });
         if in_force.is_none() && ledger.applied.is_some() {
-            tracing::error!("the roster in force does not parse with this version; it waits for a valid one on disk");
+            tracing::error!(
+                "the roster in force does not parse with this version; it waits for a valid one on disk"
+            );
         }
         let last_run = ledger.last_run.as_ref().and_then(|id| store.run(id).ok().flatten());
         let daemon = Daemon {
@@ -268,7 +281,12 @@ impl Daemon {
         );
         if !ledger.degraded.is_empty() {
             let names: Vec<_> = ledger.degraded.keys().take(5).map(ToString::to_string).collect();
-            text.push_str(&format!(" ({} degraded: {}{})", ledger.degraded.len(), names.join(", "), if ledger.degraded.len() > 5 { ", …" } else { "" }));
+            text.push_str(&format!(
+                " ({} degraded: {}{})",
+                ledger.degraded.len(),
+                names.join(", "),
+                if ledger.degraded.len() > 5 { ", …" } else { "" }
+            ));
         }
         if last.outcome == Outcome::Held {
             text.push_str("; see `rosterctl status` and `rosterctl confirm`");
@@ -280,7 +298,11 @@ impl Daemon {
     fn next_retry(&self) -> Option<Duration> {
         let due = self.ledger().degraded.values().map(|degraded| degraded.next_try).min()?;
         // Never at once again: a subject that is due and that no run takes up must not make a busy loop.
-        Some(Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default().max(Duration::from_secs(1)))
+        Some(
+            Duration::try_from(due.duration_since(Timestamp::now()))
+                .unwrap_or_default()
+                .max(Duration::from_secs(1)),
+        )
     }
 }
 
@@ -294,7 +316,10 @@ fn ledger_problem(what: &str, error: &StoreError) -> Problem {
 }
 
 /// Runs until SIGTERM.
-pub(crate) async fn run_until_stopped(daemon: Rc<Daemon>, mut asked: mpsc::UnboundedReceiver<Ask>) -> std::io::Result<()> {
+pub(crate) async fn run_until_stopped(
+    daemon: Rc<Daemon>,
+    mut asked: mpsc::UnboundedReceiver<Ask>,
+) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;

@@ -69,22 +69,26 @@ fn filter() -> tracing_subscriber::filter::Targets {
 }
 
 fn log_to_stderr() {
-    let plain = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+    let plain =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
     tracing_subscriber::registry().with(filter()).with(plain).init();
 }
 
 fn start() -> Result<(), (u8, String)> {
     let broken = |what: &str, error: &dyn std::error::Error| (1, format!("{what}: {}", run::chain(error)));
     if !nix::unistd::geteuid().is_root() {
-        return Err((EX_CONFIG, "rosterd must run as root; it is started by systemd: systemctl start rosterd".into()));
+        return Err((
+            EX_CONFIG,
+            "rosterd must run as root; it is started by systemd: systemctl start rosterd".into(),
+        ));
     }
-    let listener = listenfd::ListenFd::from_env()
-        .take_unix_listener(0)
-        .ok()
-        .flatten()
-        .ok_or_else(|| (EX_CONFIG, "no control socket was passed; start rosterd.socket, then rosterd.service".to_owned()))?;
-    let state = std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("/var/lib/rosterd"), PathBuf::from);
-    let store = store::Store::open(&state).map_err(|error| broken("the ledger's folder cannot be used", &error))?;
+    let listener = listenfd::ListenFd::from_env().take_unix_listener(0).ok().flatten().ok_or_else(|| {
+        (EX_CONFIG, "no control socket was passed; start rosterd.socket, then rosterd.service".to_owned())
+    })?;
+    let state =
+        std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("/var/lib/rosterd"), PathBuf::from);
+    let store =
+        store::Store::open(&state).map_err(|error| broken("the ledger's folder cannot be used", &error))?;
     let config = PathBuf::from("/etc/rosterd/config.toml");
     // The link works also after an upgrade has replaced the file, so worker and daemon are always of one version.
     let program = Path::new("/proc/self/exe").to_path_buf();

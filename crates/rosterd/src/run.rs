@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use roster::config::Config;
 use roster::derive;
 use roster::desired::{Desired, HomeDesired};
-use roster::ledger::{Applied, Degraded, Identity, Ledger, WaitingCause};
+use roster::ledger::{Applied, Degraded, Identity, Ledger, Waiting, WaitingCause};
 use roster::name::OsUser;
 use roster::observed::HostObserved;
 use roster::plan::{self, Action, Notice, Plan, Problem, Step, Subject};
@@ -139,7 +139,7 @@ async fn steps(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Outcome {
     let host_plan = host.plan.clone().only(|subject| scope.contains(subject));
     running.take(&host_plan);
     if !reserve(daemon, &host) {
-        running.problems.extend(daemon.ledger_trouble());
+        running.problems.extend(daemon.write_trouble());
         return Outcome::Failed;
     }
     apply_host(daemon, running, host_plan).await;
@@ -159,12 +159,19 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
     let disk = daemon.read_disk();
     let before = daemon.in_force();
     let now = Timestamp::now();
-    let decision =
-        accept::decide(&daemon.ledger(), before.as_deref(), &daemon.config_path.display().to_string(), &disk, now);
+    let decision = accept::decide(
+        &daemon.ledger(),
+        before.as_deref(),
+        &daemon.config_path.display().to_string(),
+        &disk,
+        now,
+    );
     daemon.considered(disk);
     match decision {
         Decision::Unchanged => {
-            if daemon.ledger().waiting.is_some() {
+            // A tier mismatch is settled by the comparison that follows.
+            let settled = |waiting: &Waiting| !matches!(waiting.cause, WaitingCause::TierMismatch { .. });
+            if daemon.ledger().waiting.as_ref().is_some_and(settled) {
                 daemon.change_ledger(|ledger| ledger.waiting = None);
             }
         }
@@ -194,7 +201,10 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
             });
             if accepted {
                 running.generation = daemon.ledger().generation;
-                journal::accepted(running.generation, &changes.iter().map(ToString::to_string).collect::<Vec<_>>());
+                journal::accepted(
+                    running.generation,
+                    &changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                );
                 daemon.put_in_force(*new);
             }
         }
@@ -216,7 +226,10 @@ fn tiers_differ(daemon: &Rc<Daemon>, running: &mut Running<'_>, in_force: &InFor
         }
         Ok(check) if check.differences.is_empty() => {
             running.notices.extend(check.warnings.iter().map(|warning| told(warning.to_string())));
-            if matches!(daemon.ledger().waiting.as_ref().map(|w| &w.cause), Some(WaitingCause::TierMismatch { .. })) {
+            if matches!(
+                daemon.ledger().waiting.as_ref().map(|w| &w.cause),
+                Some(WaitingCause::TierMismatch { .. })
+            ) {
                 daemon.change_ledger(|ledger| ledger.waiting = None);
             }
             false
@@ -255,12 +268,16 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
     let observed = tokio::task::spawn_blocking(move || host::observe(&roster, &config))
         .await
         .map_err(|error| problem("the machine could not be looked at", error.to_string(), "see the journal"))?
-        .map_err(|error| problem("the machine could not be looked at", chain(&error), "mend it; the next run tries again"))?;
+        .map_err(|error| {
+            problem("the machine could not be looked at", chain(&error), "mend it; the next run tries again")
+        })?;
     let ledger = daemon.ledger();
     let mut ports = ledger.ports.clone();
     let told = derive::adopt_ports(&mut ports, &in_force.roster, &in_force.config, &observed);
-    let desired = derive::derive(&in_force.roster, &in_force.config, &ports, &observed.shells)
-        .map_err(|error| problem("no desired state can be derived", chain(&error), "change the base port in config.toml"))?;
+    let desired =
+        derive::derive(&in_force.roster, &in_force.config, &ports, &observed.shells).map_err(|error| {
+            problem("no desired state can be derived", chain(&error), "change the base port in config.toml")
+        })?;
     let host = plan::host(&desired, &in_force.config, &ledger, &observed);
     let mut plan = host.plan;
     plan.notices.extend(told);
@@ -271,7 +288,8 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
 fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, now: Timestamp) -> BTreeSet<Subject> {
     let users = desired.accounts.keys().chain(ledger.identities.keys()).cloned().map(Subject::User);
     let all = users.chain([Subject::Machine]);
-    let waits = |subject: &Subject| ledger.degraded.get(subject).is_some_and(|degraded| degraded.next_try > now);
+    let waits =
+        |subject: &Subject| ledger.degraded.get(subject).is_some_and(|degraded| degraded.next_try > now);
     match (&ask.user, ask.trigger) {
         (Some(user), _) => all.filter(|subject| *subject == Subject::User(user.clone())).collect(),
         (None, Trigger::Request | Trigger::Start) => all.collect(),
@@ -283,7 +301,8 @@ fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, now: Timestamp) -> BTree
 fn reserve(daemon: &Daemon, host: &HostWork) -> bool {
     let new = {
         let ledger = daemon.ledger();
-        ledger.ports != host.desired.ports || host.identities.iter().any(|(user, ids)| ledger.identities.get(user) != Some(ids))
+        ledger.ports != host.desired.ports
+            || host.identities.iter().any(|(user, ids)| ledger.identities.get(user) != Some(ids))
     };
     !new || daemon.change_ledger(|ledger| {
         ledger.ports = host.desired.ports.clone();
@@ -301,8 +320,12 @@ async fn apply_host(daemon: &Rc<Daemon>, running: &mut Running<'_>, plan: Plan) 
     for step in &plan.steps {
         let Subject::User(user) = &step.subject else { continue };
         let kept = match step.action {
-            Action::Cut => daemon.change_ledger(|ledger| drop(ledger.cut.insert(user.clone(), now))),
-            Action::Return => daemon.change_ledger(|ledger| drop(ledger.cut.remove(user))),
+            Action::Cut => daemon.change_ledger(|ledger| {
+                ledger.cut.insert(user.clone(), now);
+            }),
+            Action::Return => daemon.change_ledger(|ledger| {
+                ledger.cut.remove(user);
+            }),
             _ => continue,
         };
         let result = if kept { StepResult::Done } else { ledger_failed() };
@@ -334,7 +357,13 @@ fn ledger_failed() -> StepResult {
 }
 
 /// Works in the homes, several at a time, each in a worker of its own.
-async fn apply_homes(daemon: &Rc<Daemon>, running: &mut Running<'_>, config: &Config, host: &HostWork, scope: &BTreeSet<Subject>) {
+async fn apply_homes(
+    daemon: &Rc<Daemon>,
+    running: &mut Running<'_>,
+    config: &Config,
+    host: &HostWork,
+    scope: &BTreeSet<Subject>,
+) {
     let mut homes = Vec::new();
     for (user, account) in &host.desired.accounts {
         if account.home_content.is_empty() || !scope.contains(&Subject::User(user.clone())) {
@@ -382,7 +411,12 @@ async fn apply_homes(daemon: &Rc<Daemon>, running: &mut Running<'_>, config: &Co
 
 /// Who a worker becomes: an account that exists now, with the ids that the ledger reserved.
 fn person(user: &OsUser, host: &HostWork, running: &Running<'_>) -> Option<home::Person> {
-    let groups = host.observed.groups.values().filter(|group| group.members.contains(user.as_str())).map(|group| group.gid);
+    let groups = host
+        .observed
+        .groups
+        .values()
+        .filter(|group| group.members.contains(user.as_str()))
+        .map(|group| group.gid);
     if let Some(entry) = host.observed.accounts.get(user.as_str()) {
         let refused = running.problems.iter().any(|problem| problem.subject == Subject::User(user.clone()));
         return (!refused).then(|| home::Person {
@@ -453,17 +487,21 @@ async fn one_home(
 fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subject>) {
     let mut troubles = running.troubles();
     let now = Timestamp::now();
-    let mut ledger = daemon.ledger().clone();
+    let mut ledger = Ledger::clone(&daemon.ledger());
     for subject in scope {
         match (troubles.remove(subject), ledger.degraded.get_mut(subject)) {
             (None, None) => {}
+            // Told to stop, not everything was tried: nothing is concluded from that.
+            (None, Some(_)) if daemon.is_stopping() => {}
             (None, Some(_)) => {
                 journal::recovered(&running.id, running.generation, subject);
                 ledger.degraded.remove(subject);
             }
             (Some(problems), before) => {
                 let (since, failures, known) = match before {
-                    Some(before) => (before.since, before.failures.saturating_add(1), before.problems.clone()),
+                    Some(before) => {
+                        (before.since, before.failures.saturating_add(1), before.problems.clone())
+                    }
                     None => (now, 1, Vec::new()),
                 };
                 for problem in problems.iter().filter(|problem| !known.contains(problem)) {
@@ -477,7 +515,8 @@ fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subje
             }
         }
     }
-    let people: BTreeSet<_> = daemon.in_force().map(|f| f.roster.users.keys().cloned().collect()).unwrap_or_default();
+    let people: BTreeSet<_> =
+        daemon.in_force().map(|f| f.roster.users.keys().cloned().collect()).unwrap_or_default();
     ledger.degraded.retain(|subject, _| match subject {
         Subject::Machine => true,
         Subject::User(user) => people.contains(user),

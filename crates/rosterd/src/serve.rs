@@ -10,8 +10,8 @@ use control::{ControlError, HistoryReply, PlanReply, ProgressReply, ShowReply, S
 use futures_util::Stream;
 use roster::ledger::WaitingCause;
 use roster::name::OsUser;
-use roster::report::{Outcome, Progress, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
 use roster::plan::Subject;
+use roster::report::{Outcome, Progress, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixListener;
@@ -59,7 +59,8 @@ async fn one_connection(daemon: Rc<Daemon>, stream: tokio::net::UnixStream) -> z
     let uid = peer.unix_user_id().as_raw();
     let readers = nix::unistd::Group::from_name(READERS).ok().flatten().map(|group| group.gid.as_raw());
     let groups = peer.unix_supplementary_group_ids().iter().map(|gid| gid.as_raw());
-    let reads = uid == 0 || groups.chain([peer.unix_primary_group_id().as_raw()]).any(|gid| Some(gid) == readers);
+    let reads =
+        uid == 0 || groups.chain([peer.unix_primary_group_id().as_raw()]).any(|gid| Some(gid) == readers);
     Server::new(One(Some(connection)), Control { daemon, uid, reads }).run().await
 }
 
@@ -89,7 +90,11 @@ type Answers = std::pin::Pin<Box<dyn Stream<Item = Result<Reply<ProgressReply>, 
 
 impl Control {
     fn may_read(&self) -> Result<(), ControlError> {
-        if self.reads { Ok(()) } else { Err(ControlError::PermissionDenied { needs: format!("root or a member of the group {READERS}") }) }
+        if self.reads {
+            Ok(())
+        } else {
+            Err(ControlError::PermissionDenied { needs: format!("root or a member of the group {READERS}") })
+        }
     }
 
     fn may_change(&self) -> Result<(), ControlError> {
@@ -129,7 +134,8 @@ impl Control {
         }
         if let Some(problem) = daemon.ledger_trouble().or_else(|| daemon.write_trouble()) {
             let now = jiff::Timestamp::now();
-            let degraded = roster::ledger::Degraded { since: now, failures: 1, next_try: now, problems: vec![problem] };
+            let degraded =
+                roster::ledger::Degraded { since: now, failures: 1, next_try: now, problems: vec![problem] };
             subjects.insert(Subject::Machine, SubjectStatus::Degraded(degraded));
         }
         if let Some(user) = user {
@@ -171,8 +177,9 @@ fn answers(progress: mpsc::UnboundedReceiver<Progress>, more: bool) -> Answers {
                     if !last && !more {
                         continue;
                     }
-                    let reply = value(&event)
-                        .map(|progress| Reply::new(Some(ProgressReply { progress })).set_continues(Some(!last)));
+                    let reply = value(&event).map(|progress| {
+                        Reply::new(Some(ProgressReply { progress })).set_continues(Some(!last))
+                    });
                     Some((reply, (!last).then_some(progress)))
                 }
             };
@@ -231,20 +238,26 @@ impl Control {
         self.may_read()?;
         let user = match user {
             // A person may be on disk and not yet in force.
-            Some(text) => Some(OsUser::new(text.as_str()).map_err(|_| ControlError::NoSuchUser { user: text })?),
+            Some(text) => {
+                Some(OsUser::new(text.as_str()).map_err(|_| ControlError::NoSuchUser { user: text })?)
+            }
             None => None,
         };
         match run::preview(&self.daemon, user.as_ref()).await {
             Ok(plan) => Ok(PlanReply { plan: value(&plan)? }),
-            Err(problem) => {
-                Err(ControlError::Failed { what: format!("{}: {}; {}", problem.what, problem.why, problem.next) })
-            }
+            Err(problem) => Err(ControlError::Failed {
+                what: format!("{}: {}; {}", problem.what, problem.why, problem.next),
+            }),
         }
     }
 
     /// Runs now and tells every step; the last reply is the whole run.
     #[zlink(more)]
-    async fn reconcile(&self, more: bool, user: Option<String>) -> Answers {
+    async fn reconcile(
+        &self,
+        more: bool,
+        user: Option<String>,
+    ) -> impl Stream<Item = Result<Reply<ProgressReply>, ControlError>> + Unpin {
         let user = match self.may_change().and_then(|()| self.known(user)) {
             Ok(user) => user,
             Err(error) => return refused(error),
@@ -256,7 +269,11 @@ impl Control {
 
     /// Answers when the content on disk has been looked at, with the run that did it.
     #[zlink(more)]
-    async fn wait(&self, more: bool, timeout_s: Option<u32>) -> Answers {
+    async fn wait(
+        &self,
+        more: bool,
+        timeout_s: Option<u32>,
+    ) -> impl Stream<Item = Result<Reply<ProgressReply>, ControlError>> + Unpin {
         if let Err(error) = self.may_read() {
             return refused(error);
         }
@@ -271,7 +288,7 @@ impl Control {
                     end.await;
                     Err(ControlError::TimedOut)
                 });
-                Box::pin(first_of(answers, Box::pin(timed_out)))
+                first_of(answers, Box::pin(timed_out))
             }
         }
     }
@@ -307,7 +324,9 @@ impl Control {
         self.may_change()?;
         let ledger = self.daemon.ledger();
         let Some(waiting) = &ledger.waiting else { return Err(ControlError::NothingHeld) };
-        let WaitingCause::Held { cuts: held, .. } = &waiting.cause else { return Err(ControlError::NothingHeld) };
+        let WaitingCause::Held { cuts: held, .. } = &waiting.cause else {
+            return Err(ControlError::NothingHeld);
+        };
         let mut asked = cuts.clone();
         asked.sort_unstable();
         if !asked.iter().map(String::as_str).eq(held.iter().map(OsUser::as_str)) {
@@ -322,7 +341,9 @@ impl Control {
             }
         });
         if !kept {
-            return Err(ControlError::Failed { what: "the ledger cannot be written; see the journal".into() });
+            return Err(ControlError::Failed {
+                what: "the ledger cannot be written; see the journal".into(),
+            });
         }
         self.daemon.ask(Ask::new(Trigger::Change, None, None));
         Ok(())
@@ -330,8 +351,8 @@ impl Control {
 }
 
 /// Items of `answers` until it ends or `end` speaks.
-fn first_of(answers: Answers, end: Answers) -> impl Stream<Item = Result<Reply<ProgressReply>, ControlError>> {
-    futures_util::stream::unfold(Some((answers, end)), |state| async move {
+fn first_of(answers: Answers, end: Answers) -> Answers {
+    let both = futures_util::stream::unfold(Some((answers, end)), |state| async move {
         use futures_util::StreamExt;
         let (mut answers, mut end) = state?;
         tokio::select! {
@@ -339,5 +360,6 @@ fn first_of(answers: Answers, end: Answers) -> impl Stream<Item = Result<Reply<P
             item = answers.next() => item.map(|item| (item, Some((answers, end)))),
             item = end.next() => item.map(|item| (item, None)),
         }
-    })
+    });
+    Box::pin(both)
 }

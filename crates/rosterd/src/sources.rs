@@ -47,7 +47,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match File::options().read(true).custom_flags(flags.bits()).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SourceError::Absent(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SourceError::Absent(path.into()));
+        }
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
             return Err(SourceError::Symlink(path.into()));
         }
