@@ -223,7 +223,7 @@ async fn wait_for_disk(daemon: Rc<Daemon>, tell: mpsc::UnboundedSender<Progress>
     vendor = "rosterd",
     product = "rosterd",
     version = env!("CARGO_PKG_VERSION"),
-    url = "https://docs.rs/rosterd"
+    url = "man:rosterctl(1)"
 )]
 impl Control {
     /// Generation, last run, and how every subject is, or one.
