@@ -10,24 +10,28 @@ pub(crate) fn value(text: &str, section: &str, subsection: &str, key: &str) -> R
     let mut rest =
         Reader { chars: text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable(), line: 1 };
     while let Some(c) = rest.peek() {
+        let line = rest.line;
         match c {
             c if c.is_whitespace() => _ = rest.next(),
             '#' | ';' => rest.skip_line(),
             '[' => {
-                let (name, sub) = rest.section()?;
+                let (name, sub) = rest.section().map_err(|Malformed| line)?;
                 inside = name.eq_ignore_ascii_case(section) && sub == subsection;
             }
             c if c.is_ascii_alphabetic() => {
-                let (name, value) = rest.variable()?;
+                let (name, value) = rest.variable().map_err(|Malformed| line)?;
                 if inside && name.eq_ignore_ascii_case(key) {
                     found = Some(value);
                 }
             }
-            _ => return Err(rest.line),
+            _ => return Err(line),
         }
     }
     Ok(found)
 }
+
+/// What stands here is no git configuration.
+struct Malformed;
 
 struct Reader<'a> {
     chars: std::iter::Peekable<std::str::Chars<'a>>,
@@ -69,7 +73,7 @@ impl Reader<'_> {
     }
 
     /// `[section "subsection"]`, or the older `[section.subsection]`.
-    fn section(&mut self) -> Result<(String, String), usize> {
+    fn section(&mut self) -> Result<(String, String), Malformed> {
         self.next();
         let name = self.word("-.");
         self.blanks();
@@ -84,17 +88,17 @@ impl Reader<'_> {
                     match self.next() {
                         Some('"') => break,
                         Some('\\') => sub.extend(self.next()),
-                        None | Some('\n') => return Err(self.line),
+                        None | Some('\n') => return Err(Malformed),
                         Some(c) => sub.push(c),
                     }
                 }
-                if self.next() == Some(']') { Ok((name, sub)) } else { Err(self.line) }
+                if self.next() == Some(']') { Ok((name, sub)) } else { Err(Malformed) }
             }
-            _ => Err(self.line),
+            _ => Err(Malformed),
         }
     }
 
-    fn variable(&mut self) -> Result<(String, String), usize> {
+    fn variable(&mut self) -> Result<(String, String), Malformed> {
         let name = self.word("-");
         self.blanks();
         match self.peek() {
@@ -107,11 +111,11 @@ impl Reader<'_> {
                 self.skip_line();
                 Ok((name, "true".to_owned()))
             }
-            Some(_) => Err(self.line),
+            Some(_) => Err(Malformed),
         }
     }
 
-    fn value(&mut self) -> Result<String, usize> {
+    fn value(&mut self) -> Result<String, Malformed> {
         let mut value = String::new();
         // White space at the end counts only within quotes.
         let mut kept = 0;
@@ -129,11 +133,11 @@ impl Reader<'_> {
                         Some('t') => value.push('\t'),
                         Some('b') => value.push('\u{8}'),
                         Some(c @ ('"' | '\\')) => value.push(c),
-                        _ => return Err(self.line),
+                        _ => return Err(Malformed),
                     }
                     kept = value.len();
                 }
-                Some('\n') | None if quoted => return Err(self.line),
+                Some('\n') | None if quoted => return Err(Malformed),
                 Some('\n') | None => break,
                 Some('#' | ';') if !quoted => {
                     self.skip_line();
@@ -173,7 +177,7 @@ mod tests {
     #[test]
     fn names_the_malformed_line() {
         for (text, line) in
-            [("[core\n", 1), ("[a]\n=x", 2), ("[a]\nk = \"x\n", 3), ("\n[a \"b\n\"]", 3), ("[a]k = \\q", 1)]
+            [("[core\n", 1), ("[a]\n=x", 2), ("[a]\nk = \"x\n", 2), ("\n[a \"b\n\"]", 2), ("[a]k = \\q", 1)]
         {
             assert_eq!(value(text, "core", "", "bare"), Err(line), "{text:?}");
         }
