@@ -55,6 +55,35 @@ pub struct Plan {
     pub notices: Vec<Notice>,
 }
 
+impl Plan {
+    /// Adds another plan behind this one.
+    pub fn append(&mut self, other: Plan) {
+        let offset = self.steps.len();
+        self.steps.extend(other.steps.into_iter().map(|mut step| {
+            step.needs.iter_mut().for_each(|need| *need += offset);
+            step
+        }));
+        self.problems.extend(other.problems);
+        self.notices.extend(other.notices);
+    }
+
+    /// The same plan for some subjects only.
+    pub fn only(self, wanted: impl Fn(&Subject) -> bool) -> Plan {
+        let mut new_index = BTreeMap::new();
+        let mut steps = Vec::new();
+        for (index, mut step) in self.steps.into_iter().enumerate() {
+            if wanted(&step.subject) {
+                step.needs = step.needs.iter().filter_map(|need| new_index.get(need).copied()).collect();
+                new_index.insert(index, steps.len());
+                steps.push(step);
+            }
+        }
+        let problems = self.problems.into_iter().filter(|problem| wanted(&problem.subject)).collect();
+        let notices = self.notices.into_iter().filter(|notice| wanted(&notice.subject)).collect();
+        Plan { steps, problems, notices }
+    }
+}
+
 /// One smallest change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
