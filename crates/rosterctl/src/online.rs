@@ -210,20 +210,28 @@ fn to_confirm(waiting: Option<WaitingStatus>, yes: bool, out: &Out) -> Result<Op
 fn explain(error: ClientError) -> CommandError {
     match error {
         ClientError::Connect { path, source } => connect(&path, source),
+        ClientError::Form(source) => other_version().because(source),
+        ClientError::Broken(
+            source @ (zlink::Error::Json(_)
+            | zlink::Error::VarlinkService(_)
+            | zlink::Error::UnknownErrorReply(_)
+            | zlink::Error::MissingParameters),
+        ) => cause(other_version(), source),
+        ClientError::Gone | ClientError::Broken(zlink::Error::UnexpectedEof) => {
+            CommandError::new("rosterd went away before it had answered")
+                .next("systemctl status rosterd; what was cut off is made up for when it starts again")
+        }
         ClientError::Broken(source) => cause(CommandError::new("the connection to rosterd broke"), source)
             .next("journalctl -u rosterd -n 50"),
-        ClientError::Gone => CommandError::new("rosterd went away before it had answered")
-            .next("systemctl status rosterd; a run that was cut off is made up for at the next start"),
-        ClientError::Form(source) => {
-            CommandError::new("rosterd answers in a form that this rosterctl does not know")
-                .because(source)
-                .next(format!(
-                    "see that both are of version {}: systemctl restart rosterd",
-                    env!("CARGO_PKG_VERSION")
-                ))
-        }
         ClientError::Refused(refusal) => refused(refusal),
     }
+}
+
+fn other_version() -> CommandError {
+    CommandError::new("rosterd answers in a form that this rosterctl does not know").next(format!(
+        "see that both are of version {}: systemctl restart rosterd",
+        env!("CARGO_PKG_VERSION")
+    ))
 }
 
 fn connect(path: &Path, source: zlink::Error) -> CommandError {
