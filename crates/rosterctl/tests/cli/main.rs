@@ -1,10 +1,14 @@
 //! The real program with nothing of this machine's environment: what it prints, and its exit codes.
 //! What the texts look like is tested where they are made; here it is the wiring.
 
+// The lint spares tests, and does not see that all of this program is one.
+#![allow(clippy::unwrap_used)]
+
 mod daemon;
 mod generated;
 mod offline;
 mod online;
+mod terminal;
 
 use std::io::Write as _;
 use std::path::Path;

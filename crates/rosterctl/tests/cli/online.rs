@@ -11,7 +11,7 @@ impl Place {
     }
 }
 
-fn status(outcome: &str, waiting: Value) -> Value {
+pub(crate) fn status(outcome: &str, waiting: Value) -> Value {
     json!({
         "generation": 12,
         "since": "2026-03-01T09:00:00Z",
@@ -33,7 +33,7 @@ fn status(outcome: &str, waiting: Value) -> Value {
     })
 }
 
-fn held() -> Value {
+pub(crate) fn held() -> Value {
     json!({
         "since": "2026-03-01T09:00:00Z",
         "cause": "held",
@@ -57,7 +57,7 @@ fn run(outcome: &str, steps: Vec<Value>) -> Value {
     })
 }
 
-fn ended(outcome: &str, steps: Vec<Value>) -> Value {
+pub(crate) fn ended(outcome: &str, steps: Vec<Value>) -> Value {
     let mut event = run(outcome, steps);
     event["event"] = "ended".into();
     event
@@ -74,7 +74,7 @@ fn record() -> Value {
     record
 }
 
-fn step_event() -> Value {
+pub(crate) fn step_event() -> Value {
     let mut event = record();
     event["event"] = "step".into();
     event
