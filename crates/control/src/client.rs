@@ -89,7 +89,8 @@ impl Client {
 
     /// Runs now and tells every step.
     pub async fn reconcile<'a>(&'a mut self, user: Option<&'a OsUser>) -> Result<Events<'a>, ClientError> {
-        let stream = self.connection.reconcile(user.map(OsUser::as_str)).await.map_err(ClientError::Broken)?;
+        let stream =
+            self.connection.reconcile(user.map(OsUser::as_str)).await.map_err(ClientError::Broken)?;
         Ok(events(stream))
     }
 
@@ -125,6 +126,8 @@ fn read<T: DeserializeOwned>(value: Value) -> Result<T, ClientError> {
     serde_json::from_value(value).map_err(ClientError::Form)
 }
 
-fn events<'a>(stream: impl Stream<Item = zlink::Result<Result<ProgressReply, ControlError>>> + 'a) -> Events<'a> {
+fn events<'a>(
+    stream: impl Stream<Item = zlink::Result<Result<ProgressReply, ControlError>>> + 'a,
+) -> Events<'a> {
     Box::pin(stream.map(|reply| read(answer(reply)?.progress)))
 }

@@ -56,6 +56,17 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Adds another plan behind this one.
+    pub fn append(&mut self, other: Plan) {
+        let offset = self.steps.len();
+        self.steps.extend(other.steps.into_iter().map(|mut step| {
+            step.needs.iter_mut().for_each(|need| *need += offset);
+            step
+        }));
+        self.problems.extend(other.problems);
+        self.notices.extend(other.notices);
+    }
+
     /// The same plan for some subjects only.
     pub fn only(self, wanted: impl Fn(&Subject) -> bool) -> Plan {
         let mut new_index = BTreeMap::new();

@@ -153,6 +153,22 @@ pub struct RunSummary {
     pub failed: usize,
 }
 
+impl From<&Run> for RunSummary {
+    fn from(run: &Run) -> Self {
+        let with = |wanted: fn(&StepResult) -> bool| run.steps.iter().filter(|record| wanted(&record.result)).count();
+        RunSummary {
+            id: run.id.clone(),
+            trigger: run.trigger,
+            generation: run.generation,
+            started: run.started,
+            took_ms: run.took_ms,
+            outcome: run.outcome,
+            done: with(|result| *result == StepResult::Done),
+            failed: with(|result| matches!(result, StepResult::Failed { .. })),
+        }
+    }
+}
+
 /// How one subject is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]

@@ -156,7 +156,12 @@ pub(crate) fn ended(run: &Run) {
     let text = if run.steps.is_empty() && run.outcome == Outcome::Converged {
         format!("run {}: nothing to do ({} ms)", run.id, run.took_ms)
     } else {
-        format!("run {}: {outcome}, {done} of {} applied ({} ms)", run.id, count(run.steps.len(), "step", "steps"), run.took_ms)
+        format!(
+            "run {}: {outcome}, {done} of {} applied ({} ms)",
+            run.id,
+            count(run.steps.len(), "step", "steps"),
+            run.took_ms
+        )
     };
     tracing::info!(
         message_id = id::RUN_ENDED,

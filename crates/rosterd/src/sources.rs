@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use roster::config::Config;
+use roster::parse;
 
 /// More than any roster needs; the parser has a smaller limit with a better message.
 const MOST_BYTES: u64 = 16 << 20;
@@ -31,6 +33,8 @@ pub(crate) enum SourceError {
 /// What is on disk at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OnDisk {
+    /// Where the roster was looked for.
+    pub(crate) roster_path: PathBuf,
     /// The bytes of the roster.
     pub(crate) roster: Result<Vec<u8>, SourceError>,
     /// The bytes of the config; without a file the defaults hold, as if it were empty.
@@ -43,7 +47,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = match File::options().read(true).custom_flags(flags.bits()).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(SourceError::Absent(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SourceError::Absent(path.into()));
+        }
         Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
             return Err(SourceError::Symlink(path.into()));
         }
@@ -64,10 +70,15 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     Ok(bytes)
 }
 
-/// Reads the config; without one the defaults hold.
-pub(crate) fn read_config(path: &Path) -> Result<Vec<u8>, SourceError> {
-    match read(path) {
-        Err(SourceError::Absent(_)) => Ok(Vec::new()),
-        other => other,
+impl OnDisk {
+    /// Reads both. The config says where the roster is; while it is not valid, `in_force` says it.
+    pub(crate) fn read(config_path: &Path, in_force: &Config) -> Self {
+        let config = match read(config_path) {
+            Err(SourceError::Absent(_)) => Ok(Vec::new()),
+            other => other,
+        };
+        let parsed = config.as_ref().ok().and_then(|bytes| parse::config("config.toml", bytes).ok());
+        let roster_path = parsed.as_ref().unwrap_or(in_force).roster.path.clone();
+        OnDisk { roster: read(&roster_path), roster_path, config }
     }
 }

@@ -76,9 +76,10 @@ impl Store {
             Err(error) => Some(error),
         };
         match (read_ledger(&before), damaged) {
-            (Ok(Some(ledger)), damaged) => {
-                Ok((ledger, Some(damaged.unwrap_or(StoreError::Damaged { path: newest, what: "it is gone".into() }))))
-            }
+            (Ok(Some(ledger)), damaged) => Ok((
+                ledger,
+                Some(damaged.unwrap_or(StoreError::Damaged { path: newest, what: "it is gone".into() })),
+            )),
             (_, Some(damaged)) => Err(damaged),
             (Err(error), None) => Err(error),
             (Ok(None), None) if self.run_ids()?.is_empty() => Ok((Ledger::default(), None)),
@@ -220,7 +221,9 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         store.save(&ledger(1)).unwrap();
         store.save(&ledger(2)).unwrap();
-        for damage in [&b"\0\0\0\0"[..], b"", b"{}", b"{\"format\":1,\"sha256\":\"0\",\"ledger\":{\"generation\":9}}"] {
+        for damage in
+            [&b"\0\0\0\0"[..], b"", b"{}", b"{\"format\":1,\"sha256\":\"0\",\"ledger\":{\"generation\":9}}"]
+        {
             fs::write(dir.path().join("ledger.json"), damage).unwrap();
             let (found, damaged) = store.load().unwrap();
             assert_eq!(found.generation, 1);

@@ -1,0 +1,104 @@
+//! Notices by inotify when a file of interest changes. Watches folders, because editors replace files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
+use roster::config::Config;
+
+/// What has changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Changed {
+    /// A file besides roster and config: a source that is copied on change.
+    pub(crate) others: bool,
+}
+
+/// The watched folders.
+pub(crate) struct Watch {
+    events: EventStream<[u8; 4096]>,
+    folders: BTreeMap<PathBuf, WatchDescriptor>,
+    main: BTreeSet<OsString>,
+    others: BTreeSet<OsString>,
+}
+
+impl Watch {
+    pub(crate) fn new() -> io::Result<Self> {
+        let events = Inotify::init()?.into_event_stream([0; 4096])?;
+        Ok(Watch { events, folders: BTreeMap::new(), main: BTreeSet::new(), others: BTreeSet::new() })
+    }
+
+    /// Watches the files that the config names, and no longer those that it named before.
+    pub(crate) fn follow(&mut self, config_path: &Path, config: &Config) {
+        let main = [config_path, &config.roster.path];
+        let others: Vec<&Path> = [&config.claude.managed_settings_source, &config.tier_check.k8s_users]
+            .into_iter()
+            .filter_map(Option::as_deref)
+            .collect();
+        let name = |path: &&Path| path.file_name().map(ToOwned::to_owned);
+        self.main = main.iter().filter_map(name).collect();
+        self.others = others.iter().filter_map(name).collect();
+        let wanted: BTreeSet<PathBuf> =
+            main.iter().chain(&others).filter_map(|path| path.parent()).map(Path::to_path_buf).collect();
+        let gone: Vec<_> = self.folders.keys().filter(|folder| !wanted.contains(*folder)).cloned().collect();
+        for folder in gone {
+            if let Some(watch) = self.folders.remove(&folder) {
+                // It fails when the folder itself is gone, and then the kernel has removed the watch already.
+                let _ = self.events.watches().remove(watch);
+            }
+        }
+        let mask = WatchMask::CLOSE_WRITE
+            | WatchMask::MOVED_TO
+            | WatchMask::MOVED_FROM
+            | WatchMask::DELETE
+            | WatchMask::ATTRIB
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR;
+        for folder in wanted {
+            // Adding a folder again keeps its watch; a folder that was replaced gets a new one. One that is not
+            // there is looked at again after the next run.
+            match self.events.watches().add(&folder, mask) {
+                Ok(watch) => drop(self.folders.insert(folder, watch)),
+                Err(_) => drop(self.folders.remove(&folder)),
+            }
+        }
+    }
+
+    /// Returns when something of interest has changed and nothing more did for `quiet`, or for ten times that.
+    pub(crate) async fn changed(&mut self, quiet: Duration) -> Changed {
+        let mut changed = Changed::default();
+        let mut until: Option<tokio::time::Instant> = None;
+        let mut last = None;
+        loop {
+            let event = match until {
+                None => self.events.next().await,
+                Some(until) => match tokio::time::timeout_at(until, self.events.next()).await {
+                    Ok(event) => event,
+                    Err(_) => return changed,
+                },
+            };
+            let relevant = match event {
+                Some(Ok(event)) => match event.name {
+                    Some(name) if self.others.contains(&name) => {
+                        changed.others = true;
+                        true
+                    }
+                    Some(name) => self.main.contains(&name),
+                    // The folder itself, or an overflow of the queue.
+                    None => true,
+                },
+                Some(Err(_)) => true,
+                None => std::future::pending().await,
+            };
+            if relevant {
+                let now = tokio::time::Instant::now();
+                let end = *last.get_or_insert(now + quiet * 10);
+                until = Some((now + quiet).min(end));
+            }
+        }
+    }
+}
