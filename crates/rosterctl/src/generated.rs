@@ -13,8 +13,6 @@ use crate::out::Out;
 
 /// `rosterctl schema`.
 pub(crate) fn schema(what: SchemaOf, out: &Out) -> Result<u8> {
-    let _ = what;
-    #[cfg(any())]
     out.document(&match what {
         SchemaOf::Roster => roster::schema::roster(),
         SchemaOf::Config => roster::schema::config(),
@@ -66,5 +64,9 @@ fn page(command: clap::Command) -> Result<String> {
     let mut text = Vec::new();
     let version = concat!("rosterd ", env!("CARGO_PKG_VERSION"));
     Man::new(command).manual("rosterd").source(version).section("1").render(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let text = String::from_utf8_lossy(&text);
+    // clap_mangen has no name of its own for what stands after the options.
+    let heading = if text.contains("Exit code") { "\"EXIT STATUS\"" } else { "EXAMPLES" };
+    let text = text.replace(".SH EXTRA", &format!(".SH {heading}"));
+    Ok(format!("{text}.SH \"SEE ALSO\"\n.BR rosterctl (1),\n.BR systemctl (1),\n.BR journalctl (1)\n"))
 }

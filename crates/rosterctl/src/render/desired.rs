@@ -65,3 +65,56 @@ fn account(page: &mut Page, user: &OsUser, account: &Account, desired: &Desired)
         page.hang(&format!("{branch} {name:<8} "), Style::Faint, text, Style::Plain);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use roster::desired::{CloneDesired, Dispatch, HomeDesired};
+    use roster::model::{CodeLayout, Tier};
+
+    use super::super::samples::{LOOK, user};
+    use super::*;
+
+    fn sample() -> Desired {
+        let account = Account {
+            authentik_user: "alice@example.org".parse().unwrap(),
+            k8s_user: "alice".parse().unwrap(),
+            tier: Tier::NamespaceOwner,
+            groups: vec!["docker".parse().unwrap()],
+            shell: "/bin/zsh".parse().unwrap(),
+            home: "/home/alice".into(),
+            uid: Some(1005),
+            code_layout: CodeLayout::Workspace,
+            repos: vec![],
+            namespaces: vec!["alice-dev".parse().unwrap()],
+            parked: true,
+            claude_auth: true,
+            login_locked: true,
+            home_content: HomeDesired {
+                workspace: true,
+                clones: vec![CloneDesired {
+                    path: "code/infra".into(),
+                    url: "https://git.example.org/infra.git".into(),
+                    locked: true,
+                }],
+            },
+        };
+        Desired {
+            accounts: [(user("alice"), account)].into(),
+            ttyd_user_map: "# made by rosterd\nalice@example.org=alice\n".into(),
+            ttyd_admins: "# made by rosterd\n".into(),
+            dispatch: [("alice@example.org".parse().unwrap(), Dispatch { os_user: user("alice"), port: 3773 })].into(),
+            ports: [("t3".parse().unwrap(), [(user("alice"), 3773), (user("gone"), 3774)].into())].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_desired_is_a_tree_and_the_files() {
+        insta::assert_snapshot!(desired(&sample(), &Config::default(), LOOK), @"");
+    }
+
+    #[test]
+    fn a_terminal_gets_branches() {
+        let text = desired(&sample(), &Config::default(), Look { marks: true, ..LOOK });
+        assert!(text.contains("\n├─ groups") && text.contains("\n└─ spaces"), "{text}");
+    }
+}

@@ -80,6 +80,7 @@ fn there_is_a_manual_page_for_every_command() {
     for name in COMMANDS.iter().map(|command| format!("rosterctl-{command}")).chain(["rosterctl".into()]) {
         let page = std::fs::read_to_string(place.path().join("pages").join(format!("{name}.1"))).unwrap();
         assert!(page.contains(&format!(".TH {name} 1")) && page.contains(".SH SYNOPSIS"), "{page}");
+        assert!(!page.contains("EXTRA"), "{page}");
     }
 }
 
