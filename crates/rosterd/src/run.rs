@@ -423,7 +423,7 @@ fn person(user: &OsUser, host: &HostWork, running: &Running<'_>) -> Option<home:
             user: user.clone(),
             uid: entry.uid,
             gid: entry.gid,
-            groups: groups.collect(),
+            groups: Vec::new(),
             home: entry.home.clone(),
         });
     }
