@@ -193,7 +193,7 @@ impl Service {
 }
 
 /// Takes over the ports that the environment files of a machine name already, for those who have none yet. To be
-/// called before [`derive`]. What cannot be taken over is told; its user gets a new port.
+/// called before [`derive()`]. What cannot be taken over is told; its user gets a new port.
 pub fn adopt_ports(
     ports: &mut Ports,
     roster: &Roster,

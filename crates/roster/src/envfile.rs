@@ -17,7 +17,7 @@ pub fn get(text: &[u8], key: &str) -> Option<String> {
 /// The text with `key` set to `value`. Replaces the value of the assignment that counts, or adds a line; every
 /// other byte stays. A value that is set already changes nothing.
 pub fn set(text: &[u8], key: &str, value: &str) -> Vec<u8> {
-    let Scan { assignments, is_open } = scan(text);
+    let Scan { assignments, end } = scan(text);
     if let Some(last) = assignments.into_iter().rfind(|found| found.key == key.as_bytes()) {
         if last.value == value.as_bytes() {
             return text.to_vec();
@@ -27,19 +27,23 @@ pub fn set(text: &[u8], key: &str, value: &str) -> Vec<u8> {
     let has_crlf = text.split(|&byte| byte == b'\n').next().is_some_and(|line| line.ends_with(b"\r"));
     let line_end = if has_crlf { "\r\n" } else { "\n" };
     let line = format!("{key}={}{line_end}", quoted(value));
-    if is_open {
+    if matches!(
+        end,
+        State::ValueEscape | State::Single | State::Double | State::DoubleEscape | State::CommentEscape
+    ) {
         // Behind an open quote or a trailing `\` a new line would belong to somebody else's value.
         return [line.as_bytes(), text].concat();
     }
-    let ends_a_line = matches!(text.last(), None | Some(b'\n'));
+    // A line end behind a `\` ends no assignment.
+    let ends_a_line = end == State::BeforeKey && matches!(text.last(), None | Some(b'\n'));
     let gap = if ends_a_line { "" } else { line_end };
     [text, gap.as_bytes(), line.as_bytes()].concat()
 }
 
 struct Scan {
     assignments: Vec<Assignment>,
-    /// The text ends within a quoted value or behind a `\`.
-    is_open: bool,
+    /// The state behind the last byte.
+    end: State,
 }
 
 struct Assignment {
@@ -79,7 +83,7 @@ fn scan(text: &[u8]) -> Scan {
         let ends_assignment = is_newline(byte) && matches!(state, State::BeforeValue | State::Value);
         if ends_assignment {
             value.truncate(kept);
-            assignments.push(assignment(&mut key, &mut value, start..at));
+            assignments.push(assignment(&key, &mut value, start..at));
             state = State::BeforeKey;
             continue;
         }
@@ -142,16 +146,15 @@ fn scan(text: &[u8]) -> Scan {
             State::Comment | State::CommentEscape => State::Comment,
         };
     }
-    use State::{BeforeValue, CommentEscape, Double, DoubleEscape, Single, Value, ValueEscape};
+    use State::{BeforeValue, Double, DoubleEscape, Single, Value, ValueEscape};
     if matches!(state, BeforeValue | Value | ValueEscape | Single | Double | DoubleEscape) {
         value.truncate(kept);
-        assignments.push(assignment(&mut key, &mut value, start..text.len()));
+        assignments.push(assignment(&key, &mut value, start..text.len()));
     }
-    let is_open = matches!(state, ValueEscape | Single | Double | DoubleEscape | CommentEscape);
-    Scan { assignments, is_open }
+    Scan { assignments, end: state }
 }
 
-fn assignment(key: &mut Vec<u8>, value: &mut Vec<u8>, raw: Range<usize>) -> Assignment {
+fn assignment(key: &[u8], value: &mut Vec<u8>, raw: Range<usize>) -> Assignment {
     let name = key.trim_ascii();
     let exported =
         name.strip_prefix(b"export").filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace));
@@ -198,6 +201,7 @@ mod tests {
             ("PORT=8\nPORT=9\n", "PORT=8\nPORT=1\n"),
             ("TOKEN=a\\\nPORT=9\n", "TOKEN=a\\\nPORT=9\nPORT=1\n"),
             ("TOKEN=a\\", "PORT=1\nTOKEN=a\\"),
+            ("TOKEN=a\\\n", "TOKEN=a\\\n\nPORT=1\n"),
             ("TOKEN=\"a", "PORT=1\nTOKEN=\"a"),
             ("PORT\nXPORT=9\n", "PORT\nXPORT=9\nPORT=1\n"),
             ("PORT = 9\n", "PORT =1\n"),

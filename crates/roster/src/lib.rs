@@ -13,7 +13,7 @@
 //! | [`model`] | the roster: people and the policy of each |
 //! | [`config`] | this host and this site |
 //! | [`desired`] | what should be |
-//! | [`derive`] | from roster, config and ports to what should be |
+//! | [`mod@derive`] | from roster, config and ports to what should be |
 //! | [`observed`] | what is |
 //! | [`plan`] | the steps between the two, as data |
 //! | [`guard`], [`tier_check`] | what holds a roster back |

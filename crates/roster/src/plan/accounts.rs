@@ -150,15 +150,13 @@ impl<'a> View<'a> {
         let known = self.ledger.identities.get(user);
         self.may_be_made(user, known)?;
         let mut told = Told::new(user);
-        let uid = self.uid(user, wanted, known, ids, &mut told)?;
         // Reserved ids and those that the roster asks for were meant for this person before the folder was seen.
-        let owner = (known.is_some() || wanted.uid.is_some()).then_some(uid);
+        let owner = known.map(|known| known.uid).or(wanted.uid);
         let exists = self.home_is_there(user, wanted, owner)?;
+        let uid = self.uid(user, wanted, known, ids, &mut told)?;
         let gid = match known {
             Some(known) => known.gid,
-            None => ids.free_gid(uid).ok_or_else(|| {
-                exhausted(user, "gid", "GID_MIN", "GID_MAX", "no gid of the range for people is free")
-            })?,
+            None => ids.free_gid(uid).ok_or_else(|| exhausted(user, "gid", "GID_MAX"))?,
         };
         if let Some(holder) = ids.gid_holder(gid, user).filter(|_| known.is_some()) {
             return Err(taken(user, "gid", gid, holder, true));
@@ -166,12 +164,19 @@ impl<'a> View<'a> {
         let (kept_uids, kept_gids) = known.map_or((None, None), |known| (known.subuid, known.subgid));
         // An account without subordinate ids gets none when it returns, and so keeps what it had.
         let none = known.is_some_and(|known| known.subuid.is_none() && known.subgid.is_none());
-        let no_range = |_| {
-            let why = "no range of subordinate ids is free";
-            exhausted(user, "subordinate id", "SUB_UID_MIN, SUB_GID_MIN", "SUB_UID_MAX, SUB_GID_MAX", why)
+        let no_range = |kind, limit| move |_| exhausted(user, kind, limit);
+        let subuid = match none {
+            true => None,
+            false => {
+                ids.subuids(user, kept_uids).map_err(no_range("range of subordinate uids", "SUB_UID_MAX"))?
+            }
         };
-        let subuid = if none { None } else { ids.subuids(user, kept_uids).map_err(no_range)? };
-        let subgid = if none { None } else { ids.subgids(user, kept_gids).map_err(no_range)? };
+        let subgid = match none {
+            true => None,
+            false => {
+                ids.subgids(user, kept_gids).map_err(no_range("range of subordinate gids", "SUB_GID_MAX"))?
+            }
+        };
         for (kept, given) in [(kept_uids, subuid), (kept_gids, subgid)] {
             if let (Some(kept), Some(given)) = (kept, given)
                 && kept != given
@@ -260,9 +265,7 @@ impl<'a> View<'a> {
             }
             (None, Some(asked)) => asked,
             (None, None) => {
-                return ids.free_uid().ok_or_else(|| {
-                    exhausted(user, "uid", "UID_MIN", "UID_MAX", "no uid of the range for people is free")
-                });
+                return ids.free_uid().ok_or_else(|| exhausted(user, "uid", "UID_MAX"));
             }
         };
         match ids.uid_holder(uid, user) {
@@ -329,12 +332,12 @@ fn taken(user: &OsUser, kind: &str, id: u32, holder: Holder<'_>, is_kept: bool) 
     problem(user, format!("{kind} {id} is taken"), format!("it is that of {holder}"), next)
 }
 
-fn exhausted(user: &OsUser, kind: &str, min: &str, max: &str, why: &str) -> Problem {
+fn exhausted(user: &OsUser, kind: &str, limit: &str) -> Problem {
     problem(
         user,
-        format!("there is no {kind} for a new account"),
-        why,
-        format!("widen {min} to {max} in /etc/login.defs"),
+        format!("no {kind} is free for a new account"),
+        "every one of the range is in use, or kept for somebody who left",
+        format!("raise {limit} in /etc/login.defs"),
     )
 }
 

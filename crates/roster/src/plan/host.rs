@@ -31,7 +31,6 @@ pub fn host(desired: &Desired, config: &Config, ledger: &Ledger, observed: &Host
     let mut accounts = BTreeMap::new();
 
     edges(&mut plan, desired, ledger);
-    machine_notices(&mut plan, desired, config, observed);
 
     for (user, made) in new_accounts(desired, &view, &mut ids) {
         match made {
@@ -56,6 +55,8 @@ pub fn host(desired: &Desired, config: &Config, ledger: &Ledger, observed: &Host
     }
     existing_accounts(&mut plan, &mut identities, &existing);
     accounts.extend(existing.into_keys().map(|user| (user, None)));
+    groups_of_new_accounts(&mut plan, desired, observed, &accounts);
+    machine_notices(&mut plan, desired, config, observed, &accounts);
 
     files::maps(&mut plan, desired, config, observed);
     files::managed_settings(&mut plan, config, observed);
@@ -126,12 +127,53 @@ fn existing_accounts(
     }
 }
 
+/// Memberships in groups that come with an account of this plan: they wait for that account and for their own.
+fn groups_of_new_accounts(
+    plan: &mut Plan,
+    desired: &Desired,
+    observed: &HostObserved,
+    accounts: &BTreeMap<&OsUser, Option<usize>>,
+) {
+    for (user, own_account) in accounts {
+        let Some(wanted) = desired.accounts.get(*user) else { continue };
+        for group in wanted.groups.iter().filter(|group| group.as_str() != user.as_str()) {
+            let Some(account) = new_group(group, observed, accounts) else { continue };
+            let action = Action::AddToGroup { user: (*user).clone(), group: group.clone() };
+            let step = plan.step(&Subject::User((*user).clone()), action, MEMBERSHIP);
+            step.inverse = Some(format!("gpasswd --delete {user} {group}"));
+            step.needs.extend([account].into_iter().chain(*own_account));
+        }
+    }
+}
+
+/// The step that makes a group which is not there yet: that of the account of the same name.
+fn new_group(
+    group: &GroupName,
+    observed: &HostObserved,
+    accounts: &BTreeMap<&OsUser, Option<usize>>,
+) -> Option<usize> {
+    let is_there = observed.groups.contains_key(group.as_str());
+    let owner = OsUser::new(group.as_str()).ok().filter(|_| !is_there)?;
+    accounts.get(&owner).copied().flatten()
+}
+
+const MEMBERSHIP: &str = "the roster or the tier names the group";
+
 /// What concerns nobody in particular. The texts name no people, so that each is told once and not whenever
 /// somebody joins.
-fn machine_notices(plan: &mut Plan, desired: &Desired, config: &Config, observed: &HostObserved) {
+fn machine_notices(
+    plan: &mut Plan,
+    desired: &Desired,
+    config: &Config,
+    observed: &HostObserved,
+    accounts: &BTreeMap<&OsUser, Option<usize>>,
+) {
     let wanted: BTreeSet<&GroupName> =
         desired.accounts.values().flat_map(|account| &account.groups).collect();
-    for group in wanted.into_iter().filter(|group| !observed.groups.contains_key(group.as_str())) {
+    let is_missing = |group: &&GroupName| {
+        !observed.groups.contains_key(group.as_str()) && new_group(group, observed, accounts).is_none()
+    };
+    for group in wanted.into_iter().filter(is_missing) {
         plan.notice(
             &Subject::Machine,
             format!("there is no group `{group}`, so nobody is added to it; `groupadd {group}` and the next run adds them"),
@@ -142,7 +184,7 @@ fn machine_notices(plan: &mut Plan, desired: &Desired, config: &Config, observed
     {
         plan.notice(
             &Subject::Machine,
-            "the roster lists repos, but config.toml says not where they are ([code] repositories), so none is cloned",
+            "the roster lists repos, but config.toml does not say where they are ([code] repositories), so none is cloned",
         );
     }
     let makes_some = desired.accounts.keys().any(|user| !observed.accounts.contains_key(user.as_str()));

@@ -110,8 +110,8 @@ impl<'a> Ids<'a> {
     pub(super) fn take(&mut self, user: &'a OsUser, uid: u32, gid: u32) {
         self.uids.insert(uid);
         self.gids.insert(gid);
-        self.uid_holders.entry(uid).or_default().push(Holder::Ledger(user));
-        self.gid_holders.entry(gid).or_default().push(Holder::Ledger(user));
+        self.uid_holders.entry(uid).or_default().push(Holder::Account(user.as_str()));
+        self.gid_holders.entry(gid).or_default().push(Holder::Group(user.as_str()));
     }
 
     /// The subordinate uids of a new account: what the ledger keeps or `/etc/subuid` has for it already, else

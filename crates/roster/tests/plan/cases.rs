@@ -189,7 +189,7 @@ fn behind_the_end_of_the_range_the_lowest_free_uid_is_given_and_then_none() {
     let people = roster(json!({"alice": {}, "bob": {}}));
     let (_, planned, _) = machine.plan(&people);
     assert_eq!(account(&planned.plan.steps, "alice").uid, 1001);
-    insta::assert_snapshot!(about(&machine, &people, "bob"), @"! bob: there is no uid for a new account: no uid of the range for people is free; widen UID_MIN to UID_MAX in /etc/login.defs");
+    insta::assert_snapshot!(about(&machine, &people, "bob"), @"! bob: no uid is free for a new account: every one of the range is in use, or kept for somebody who left; raise UID_MAX in /etc/login.defs");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_full_range_of_subordinate_ids_is_told_and_no_account_is_made() {
     let people = roster(json!({"alice": {}, "bob": {}}));
     let (_, planned, _) = machine.plan(&people);
     assert_eq!(account(&planned.plan.steps, "alice").subuid, Some((100_000, 65_536)));
-    insta::assert_snapshot!(about(&machine, &people, "bob"), @"! bob: there is no subordinate id for a new account: no range of subordinate ids is free; widen SUB_UID_MIN, SUB_GID_MIN to SUB_UID_MAX, SUB_GID_MAX in /etc/login.defs");
+    insta::assert_snapshot!(about(&machine, &people, "bob"), @"! bob: no range of subordinate uids is free for a new account: every one of the range is in use, or kept for somebody who left; raise SUB_UID_MAX in /etc/login.defs");
     assert!(!planned.identities.contains_key(&user("bob")));
 
     // The lowest gap is used when there is no room behind the highest range.
@@ -500,5 +500,5 @@ fn repos_without_a_place_to_clone_from_are_told() {
     let mut machine = Machine::fresh();
     let people = roster(json!({"alice": {"code_layout": "workspace", "repos": ["tripit"]}}));
     machine.config.code.infra = Some("https://git.example.org/infra.git".into());
-    insta::assert_snapshot!(about(&machine, &people, "machine").lines().last().unwrap(), @"- machine: the roster lists repos, but config.toml says not where they are ([code] repositories), so none is cloned");
+    insta::assert_snapshot!(about(&machine, &people, "machine").lines().last().unwrap(), @"- machine: the roster lists repos, but config.toml does not say where they are ([code] repositories), so none is cloned");
 }

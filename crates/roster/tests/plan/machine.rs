@@ -40,6 +40,9 @@ pub(crate) struct Machine {
     pub(crate) edges: Vec<(OsUser, &'static str)>,
 }
 
+/// One change of the machine, after which a kill may come.
+type Write = Box<dyn FnOnce(&mut Machine)>;
+
 /// One run: what was derived and what was planned.
 pub(crate) struct Run {
     pub(crate) desired: Desired,
@@ -130,8 +133,8 @@ impl Machine {
         Run { desired, plan }
     }
 
-    fn writes(&self, plan: &Plan) -> Vec<Box<dyn FnOnce(&mut Machine)>> {
-        let mut writes: Vec<Box<dyn FnOnce(&mut Machine)>> = Vec::new();
+    fn writes(&self, plan: &Plan) -> Vec<Write> {
+        let mut writes: Vec<Write> = Vec::new();
         let accounts: Vec<NewAccount> = plan
             .steps
             .iter()
