@@ -57,10 +57,8 @@ pub struct Waiting {
     pub since: Timestamp,
     /// Why.
     pub cause: WaitingCause,
-    /// The text on disk, to notice when it changes; empty when it cannot be read.
-    pub roster: String,
-    /// The config's text on disk.
-    pub config: String,
+    /// A digest of what is on disk, to notice when it changes.
+    pub fingerprint: String,
 }
 
 /// Why a roster is not in force.

@@ -26,14 +26,17 @@ pub mod change;
 pub mod config;
 pub mod derive;
 pub mod desired;
+pub mod diagnostic;
 pub mod envfile;
 pub mod guard;
 pub mod ledger;
 pub mod model;
 pub mod name;
 pub mod observed;
+pub mod parse;
 pub mod plan;
 pub mod report;
 #[cfg(test)]
 mod sample;
+pub mod schema;
 pub mod tier_check;

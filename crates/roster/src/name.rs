@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub struct NameError(pub Cow<'static, str>);
 
 macro_rules! names {
-    ($( $(#[$doc:meta])* $name:ident: $check:path, pattern $pattern:literal; )*) => { $(
-        $(#[$doc])*
+    ($( $(#[doc = $doc:literal])* $name:ident: $check:path, pattern $pattern:literal; )*) => { $(
+        $(#[doc = $doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
@@ -71,7 +71,11 @@ macro_rules! names {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern })
+                schemars::json_schema!({
+                    "description": concat!($($doc),*).trim(),
+                    "type": "string",
+                    "pattern": $pattern,
+                })
             }
         }
     )* };

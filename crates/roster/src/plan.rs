@@ -65,7 +65,35 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Adds a step behind the others and returns its index.
+    /// Adds another plan behind this one.
+    pub fn append(&mut self, other: Plan) {
+        let offset = self.steps.len();
+        self.steps.extend(other.steps.into_iter().map(|mut step| {
+            step.needs.iter_mut().for_each(|need| *need += offset);
+            step
+        }));
+        self.problems.extend(other.problems);
+        self.notices.extend(other.notices);
+    }
+
+    /// The same plan for some subjects only. A step that needs one of somebody else's stays away with that.
+    pub fn only(self, wanted: impl Fn(&Subject) -> bool) -> Plan {
+        let mut new_index = BTreeMap::new();
+        let mut steps = Vec::new();
+        for (index, mut step) in self.steps.into_iter().enumerate() {
+            let has_needs = step.needs.iter().all(|need| new_index.contains_key(need));
+            if has_needs && wanted(&step.subject) {
+                step.needs = step.needs.iter().filter_map(|need| new_index.get(need).copied()).collect();
+                new_index.insert(index, steps.len());
+                steps.push(step);
+            }
+        }
+        let problems = self.problems.into_iter().filter(|problem| wanted(&problem.subject)).collect();
+        let notices = self.notices.into_iter().filter(|notice| wanted(&notice.subject)).collect();
+        Plan { steps, problems, notices }
+    }
+
+    /// Adds a step behind the others.
     fn step(&mut self, subject: &Subject, action: Action, reason: impl Into<String>) -> &mut Step {
         let reason = reason.into();
         let step = Step { subject: subject.clone(), action, reason, inverse: None, needs: Vec::new() };

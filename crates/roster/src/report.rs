@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Degraded, WaitingCause};
-use crate::name::OsUser;
 use crate::plan::{Notice, Problem, Step, Subject};
 
 /// Why a run took place.
@@ -154,6 +153,22 @@ pub struct RunSummary {
     pub failed: usize,
 }
 
+impl From<&Run> for RunSummary {
+    fn from(run: &Run) -> Self {
+        let with = |wanted: fn(&StepResult) -> bool| run.steps.iter().filter(|record| wanted(&record.result)).count();
+        RunSummary {
+            id: run.id.clone(),
+            trigger: run.trigger,
+            generation: run.generation,
+            started: run.started,
+            took_ms: run.took_ms,
+            outcome: run.outcome,
+            done: with(|result| *result == StepResult::Done),
+            failed: with(|result| matches!(result, StepResult::Failed { .. })),
+        }
+    }
+}
+
 /// How one subject is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
@@ -184,11 +199,4 @@ pub enum Progress {
     Step(Box<StepRecord>),
     /// The run ended.
     Ended(Box<Run>),
-}
-
-/// The answer to a held roster: who would be cut.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldCuts {
-    /// The accounts.
-    pub cuts: Vec<OsUser>,
 }

@@ -1,2 +1,116 @@
-//! x
-fn main() {}
+//! rosterd: keeps this machine as its roster says. See docs/architecture.md.
+//!
+//! `rosterd` alone is the daemon, started by systemd with its socket. `rosterd worker` is what the daemon starts for
+//! work in a home; it is of no use by hand.
+
+mod accept;
+mod daemon;
+mod journal;
+mod run;
+mod serve;
+mod sources;
+mod store;
+mod watch;
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use sd_notify::NotifyState;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Configuration that no restart mends: `EX_CONFIG` of sysexits.h; the unit does not restart on it.
+const EX_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    match std::env::args_os().nth(1) {
+        Some(word) if word == "worker" => home::worker(),
+        Some(word) if word == "--version" => {
+            #[expect(clippy::print_stdout, reason = "this is what was asked for")]
+            {
+                println!("rosterd {}", env!("CARGO_PKG_VERSION"));
+            }
+            ExitCode::SUCCESS
+        }
+        Some(_) => {
+            log_to_stderr();
+            tracing::error!("rosterd takes no arguments; it is started by systemd: systemctl start rosterd");
+            ExitCode::from(64)
+        }
+        None => daemon(),
+    }
+}
+
+fn daemon() -> ExitCode {
+    match tracing_journald::layer() {
+        Ok(layer) if !std::io::stderr().is_terminal() => {
+            let layer = layer.with_field_prefix(None).with_syslog_identifier("rosterd".into());
+            tracing_subscriber::registry().with(filter()).with(layer).init();
+        }
+        _ => log_to_stderr(),
+    }
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, text)) => {
+            tracing::error!("{text}");
+            let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Only what concerns an admin; libraries speak up when something is wrong.
+fn filter() -> tracing_subscriber::filter::Targets {
+    tracing_subscriber::filter::Targets::new()
+        .with_default(tracing::Level::WARN)
+        .with_target("rosterd", tracing::Level::INFO)
+}
+
+fn log_to_stderr() {
+    let plain =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+    tracing_subscriber::registry().with(filter()).with(plain).init();
+}
+
+fn start() -> Result<(), (u8, String)> {
+    let broken = |what: &str, error: &dyn std::error::Error| (1, format!("{what}: {}", run::chain(error)));
+    if !nix::unistd::geteuid().is_root() {
+        return Err((
+            EX_CONFIG,
+            "rosterd must run as root; it is started by systemd: systemctl start rosterd".into(),
+        ));
+    }
+    let listener = listenfd::ListenFd::from_env().take_unix_listener(0).ok().flatten().ok_or_else(|| {
+        (EX_CONFIG, "no control socket was passed; start rosterd.socket, then rosterd.service".to_owned())
+    })?;
+    let state =
+        std::env::var_os("STATE_DIRECTORY").map_or_else(|| PathBuf::from("/var/lib/rosterd"), PathBuf::from);
+    let store =
+        store::Store::open(&state).map_err(|error| broken("the ledger's folder cannot be used", &error))?;
+    let config = PathBuf::from("/etc/rosterd/config.toml");
+    // The link works also after an upgrade has replaced the file, so worker and daemon are always of one version.
+    let program = Path::new("/proc/self/exe").to_path_buf();
+    let (daemon, asked) = daemon::Daemon::load(store, config, program);
+    let daemon = Rc::new(daemon);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| broken("no runtime", &error))?;
+    let local = tokio::task::LocalSet::new();
+    local
+        .block_on(&runtime, async {
+            tokio::task::spawn_local(serve::serve(Rc::clone(&daemon), listener));
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+            tracing::info!(
+                message_id = journal::id::STARTED,
+                rosterd_generation = daemon.ledger().generation,
+                "rosterd {} started, generation {} is in force",
+                env!("CARGO_PKG_VERSION"),
+                daemon.ledger().generation
+            );
+            daemon::run_until_stopped(Rc::clone(&daemon), asked).await
+        })
+        .map_err(|error| broken("the daemon ended", &error))
+}
