@@ -48,6 +48,15 @@ pub(super) enum Format {
     Toml,
 }
 
+impl Format {
+    fn mapping(self) -> &'static str {
+        match self {
+            Format::Yaml => "fields, such as `name: value`",
+            Format::Toml => "a table",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Reader {
     format: Format,
@@ -77,7 +86,7 @@ impl Reader {
             Value::Mapping(entries) => entries,
             Value::Refused => return None,
             _ => {
-                self.wrong_type(node, "fields, such as `name: value`");
+                self.wrong_type(node, self.format.mapping());
                 return None;
             }
         };
@@ -303,7 +312,7 @@ impl Reader {
             Value::Text(text) => format!("the text {}", quoted(text)),
             Value::Other(what) => (*what).to_owned(),
             Value::Sequence(_) => "a list".to_owned(),
-            Value::Mapping(_) => "fields".to_owned(),
+            Value::Mapping(_) => self.format.mapping().to_owned(),
         };
         self.tell(Found::new(node.span.clone(), format!("expected {expected}, found {actual}")));
     }
