@@ -1,5 +1,7 @@
 //! Properties of the parser: it never panics, and what is written is what is read.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
 use std::collections::BTreeMap;
 
 use proptest::collection::{btree_map, btree_set, vec};

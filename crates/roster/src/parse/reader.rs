@@ -257,13 +257,16 @@ impl Reader {
                     Found::new(node.span.clone(), format!("{} must be a list, found one value", quoted(key)));
                 // Whoever meant several wrote them apart by commas or blanks.
                 let items = text.split([',', ' ']).filter(|item| !item.is_empty());
-                self.tell(found.help(match self.format {
-                    Format::Yaml => format!("write `{key}: [{}]`", items.collect::<Vec<_>>().join(", ")),
-                    Format::Toml => format!(
-                        "write `{key} = [{}]`",
-                        items.map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ")
-                    ),
-                }));
+                let items: Vec<String> = match self.format {
+                    Format::Yaml => items.map(str::to_owned).collect(),
+                    Format::Toml => items.map(|item| format!("{item:?}")).collect(),
+                };
+                let equals = if self.format == Format::Yaml { ":" } else { " =" };
+                self.tell(match text.len() > 80 || text.contains(char::is_control) {
+                    false => found.help(format!("write `{key}{equals} [{}]`", items.join(", "))),
+                    true if text.contains("PRIVATE KEY") => found.secret(),
+                    true => found,
+                });
             }
             _ => self.wrong_type(node, "a list"),
         }
