@@ -143,8 +143,8 @@ fn refused_quickly(name: &str, bytes: &[u8]) -> String {
         true => roster::parse::config(name, bytes).unwrap_err().render(false),
         false => roster::parse::roster(name, bytes).unwrap_err().render(false),
     };
-    // Some 50 times what a release build needs.
-    assert!(begun.elapsed() < Duration::from_secs(15), "{name}: {:?}", begun.elapsed());
+    // Some hundred times what a release build needs, on a busy machine.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{name}: {:?}", begun.elapsed());
     assert!(text.len() < 1 << 20, "{name}: {} bytes of diagnostics", text.len());
     text
 }

@@ -154,6 +154,31 @@ fn parser_and_schema_agree_on_the_corpus() {
 }
 
 #[test]
+fn parser_and_schema_agree_on_the_corpus_of_configurations() {
+    let schema = schema(roster::schema::config());
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let read = |path: &Path| fs::read_to_string(path).unwrap().parse::<toml::Table>();
+    for entry in fs::read_dir(corpus.join("valid-config")).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(valid(&schema, &serde_json::to_value(read(&path).unwrap()).unwrap()), "{}", path.display());
+    }
+    let mut checked = 0;
+    for entry in fs::read_dir(corpus.join("invalid-config")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let Ok(table) = read(&path) else { continue };
+        // What a folder or a file is to another, and which folders are the system's, only the parser knows.
+        if ["homes_in_", "paths_below", "one_file", "map_where"].iter().any(|prefix| name.starts_with(prefix))
+        {
+            continue;
+        }
+        checked += 1;
+        assert!(!valid(&schema, &serde_json::to_value(table).unwrap()), "{name} fits the schema");
+    }
+    assert!(checked > 8, "{checked}");
+}
+
+#[test]
 fn the_schema_knows_what_depends_on_the_tier_and_the_layout() {
     let schema = schema(roster::schema::roster());
     let fits = |fields: &str| {

@@ -24,6 +24,7 @@ const MOST_VALUES: usize = 200_000;
 pub(super) fn parse<'t>(text: &'t str, reader: &mut Reader) -> Option<Node<'t>> {
     let mut options = Options::default();
     options.set_emit_comments(false);
+    options.disallow_directives = true;
     options.emit_anchor_events = true;
     options.emit_unresolved_aliases = true;
     options.flow_nesting_limit = DEEPEST;
@@ -99,11 +100,6 @@ impl<'t> Builder<'t, '_> {
                 Event::DocumentStart(..) if root.is_some() => {
                     let found = Found::new(span, "a second YAML document begins here, a roster is one");
                     return Err(found.help("remove the `---`, and give `users:` only once").into());
-                }
-                Event::DocumentStart(_, Some(_)) => {
-                    return Err(Found::new(span, "YAML directives (`%…`) are not accepted")
-                        .help("remove the line")
-                        .into());
                 }
                 Event::DocumentStart(..) => {}
                 event => root = Some(self.node(event, span)?),
@@ -199,7 +195,9 @@ impl<'t> Builder<'t, '_> {
         let found = |message: &str| Found::new(here.clone(), message);
         match error.kind() {
             ErrorKind::RecursionLimitExceeded => found("nested more deeply than a roster can be"),
-            ErrorKind::DirectiveDisallowed => found("YAML directives (`%…`) are not accepted"),
+            ErrorKind::DirectiveDisallowed => {
+                found("YAML directives (`%…`) are not accepted").help("remove the line")
+            }
             ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation => {
                 found("YAML may not be indented with tabs").help("use spaces, two for each level")
             }
