@@ -106,7 +106,10 @@ async fn a_locked_clone_keeps_secrets_encrypted_and_plain_text_out_until_it_is_u
     assert_eq!(ana.git_ok("tree", &["status", "--porcelain"]), "");
     support::run(ana.command("touch").args(["code/secrets/db", "code/secrets/empty", "code/README.md"]));
     assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
-    ana.git_ok("code", &["diff", "main", "rotated"]);
+    assert!(
+        ana.git_ok("code", &["diff", "main", "rotated"])
+            .contains("Binary files a/secrets/db and b/secrets/db differ")
+    );
 
     // Plain text over a secret, or as a new one, is refused, also in a worktree.
     let head = ana.git_ok("code", &["rev-parse", "HEAD"]);
@@ -283,15 +286,13 @@ async fn an_interrupted_clone_is_found_removed_and_made_again() {
     let (server, ana) = (GitServer::start(), Somebody::new());
     server.plain("x.git");
     let one = wanted("code", &server.url("public", "x.git"), false);
-    // As `kill -9` leaves it, with a tree as deep as a repository can be, a symlink out of it, and a folder in which nothing can be removed without it.
+    // As `kill -9` leaves it, with a tree as deep as a repository can be and symlinks that lead out of it.
     let left = ".code.rosterd-unfinished";
     ana.mkdir(left);
     ana.write("keep", "mine");
     std::os::unix::fs::symlink(ana.path("keep"), ana.path(left).join("link")).unwrap();
     std::os::unix::fs::symlink(&ana.home, ana.path(left).join("home")).unwrap();
-    support::run(ana.command("sh").arg("-c").arg(format!(
-        "cd {left} && i=0 && while [ $i -lt 1500 ]; do mkdir a && cd a || exit 1; i=$((i+1)); done; touch deep"
-    )));
+    ana.mkdir_deep(left, 1500);
 
     let mut worker = start(&ana).await;
     let seen = worker.observe(&home(&[&one])).await.unwrap();

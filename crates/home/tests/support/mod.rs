@@ -1,6 +1,7 @@
 //! What the tests stand on: people with homes (numeric ids only; the machine's user database is not touched) and a
 //! real git server over HTTP: nginx, fcgiwrap and `git http-backend` on a loopback port, private to one test.
-//! Needs root, nginx-light, fcgiwrap, apache2-utils, git and git-crypt. Plain std and tempfile, so that other tests can include it.
+//! Needs root, nginx-light, fcgiwrap, apache2-utils, git and git-crypt. Plain std, nix and tempfile, so that
+//! other tests can include it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::ffi::OsStr;
@@ -72,6 +73,18 @@ impl Somebody {
     pub fn mkdir(&self, below: &str) {
         fs::create_dir(self.path(below)).unwrap();
         chown(self.path(below), Some(self.uid), Some(self.uid)).unwrap();
+    }
+
+    /// A chain of folders that no path names.
+    pub fn mkdir_deep(&self, below: &str, depth: usize) {
+        use nix::fcntl::{OFlag, open, openat};
+        let (flags, mode) = (OFlag::O_RDONLY | OFlag::O_DIRECTORY, nix::sys::stat::Mode::S_IRWXU);
+        let mut dir = open(&self.path(below), flags, mode).unwrap();
+        for _ in 0..depth {
+            nix::sys::stat::mkdirat(&dir, "a", mode).unwrap();
+            dir = openat(&dir, "a", flags, mode).unwrap();
+            nix::unistd::fchown(&dir, Some(self.uid.into()), Some(self.uid.into())).unwrap();
+        }
     }
 
     pub fn write(&self, below: &str, content: impl AsRef<[u8]>) {

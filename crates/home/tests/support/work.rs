@@ -14,12 +14,9 @@ use crate::support::Somebody;
 
 pub const LIMITS: Limits = Limits { deadline: Duration::from_secs(30), memory_mib: 512 };
 
-/// `examples/worker.rs`, which `cargo test` builds beside the tests.
+/// `support/worker_main.rs`.
 pub fn program() -> PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    let program = deps.parent().unwrap().parent().unwrap().join("examples/worker");
-    assert!(program.exists(), "no {}: run `cargo build -p home --examples`", program.display());
-    program
+    env!("CARGO_BIN_EXE_home-test-worker").into()
 }
 
 pub fn person(of: &Somebody) -> Person {
