@@ -236,13 +236,14 @@ impl Worker {
         if line.len() > MAX_LINE {
             return Err(self.nonsense("more is desired in this home than fits into a message", doing));
         }
+        let Some(requests) = self.requests.as_mut() else {
+            return Err(WorkerError::Ended { how: "it had failed before".into(), doing: doing.into() });
+        };
         let asked = Instant::now();
         let answer = timeout_at(until, async {
-            if let Some(requests) = self.requests.as_mut() {
-                // Whether the worker is there shows when the answer is read.
-                let _ = requests.write_all(&line).await;
-                let _ = requests.write_all(b"\n").await;
-            }
+            // Whether the worker is there shows when the answer is read.
+            let _ = requests.write_all(&line).await;
+            let _ = requests.write_all(b"\n").await;
             read_line(&mut self.replies).await
         })
         .await;
