@@ -87,6 +87,8 @@ fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(),
         .fetch_and_check_out(Path::new(&unfinished))
         .map_err(|error| attempt.explain(&error))
         .and_then(|()| {
+            // On disk before it has its name: after a power cut nobody would look into a clone that seems complete.
+            tree::sync(&parent).map_err(|errno| cannot("write", &unfinished, errno))?;
             // The place was free a moment ago. If the person has put something there since, it stays.
             tree::rename(&parent, beside, name).map_err(|errno| cannot("make", path, errno))
         });

@@ -1,4 +1,5 @@
 //! Clones from a real git server, looked at with the person's own git.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test may panic")]
 
 mod support;
 #[path = "support/work.rs"]
@@ -305,6 +306,56 @@ async fn an_interrupted_clone_is_found_removed_and_made_again() {
 }
 
 #[tokio::test]
+async fn invariant_5_killed_at_any_moment_the_next_run_converges() {
+    let (server, ana) = (GitServer::start(), Somebody::new());
+    let work = server.plain("x.git");
+    for folder in 0..10 {
+        fs::create_dir(work.join(format!("d{folder}"))).unwrap();
+        for file in 0..20 {
+            fs::write(work.join(format!("d{folder}/{file}")), format!("{folder} {file}\n").repeat(50))
+                .unwrap();
+        }
+    }
+    server.git(&work, &["add", "."]);
+    server.git(&work, &["commit", "-qm", "Many"]);
+    server.git(&work, &["push", "-q", "origin", "main"]);
+    let one = wanted("code", &server.url("public", "x.git"), true);
+    let (mut interrupted, mut whole) = (0, 0);
+    let (mut moment, moments) = (0, 30);
+    // At last it is given all the time it wants.
+    while whole == 0 || moment < moments {
+        moment += 1;
+        let mut worker = start(&ana).await;
+        let seen = worker.observe(&home(&[&one])).await.unwrap();
+        for path in &seen.unfinished {
+            assert_eq!(
+                worker.apply(&HomeAction::RemoveUnfinished { path: path.clone() }).await,
+                StepResult::Done
+            );
+            interrupted += 1;
+        }
+        match seen.code {
+            Place::Absent => {
+                let action = HomeAction::Clone(one.clone());
+                let _ =
+                    tokio::time::timeout(std::time::Duration::from_millis(moment * 5), worker.apply(&action))
+                        .await;
+                // Dropped here, which is SIGKILL.
+            }
+            Place::Clone { locked: true, .. } => {
+                assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
+                ana.git_ok("code", &["fsck", "--full"]);
+                assert_eq!(fs::read_dir(&ana.home).unwrap().count(), 1);
+                fs::remove_dir_all(ana.path("code")).unwrap();
+                whole += 1;
+            }
+            half => panic!("{half:?}"),
+        }
+    }
+    assert!(interrupted > 10, "{interrupted} interrupted, {whole} whole");
+}
+
+#[tokio::test]
 async fn only_what_carries_the_mark_is_ever_removed() {
     let ana = Somebody::new();
     ana.mkdir("code");
@@ -348,8 +399,8 @@ async fn a_full_disk_fails_that_clone_and_leaves_nothing() {
 #[tokio::test]
 async fn a_home_nobody_may_enter_is_told() {
     let ana = Somebody::new();
-    fs::set_permissions(&ana.home, fs::Permissions::from_mode(0)).unwrap();
-    let error = work::start_within(&ana, &work::LIMITS).await.unwrap_err();
+    fs::set_permissions(&ana.home, fs::Permissions::from_mode(0o0)).unwrap();
+    let error = work::start_within(&ana, work::LIMITS).await.unwrap_err();
     assert!(error.to_string().ends_with("cannot be used: permission denied"), "{error}");
     assert!(error.next().contains("ana owns and may enter"));
 }

@@ -1,4 +1,5 @@
 //! What people, servers and workers may try. Each test also looks at what did not happen.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test may panic")]
 
 mod support;
 #[path = "support/work.rs"]
@@ -54,7 +55,7 @@ async fn invariant_3_a_worker_seen_from_outside_is_the_user_and_nothing_else() {
     // As a socket from systemd is: it survives an exec.
     nix::fcntl::fcntl(&inherited, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     let groups = vec![61_990, 61_991];
-    let worker = Worker::start(&program(), &home::Person { groups, ..person(&ana) }, &LIMITS).await.unwrap();
+    let worker = Worker::start(&program(), &home::Person { groups, ..person(&ana) }, LIMITS).await.unwrap();
     drop(inherited);
     let [process] = processes_of(ana.uid).try_into().unwrap();
     let status = fs::read_to_string(process.join("status")).unwrap();
@@ -140,7 +141,7 @@ async fn planted_things_are_told_not_followed_and_not_waited_for() {
     ana.write("file", "");
     fs::create_dir(ana.path("roots")).unwrap();
     ana.mkdir("closed");
-    fs::set_permissions(ana.path("closed"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(ana.path("closed"), fs::Permissions::from_mode(0o0)).unwrap();
     repository("waiting");
     fs::remove_file(ana.path("waiting/.git/config")).unwrap();
     fifo("waiting/.git/config");
@@ -257,12 +258,12 @@ async fn a_home_that_is_not_the_persons_own_folder_is_refused() {
         (other.home.clone(), &*format!("it belongs to uid {}", other.uid)),
     ] {
         let someone = home::Person { home, ..person(&ana) };
-        let error = Worker::start(&program(), &someone, &LIMITS).await.unwrap_err();
+        let error = Worker::start(&program(), &someone, LIMITS).await.unwrap_err();
         assert!(error.to_string().ends_with(said), "{error}");
     }
     for uid in [0, 1, 999, 65_534] {
         let error =
-            Worker::start(&program(), &home::Person { uid, ..person(&ana) }, &LIMITS).await.unwrap_err();
+            Worker::start(&program(), &home::Person { uid, ..person(&ana) }, LIMITS).await.unwrap_err();
         assert!(error.to_string().contains("is a system account's"), "{error}");
     }
     assert_gone(ana.uid).await;
@@ -291,7 +292,7 @@ async fn invariant_4_a_server_that_hangs_costs_its_user_the_deadline() {
     });
     let limits = Limits { deadline: Duration::from_secs(2), ..LIMITS };
     let started = Instant::now();
-    let mut worker = start_within(&ana, &limits).await.unwrap();
+    let mut worker = start_within(&ana, limits).await.unwrap();
     let failed = worker.apply(&HomeAction::Clone(wanted("code", &url, false))).await;
     assert!((2..5).contains(&started.elapsed().as_secs()));
     assert_eq!(why(&failed), format!("gave up after 2 s while cloning {url} to ~/code"));
@@ -363,7 +364,7 @@ async fn invariant_4_a_server_that_never_stops_sending_is_cut_off_and_cleaned_up
     for url in urls {
         let ana = Somebody::new();
         let limits = Limits { deadline: Duration::from_secs(3), memory_mib: 64 };
-        let mut worker = start_within(&ana, &limits).await.unwrap();
+        let mut worker = start_within(&ana, limits).await.unwrap();
         let failed = worker.apply(&HomeAction::Clone(wanted("code", &url, false))).await;
         assert!(why(&failed).ends_with("it takes longer than the time for one home"), "{failed:?}");
         worker.finish().await;
@@ -382,7 +383,7 @@ async fn invariant_4_a_worker_has_a_memory_limit() {
     server.git(&work, &["commit", "-qm", "Bomb"]);
     server.git(&work, &["push", "-q", "origin", "main"]);
     let limits = Limits { memory_mib: 48, ..LIMITS };
-    let mut worker = start_within(&ana, &limits).await.unwrap();
+    let mut worker = start_within(&ana, limits).await.unwrap();
     let failed =
         worker.apply(&HomeAction::Clone(wanted("code", &server.url("public", "bomb.git"), false))).await;
     worker.finish().await;
@@ -423,7 +424,7 @@ async fn a_worker_that_talks_nonsense_is_killed_and_told() {
         fs::write(&program, format!("#!/bin/sh\nPATH=/usr/bin:/bin\necho $$ >{}\n{script}\n", pid.display()))
             .unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let error = match Worker::start(&program, &person(&ana), &limits).await {
+        let error = match Worker::start(&program, &person(&ana), limits).await {
             Err(error) => error,
             Ok(mut worker) => {
                 let error = worker
@@ -449,7 +450,7 @@ async fn a_worker_that_talks_nonsense_is_killed_and_told() {
         }
         let _ = Command::new("pkill").args(["-KILL", "-P", pid.trim()]).status();
     }
-    let missing = Worker::start(&ana.base().join("none"), &person(&ana), &limits).await.unwrap_err();
+    let missing = Worker::start(&ana.base().join("none"), &person(&ana), limits).await.unwrap_err();
     assert!(matches!(missing, WorkerError::Start { .. }), "{missing}");
 }
 
@@ -494,10 +495,59 @@ async fn certificates_are_checked_against_the_systems_authorities() {
     )
     .unwrap();
     fs::set_permissions(&trusting, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut worker = Worker::start(&trusting, &person(&ana), &LIMITS).await.unwrap();
+    let mut worker = Worker::start(&trusting, &person(&ana), LIMITS).await.unwrap();
     assert_eq!(worker.apply(&HomeAction::Clone(wanted("code", &url, false))).await, StepResult::Done);
     let wrong_name = url.replace("127.0.0.1", "127.0.0.2");
     let refused = worker.apply(&HomeAction::Clone(wanted("other", &wrong_name, false))).await;
     assert!(why(&refused).contains("its certificate is not trusted"), "{refused:?}");
+    worker.finish().await;
+}
+
+/// `cargo test -p home --test hostile -- --ignored --nocapture what_a_no_op_costs`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn what_a_no_op_costs() {
+    let server = GitServer::start();
+    server.plain("x.git");
+    let url = server.url("public", "x.git");
+    let people: Vec<_> = (0..100).map(|_| Somebody::new()).collect();
+    for ana in &people {
+        assert_eq!(clone(ana, "code", &url, true).await, StepResult::Done);
+    }
+    let cpu = || {
+        let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN).unwrap();
+        let time = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 * 1e3 + t.tv_usec() as f64 / 1e3;
+        time(usage.user_time()) + time(usage.system_time())
+    };
+    for _ in 0..3 {
+        let (began, before) = (Instant::now(), cpu());
+        let local = tokio::task::LocalSet::new();
+        let next = std::rc::Rc::new(std::cell::Cell::new(0));
+        let people = std::rc::Rc::new(people.iter().map(person).collect::<Vec<_>>());
+        for _ in 0..4 {
+            let (next, people, url) = (next.clone(), people.clone(), url.clone());
+            local.spawn_local(async move {
+                while let Some(one) = people.get(next.replace(next.get() + 1)) {
+                    let mut worker = Worker::start(&program(), one, LIMITS).await.unwrap();
+                    let seen = worker.observe(&home(&[&wanted("code", &url, true)])).await.unwrap();
+                    assert!(matches!(seen.code, Place::Clone { locked: true, .. }));
+                    worker.finish().await;
+                }
+            });
+        }
+        local.await;
+        let (wall, used) = (began.elapsed().as_secs_f64() * 1e3, cpu() - before);
+        println!("100 homes, 4 at a time: {wall:.0} ms; CPU of a worker: {:.2} ms", used / 100.0);
+    }
+    let worker = start(&people[0]).await;
+    let [process] = processes_of(people[0].uid).try_into().unwrap();
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    println!(
+        "{:?}",
+        status
+            .lines()
+            .filter(|line| line.starts_with("VmHWM") || line.starts_with("Rss"))
+            .collect::<Vec<_>>()
+    );
     worker.finish().await;
 }

@@ -3,6 +3,7 @@
 //! Needs root, nginx-light, fcgiwrap, apache2-utils, git and git-crypt. Plain std, nix and tempfile, so that
 //! other tests can include it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,5 +1,6 @@
 //! The worker as the tests use it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,10 +31,10 @@ pub fn person(of: &Somebody) -> Person {
 }
 
 pub async fn start(of: &Somebody) -> Worker {
-    start_within(of, &LIMITS).await.unwrap()
+    start_within(of, LIMITS).await.unwrap()
 }
 
-pub async fn start_within(of: &Somebody, limits: &Limits) -> Result<Worker, WorkerError> {
+pub async fn start_within(of: &Somebody, limits: Limits) -> Result<Worker, WorkerError> {
     Worker::start(&program(), &person(of), limits).await
 }
 
