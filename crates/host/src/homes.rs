@@ -244,7 +244,11 @@ impl Copy<'_> {
             .map_err(|error| Failure::io(format!("reading {}", shown.display()), error))?;
         for name in names {
             let place = shown.join(&name);
-            let failed = |error: io::Error| Failure::io(format!("copying {}", place.display()), error);
+            let failed = |error: io::Error| {
+                let home = Path::new(STAGING).join(self.home.path.file_name().unwrap_or_default());
+                let to = base_of(&self.home.path).join(home);
+                Failure::io(format!("copying {} to {}", place.display(), to.display()), error)
+            };
             let seen = fstatat(from, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
                 .map_err(|e| failed(e.into()))?;
             match folder::kind(&seen) {
