@@ -102,3 +102,21 @@ fn invariant_4_a_failed_step_stops_only_what_needs_it() {
     assert_eq!(why(&results[1]), "it needs write-file of machine, which was not done");
     assert_eq!(results[2], Some(StepResult::Done));
 }
+
+#[test]
+fn a_thousand_environment_files_are_written_together_and_one_file_twice_in_turn() {
+    let tree = tempfile::tempdir().unwrap();
+    fs::create_dir(tree.path().join("etc")).unwrap();
+    let set = |path: String, key: &str, value: usize| {
+        let keys = BTreeMap::from([(key.to_string(), value.to_string())]);
+        step(Subject::Machine, Action::SetEnvKeys { path: path.into(), keys }, &[])
+    };
+    let mut steps: Vec<_> = (0..1000).map(|n| set(format!("/etc/env/{n}.env"), "PORT", n)).collect();
+    steps.push(set("/etc/env/7.env".into(), "OTHER", 1));
+    let began = std::time::Instant::now();
+    let results = crate::tree::apply(&host::Host::at(tree.path()), &plan(steps));
+    println!("written in {:?}", began.elapsed());
+    assert_eq!(results, vec![Some(StepResult::Done); 1001]);
+    assert_eq!(fs::read_to_string(tree.path().join("etc/env/7.env")).unwrap(), "PORT=7\nOTHER=1\n");
+    assert_eq!(fs::read_dir(tree.path().join("etc/env")).unwrap().count(), 1000);
+}
