@@ -12,7 +12,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstatat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, getegid, geteuid, syncfs, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, getegid, geteuid, unlinkat};
 use roster::plan::WholeFile;
 
 use crate::Host;
@@ -74,19 +74,6 @@ impl<'a> Beside<'a> {
         mode: u32,
         owner: (u32, u32),
     ) -> std::io::Result<Beside<'a>> {
-        let (beside, file) = Beside::write_unsynced(folder, name, bytes, mode, owner)?;
-        fsync(&file)?;
-        Ok(beside)
-    }
-
-    /// Writes it, for a caller that syncs the file system before it replaces anything.
-    fn write_unsynced(
-        folder: &'a OwnedFd,
-        name: &OsStr,
-        bytes: &[u8],
-        mode: u32,
-        owner: (u32, u32),
-    ) -> std::io::Result<(Beside<'a>, File)> {
         let mut temporary = OsString::from(BESIDE);
         temporary.push(name);
         remove(folder, &temporary)?;
@@ -97,7 +84,8 @@ impl<'a> Beside<'a> {
         file.write_all(bytes)?;
         fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
         fchmod(&file, Mode::from_bits_truncate(mode))?;
-        Ok((beside, file))
+        fsync(&file)?;
+        Ok(beside)
     }
 
     /// Puts it in its place. The caller syncs the folder.
@@ -153,18 +141,10 @@ impl Host {
     }
 }
 
-/// All are written before the first is put in place, with one sync instead of two for each file.
+/// One sync of the folder makes all of them durable.
 fn set_in_folder(folder: &OwnedFd, files: &[&EnvKeys<'_>]) -> Vec<Result<(), Failure>> {
-    let written: Vec<_> = files.iter().map(|file| file.write(folder)).collect();
-    let synced = syncfs(folder);
-    let replaced: Vec<_> = files
-        .iter()
-        .zip(written)
-        .map(|(file, written)| {
-            let beside = written?;
-            synced.and_then(|()| beside.replace()).map_err(|error| file.failed(error))
-        })
-        .collect();
+    let replaced: Vec<_> =
+        files.iter().map(|file| file.write(folder)?.replace().map_err(|error| file.failed(error))).collect();
     let synced = fsync(folder);
     let last = |(file, replaced): (&&EnvKeys<'_>, Result<(), Failure>)| {
         replaced.and_then(|()| synced.map_err(|error| file.failed(error)))
@@ -194,9 +174,7 @@ impl EnvKeys<'_> {
             Failure::new(format!("{shown} is not UTF-8"), "correct it, or move it away to have it made anew")
         })?;
         let new = self.keys.iter().fold(old, |text, (key, value)| set_key(&text, key, value));
-        Beside::write_unsynced(folder, name, new.as_bytes(), 0o600, ours())
-            .map(|(beside, _)| beside)
-            .map_err(|error| self.failed(error))
+        Beside::write(folder, name, new.as_bytes(), 0o600, ours()).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: impl Into<std::io::Error>) -> Failure {

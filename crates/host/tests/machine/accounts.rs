@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use roster::name::GroupName;
@@ -20,6 +21,11 @@ fn an_account_is_what_useradd_makes_to_the_byte() {
     let (theirs, ours) = (Tree::new(), Tree::new());
     // Without it, useradd ends in the middle of the skeleton, and says nothing.
     let Some(_proc) = Mount::proc(theirs.path("proc")) else { return };
+    // The same skeleton, to the times of its links.
+    fs::remove_dir_all(ours.path("etc/skel")).unwrap();
+    let copied =
+        Command::new("cp").arg("-a").arg(theirs.path("etc/skel")).arg(ours.path("etc")).status().unwrap();
+    assert!(copied.success());
     for (name, groups) in [("alice", "sudo,docker"), ("bob", "sudo"), ("carol", "")] {
         let mut arguments = vec!["-m", "-p", "!", "-s", "/bin/zsh", name];
         if !groups.is_empty() {
