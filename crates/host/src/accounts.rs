@@ -122,7 +122,9 @@ impl Host {
                 nurseries.take_back(home);
             }
         }
-        written.map_err(LockError::Failed)
+        written.map_err(LockError::Failed)?;
+        // Too late to take anything back: the accounts are there.
+        fsync(&etc).map_err(|error| LockError::Failed(Failure::io("syncing /etc", error)))
     }
 }
 
@@ -222,14 +224,11 @@ fn write_all(etc: &OwnedFd, old: &Files, changed: Changed) -> Result<(), Failure
         let beside = Beside::write(etc, OsStr::new(name), &text, mode, owner).map_err(failed)?;
         new.push((name, beside));
     }
-    if new.is_empty() {
-        return Ok(());
-    }
     for backup in backups {
         backup.replace().map_err(|error| Failure::io("keeping a copy of the user database", error))?;
     }
     for (name, beside) in new {
         beside.replace().map_err(|error| Failure::io(format!("replacing /etc/{name}"), error))?;
     }
-    fsync(etc).map_err(|error| Failure::io("syncing /etc", error))
+    Ok(())
 }

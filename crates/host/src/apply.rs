@@ -1,6 +1,7 @@
 //! Walks a plan. Steps that are better done together are: accounts and memberships in one change of the user
-//! database, homes in one build. Every other choice was the plan's.
+//! database, homes in one build, environment files with one sync. Every other choice was the plan's.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use roster::report::StepResult;
 
 use crate::Host;
 use crate::accounts::UserChange;
+use crate::files::EnvKeys;
 
 /// Why steps were skipped when the daemon was told to stop.
 pub(crate) const STOPPED: &str = "rosterd was told to stop; the next run does it";
@@ -27,6 +29,7 @@ enum State {
 enum Way {
     Users,
     Homes,
+    EnvFiles,
     Alone,
     NotOurs,
 }
@@ -35,7 +38,8 @@ fn way(action: &Action) -> Way {
     match action {
         Action::CreateAccount(_) | Action::AddToGroup { .. } => Way::Users,
         Action::CreateHome(_) => Way::Homes,
-        Action::WriteFile(_) | Action::SetEnvKeys { .. } => Way::Alone,
+        Action::SetEnvKeys { .. } => Way::EnvFiles,
+        Action::WriteFile(_) => Way::Alone,
         Action::Cut | Action::Return | Action::Home(_) => Way::NotOurs,
     }
 }
@@ -88,54 +92,64 @@ impl Run<'_> {
             return self.tell(index, StepResult::Skipped { why }, Duration::ZERO);
         }
         let began = Instant::now();
-        let (together, results) = match &step.action {
-            Action::WriteFile(file) => (vec![index], vec![self.host.write_file(file)]),
-            Action::SetEnvKeys { path, keys } => {
-                let keys = keys.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-                (vec![index], vec![self.host.set_env_keys(path, keys)])
-            }
-            _ => return self.together(index, began),
-        };
-        for (index, result) in together.into_iter().zip(results) {
-            self.tell(index, result.map_or_else(StepResult::from, |()| StepResult::Done), began.elapsed());
+        if let Action::WriteFile(file) = &step.action {
+            let result = self.host.write_file(file).map_or_else(StepResult::from, |()| StepResult::Done);
+            return self.tell(index, result, began.elapsed());
         }
-    }
-
-    /// Applies the step together with all others of its kind that can be applied now.
-    fn together(&mut self, first: usize, began: Instant) {
-        let Some(kind) = self.steps.get(first).map(|step| way(&step.action)) else { return };
-        let mut together: Vec<usize> = Vec::new();
-        for (index, step) in self.steps.iter().enumerate().skip(first) {
-            let ready = |needed: &usize| self.state(*needed) == State::Met;
-            if way(&step.action) == kind
-                && self.state(index) == State::Waiting
-                && step.needs.iter().all(ready)
-            {
-                together.push(index);
-            }
-        }
-        let actions = together.iter().filter_map(|index| self.steps.get(*index)).map(|step| &step.action);
-        let results = if kind == Way::Users {
-            let changes: Vec<UserChange<'_>> = actions
-                .filter_map(|action| match action {
-                    Action::CreateAccount(account) => Some(UserChange::Account(account)),
-                    Action::AddToGroup { user, group } => Some(UserChange::Member { user, group }),
-                    _ => None,
-                })
-                .collect();
-            self.host.change_users(&changes, self.stop)
-        } else {
-            let homes: Vec<_> = actions
-                .filter_map(|action| match action {
-                    Action::CreateHome(home) => Some(home),
-                    _ => None,
-                })
-                .collect();
-            self.host.make_homes(&homes)
-        };
+        let together = self.together(index, way(&step.action));
+        let results = self.apply_together(&together, way(&step.action));
         let took = began.elapsed();
         for (index, result) in together.into_iter().zip(results) {
             self.tell(index, result, took);
+        }
+    }
+
+    /// The step and all others of its kind that can be applied now.
+    fn together(&self, first: usize, kind: Way) -> Vec<usize> {
+        let mut paths = BTreeSet::new();
+        let ready = |needed: &usize| self.state(*needed) == State::Met;
+        let waits = |(index, step): &(usize, &Step)| {
+            way(&step.action) == kind && self.state(*index) == State::Waiting && step.needs.iter().all(ready)
+        };
+        // A file that two steps are about is written by one after the other.
+        let first_of_its_file = |(_, step): &(usize, &Step)| match &step.action {
+            Action::SetEnvKeys { path, .. } => paths.insert(path.clone()),
+            _ => true,
+        };
+        let steps = self.steps.iter().enumerate().skip(first);
+        steps.filter(waits).filter(first_of_its_file).map(|(index, _)| index).collect()
+    }
+
+    fn apply_together(&self, together: &[usize], kind: Way) -> Vec<StepResult> {
+        let actions = || together.iter().filter_map(|index| self.steps.get(*index)).map(|step| &step.action);
+        match kind {
+            Way::Users => {
+                let changes = actions().filter_map(|action| match action {
+                    Action::CreateAccount(account) => Some(UserChange::Account(account)),
+                    Action::AddToGroup { user, group } => Some(UserChange::Member { user, group }),
+                    _ => None,
+                });
+                self.host.change_users(&changes.collect::<Vec<_>>(), self.stop)
+            }
+            Way::Homes => {
+                let homes = actions().filter_map(|action| match action {
+                    Action::CreateHome(home) => Some(home),
+                    _ => None,
+                });
+                self.host.make_homes(&homes.collect::<Vec<_>>())
+            }
+            Way::EnvFiles => {
+                let files = actions().filter_map(|action| match action {
+                    Action::SetEnvKeys { path, keys } => Some(EnvKeys { path, keys }),
+                    _ => None,
+                });
+                let results = self.host.set_env_keys(&files.collect::<Vec<_>>());
+                results
+                    .into_iter()
+                    .map(|result| result.map_or_else(StepResult::from, |()| StepResult::Done))
+                    .collect()
+            }
+            Way::Alone | Way::NotOurs => Vec::new(),
         }
     }
 

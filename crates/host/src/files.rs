@@ -1,6 +1,7 @@
 //! Files that are replaced whole: written beside, synced, given owner and mode, and only then renamed, so that
 //! a reader sees the old text or the new one. Reading has a cap and follows no link.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,7 +17,7 @@ use roster::plan::WholeFile;
 
 use crate::Host;
 use crate::failure::Failure;
-use crate::folder::{self, Missing};
+use crate::folder::{self, FolderError, Missing};
 
 /// No file that rosterd reads whole is ever near this; a bigger one is a mistake or an attack.
 pub(crate) const MAX_BYTES: u64 = 4 << 20;
@@ -121,29 +122,63 @@ impl Host {
         replace(&folder, name, &file.path, file.content.as_bytes(), file.mode)
     }
 
-    pub(crate) fn set_env_keys<'k>(
-        &self,
-        path: &Path,
-        keys: impl Iterator<Item = (&'k str, &'k str)>,
-    ) -> Result<(), Failure> {
-        let (folder, name) =
-            folder::open_parent(self.root(), path, Missing::Create).map_err(|error| error.failure())?;
-        only_replace_a_file(&folder, name, path)?;
+    /// Sets keys in environment files and keeps every other line of them. No path may occur twice.
+    pub(crate) fn set_env_keys(&self, files: &[EnvKeys<'_>]) -> Vec<Result<(), Failure>> {
+        let mut folders: BTreeMap<Option<&Path>, Vec<usize>> = BTreeMap::new();
+        for (index, file) in files.iter().enumerate() {
+            folders.entry(file.path.parent()).or_default().push(index);
+        }
+        let mut results: BTreeMap<usize, Result<(), Failure>> = BTreeMap::new();
+        for (folder, indices) in folders {
+            let files = indices.iter().filter_map(|index| files.get(*index));
+            let set = match folder::open(self.root(), folder.unwrap_or(Path::new("")), Missing::Create) {
+                Ok(folder) => set_in_folder(&folder, &files.collect::<Vec<_>>()),
+                Err(error) => vec![Err(error.failure()); indices.len()],
+            };
+            results.extend(indices.into_iter().zip(set));
+        }
+        results.into_values().collect()
+    }
+}
+
+/// One sync of the folder makes all of them durable.
+fn set_in_folder(folder: &OwnedFd, files: &[&EnvKeys<'_>]) -> Vec<Result<(), Failure>> {
+    let replaced: Vec<_> =
+        files.iter().map(|file| file.write(folder)?.replace().map_err(|error| file.failed(error))).collect();
+    let synced = fsync(folder);
+    let last = |(file, replaced): (&&EnvKeys<'_>, Result<(), Failure>)| {
+        replaced.and_then(|()| synced.map_err(|error| file.failed(error)))
+    };
+    files.iter().zip(replaced).map(last).collect()
+}
+
+/// Keys to set in an environment file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EnvKeys<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) keys: &'a BTreeMap<String, String>,
+}
+
+impl EnvKeys<'_> {
+    fn write<'f>(&self, folder: &'f OwnedFd) -> Result<Beside<'f>, Failure> {
+        let shown = self.path.display();
+        let Some(name) = self.path.file_name() else {
+            return Err(FolderError::Path(self.path.to_path_buf()).failure());
+        };
+        only_replace_a_file(folder, name, self.path)?;
         // Read right before it is written: a service may have added its token since the plan was made.
-        let old = read(&folder, name, MAX_BYTES).map_err(|why| {
-            Failure::new(
-                format!("reading {}: {why}", path.display()),
-                "make it a regular file of root, mode 0600",
-            )
+        let old = read(folder, name, MAX_BYTES).map_err(|why| {
+            Failure::new(format!("reading {shown}: {why}"), "make it a regular file of root, mode 0600")
         })?;
         let old = String::from_utf8(old.map(|old| old.bytes).unwrap_or_default()).map_err(|_| {
-            Failure::new(
-                format!("{} is not UTF-8", path.display()),
-                "correct it, or move it away to have it made anew",
-            )
+            Failure::new(format!("{shown} is not UTF-8"), "correct it, or move it away to have it made anew")
         })?;
-        let new = keys.fold(old, |text, (key, value)| set_key(&text, key, value));
-        replace(&folder, name, path, new.as_bytes(), 0o600)
+        let new = self.keys.iter().fold(old, |text, (key, value)| set_key(&text, key, value));
+        Beside::write(folder, name, new.as_bytes(), 0o600, ours()).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: impl Into<std::io::Error>) -> Failure {
+        Failure::io(format!("writing {}", self.path.display()), error)
     }
 }
 
@@ -208,6 +243,11 @@ mod tests {
         WholeFile { path: path.into(), content: content.into(), mode: 0o644 }
     }
 
+    fn set(host: &Host, path: &str, value: &str) -> Result<(), Failure> {
+        let keys = BTreeMap::from([("T3_PORT".to_string(), value.to_string())]);
+        host.set_env_keys(&[EnvKeys { path: Path::new(path), keys: &keys }]).remove(0)
+    }
+
     fn names(path: PathBuf) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(path)
             .unwrap()
@@ -238,7 +278,7 @@ mod tests {
         let failure = host.write_file(&file("/etc/users", "ours")).unwrap_err();
         assert_eq!(failure.why, "/etc/users is a symbolic link, and only a file is replaced");
         assert_eq!(fs::read_to_string(machine.path().join("etc/real")).unwrap(), "theirs");
-        let failure = host.set_env_keys(Path::new("/etc/users"), [("A", "1")].into_iter()).unwrap_err();
+        let failure = set(&host, "/etc/users", "1").unwrap_err();
         assert_eq!(failure.why, "/etc/users is a symbolic link, and only a file is replaced");
     }
 
@@ -248,10 +288,10 @@ mod tests {
         let path = machine.path().join("etc/alice.env");
         fs::write(&path, "# by hand\nTOKEN=s3cret\nT3_PORT=1\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
-        host.set_env_keys(Path::new("/etc/alice.env"), [("T3_PORT", "3773")].into_iter()).unwrap();
+        set(&host, "/etc/alice.env", "3773").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "# by hand\nTOKEN=s3cret\nT3_PORT=3773\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
-        host.set_env_keys(Path::new("/etc/new/bob.env"), [("T3_PORT", "3774")].into_iter()).unwrap();
+        set(&host, "/etc/new/bob.env", "3774").unwrap();
         assert_eq!(fs::read_to_string(machine.path().join("etc/new/bob.env")).unwrap(), "T3_PORT=3774\n");
     }
 
@@ -259,7 +299,7 @@ mod tests {
     fn a_named_pipe_does_not_hold_the_run() {
         let (machine, host) = machine();
         nix::unistd::mkfifo(&machine.path().join("etc/alice.env"), Mode::S_IRUSR).unwrap();
-        let failure = host.set_env_keys(Path::new("/etc/alice.env"), [("A", "1")].into_iter()).unwrap_err();
+        let failure = set(&host, "/etc/alice.env", "1").unwrap_err();
         assert_eq!(failure.why, "/etc/alice.env is a named pipe, and only a file is replaced");
         let folder = folder::open(machine.path(), Path::new("/etc"), Missing::Fail).unwrap();
         assert_eq!(read(&folder, OsStr::new("alice.env"), 10).err().unwrap(), "it is no regular file");

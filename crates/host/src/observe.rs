@@ -199,11 +199,11 @@ impl<'a> Folders<'a> {
         let (folder, name) = match self.parent(path) {
             Ok(Some(place)) => place,
             Ok(None) => return HomeFolder::Absent,
-            Err(why) => return HomeFolder::Other(format!("a place that root does not look into: {why}")),
+            Err(why) => return HomeFolder::Other(format!("out of root's reach ({why})")),
         };
         match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Err(Errno::ENOENT) => HomeFolder::Absent,
-            Err(error) => HomeFolder::Other(format!("something that cannot be looked at: {}", error.desc())),
+            Err(error) => HomeFolder::Other(format!("out of root's reach ({})", error.desc())),
             Ok(seen) if folder::kind(&seen) == SFlag::S_IFDIR => {
                 HomeFolder::Folder { uid: seen.st_uid, mode: seen.st_mode & 0o7777 }
             }

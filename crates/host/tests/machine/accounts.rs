@@ -1,0 +1,190 @@
+//! Accounts as `useradd` makes them, and beside it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use roster::name::GroupName;
+use roster::plan::{Action, Subject};
+use roster::report::StepResult;
+
+use crate::tree::{Mount, Tree, account, can_run, create, plan, step, user, why};
+
+const FILES: [&str; 6] = ["passwd", "group", "shadow", "gshadow", "subuid", "subgid"];
+
+#[test]
+fn an_account_is_what_useradd_makes_to_the_byte() {
+    if !can_run() {
+        return;
+    }
+    let (theirs, ours) = (Tree::new(), Tree::new());
+    // Without it, useradd ends in the middle of the skeleton, and says nothing.
+    let Some(_proc) = Mount::proc(theirs.path("proc")) else { return };
+    // The same skeleton, to the times of its links.
+    fs::remove_dir_all(ours.path("etc/skel")).unwrap();
+    let copied =
+        Command::new("cp").arg("-a").arg(theirs.path("etc/skel")).arg(ours.path("etc")).status().unwrap();
+    assert!(copied.success());
+    for (name, groups) in [("alice", "sudo,docker"), ("bob", "sudo"), ("carol", "")] {
+        let mut arguments = vec!["-m", "-p", "!", "-s", "/bin/zsh", name];
+        if !groups.is_empty() {
+            arguments.extend(["-G", groups]);
+        }
+        let output = theirs.shadow("useradd", &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let steps = vec![
+        create(account("alice", 1000, &["sudo", "docker"])),
+        create(account("bob", 1001, &["sudo"])),
+        create(account("carol", 1002, &[])),
+    ];
+    assert_eq!(ours.apply(&plan(steps)), vec![Some(StepResult::Done); 3]);
+    let date = |tree: &Tree| tree.read("etc/shadow").split(':').nth(10).unwrap().to_string();
+    if date(&theirs) != date(&ours) {
+        return; // Midnight has passed between the two.
+    }
+    for file in FILES {
+        let path = format!("etc/{file}");
+        assert_eq!(ours.picture(&path), theirs.picture(&path));
+    }
+    assert_eq!(ours.picture("home"), theirs.picture("home"));
+    ours.check_with_shadow();
+}
+
+#[test]
+fn shadows_copies_of_the_files_before_are_kept() {
+    if !can_run() {
+        return;
+    }
+    let tree = Tree::new();
+    let before: Vec<_> = FILES.map(|file| tree.picture(&format!("etc/{file}")).into_values().next()).into();
+    tree.apply(&plan(vec![create(account("alice", 1000, &[]))]));
+    let after: Vec<_> = FILES.map(|file| tree.picture(&format!("etc/{file}-")).into_values().next()).into();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn a_collision_is_that_accounts_failure_alone() {
+    if !can_run() {
+        return;
+    }
+    let tree = Tree::new();
+    let steps = vec![
+        create(account("alice", 1000, &[])),
+        create(account("bob", 1000, &[])),
+        create(account("carol", 1002, &["wheel"])),
+        create(account("dora", 1003, &["sudo"])),
+        step(
+            Subject::User(user("dora")),
+            Action::AddToGroup { user: user("dora"), group: GroupName::new("docker").unwrap() },
+            &[3],
+        ),
+        step(
+            Subject::User(user("bob")),
+            Action::AddToGroup { user: user("bob"), group: GroupName::new("docker").unwrap() },
+            &[1],
+        ),
+    ];
+    let results = tree.apply(&plan(steps));
+    assert_eq!(results[0], Some(StepResult::Done));
+    assert_eq!(why(&results[1]), "uid 1000 belongs to alice since the plan was made");
+    assert_eq!(why(&results[2]), "there is no group wheel any more");
+    assert_eq!(results[3], Some(StepResult::Done));
+    assert_eq!(results[4], Some(StepResult::Done));
+    assert_eq!(why(&results[5]), "it needs create-account of bob, which was not done");
+    let homes: BTreeSet<_> =
+        fs::read_dir(tree.path("home")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(homes, BTreeSet::from(["alice".into(), "dora".into()]));
+    assert!(tree.read("etc/group").contains("docker:x:998:dora\n"));
+    tree.check_with_shadow();
+}
+
+#[test]
+fn a_home_that_appeared_meanwhile_fails_that_account_and_is_left_alone() {
+    if !can_run() {
+        return;
+    }
+    let tree = Tree::new();
+    fs::create_dir(tree.path("home/alice")).unwrap();
+    fs::write(tree.path("home/alice/theirs"), "").unwrap();
+    std::os::unix::fs::chown(tree.path("home/alice"), Some(4711), Some(4711)).unwrap();
+    let before = tree.picture("home/alice");
+    let results =
+        tree.apply(&plan(vec![create(account("alice", 1000, &[])), create(account("bob", 1001, &[]))]));
+    assert_eq!(why(&results[0]), "/home/alice is there already: a folder, owned by uid 4711");
+    assert_eq!(results[1], Some(StepResult::Done));
+    assert_eq!(tree.picture("home/alice"), before);
+    assert!(!tree.read("etc/passwd").contains("alice"));
+    assert!(!tree.read("etc/shadow").contains("alice"));
+    tree.check_with_shadow();
+}
+
+#[test]
+fn a_home_that_a_killed_run_placed_is_used() {
+    if !can_run() {
+        return;
+    }
+    let tree = Tree::new();
+    fs::create_dir(tree.path("home/alice")).unwrap();
+    std::os::unix::fs::chown(tree.path("home/alice"), Some(1000), Some(1000)).unwrap();
+    let mut alice = account("alice", 1000, &[]);
+    alice.home.exists = true;
+    let mut bob = account("bob", 1001, &[]);
+    bob.home.exists = true;
+    let results = tree.apply(&plan(vec![create(alice), create(bob)]));
+    assert_eq!(results[0], Some(StepResult::Done));
+    assert!(why(&results[1]).starts_with("looking at /home/bob"), "{:?}", results[1]);
+    assert_eq!(fs::read_dir(tree.path("home/alice")).unwrap().count(), 0, "root does not enter it");
+}
+
+/// shadow issue 347 and its like: nobody's line is lost while both write.
+#[test]
+fn lines_of_useradd_and_ours_survive_each_other() {
+    if !can_run() {
+        return;
+    }
+    let tree = Tree::new();
+    let done = AtomicBool::new(false);
+    let mut theirs = 0;
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let mut made = 0;
+            while !done.load(Ordering::Relaxed) && made < 200 {
+                let uid = (5000 + made).to_string();
+                let output = tree.shadow("useradd", &["-u", &uid, "-G", "docker", &format!("theirs{made}")]);
+                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                made += 1;
+            }
+            made
+        });
+        for number in 0..40 {
+            let mut account = account(&format!("ours{number}"), 1000 + number, &["docker"]);
+            // useradd takes the lowest free subordinate ids, so ours are elsewhere.
+            account.subuid = Some((400_000_000 + number * 65_536, 65_536));
+            account.subgid = account.subuid;
+            let results = tree.apply(&plan(vec![create(account)]));
+            assert_eq!(results, [Some(StepResult::Done)]);
+        }
+        done.store(true, Ordering::Relaxed);
+        theirs = beside.join().unwrap();
+    });
+    assert!(theirs > 0);
+    let expected: BTreeSet<String> =
+        (0..40).map(|n| format!("ours{n}")).chain((0..theirs).map(|n| format!("theirs{n}"))).collect();
+    for file in FILES {
+        let text = tree.read(&format!("etc/{file}"));
+        let names: BTreeSet<String> =
+            text.lines().filter_map(|line| line.split(':').next()).map(str::to_string).collect();
+        assert!(expected.is_subset(&names), "{file} lost {:?}", expected.difference(&names));
+    }
+    let group = tree.read("etc/group");
+    let docker = group.lines().find_map(|line| line.strip_prefix("docker:x:998:")).unwrap();
+    assert_eq!(docker.split(',').map(str::to_string).collect::<BTreeSet<_>>(), expected);
+    assert_eq!(fs::read_dir(tree.path("etc")).unwrap().filter(|e| leftover(e.as_ref().unwrap())).count(), 0);
+}
+
+fn leftover(entry: &fs::DirEntry) -> bool {
+    let name = entry.file_name().into_string().unwrap();
+    name.ends_with(".lock") && name != ".pwd.lock" || name.starts_with(".rosterd")
+}

@@ -1,0 +1,36 @@
+//! What the crate may not do, held by its text.
+
+use std::fs;
+use std::path::Path;
+
+/// Lesson 2: owner and mode are set through descriptors only. A chown by name after a safe open is still a
+/// hole (oidc-pam#203), and so is a chmod.
+#[test]
+fn owner_and_mode_are_never_set_by_path() {
+    let allowed = ["fchownat(&link, c\"\"", "use nix::"];
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        for line in text.lines().filter(|line| !allowed.iter().any(|allowed| line.contains(allowed))) {
+            for call in
+                ["set_permissions(", "fs::chown(", "lchown(", "fchownat(", "fchmodat(", "unistd::chown("]
+            {
+                assert!(!line.contains(call), "{}: {line}", path.display());
+            }
+        }
+    }
+}
+
+/// Root runs no program and speaks to no network here.
+#[test]
+fn the_crate_starts_no_program_and_opens_no_connection() {
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        for word in ["process::Command", "std::net", "TcpStream", "UnixStream"] {
+            assert!(!text.contains(word), "{}: {word}", path.display());
+        }
+    }
+}
