@@ -423,7 +423,7 @@ fn person(user: &OsUser, host: &HostWork, running: &Running<'_>) -> Option<home:
             user: user.clone(),
             uid: entry.uid,
             gid: entry.gid,
-            groups: groups.collect(),
+            groups: Vec::new(),
             home: entry.home.clone(),
         });
     }
@@ -456,10 +456,10 @@ async fn one_home(
     let subject = Subject::User(person.user.clone());
     let say = |said| drop(tell.send(said));
     let failed = |what: &str, error: &home::WorkerError| {
-        let (why, next) = (chain(error), error.next().to_owned());
+        let (why, next) = (chain(error), error.next());
         Said::Problem(Box::new(Problem { subject: subject.clone(), what: what.into(), why, next }))
     };
-    let mut worker = match home::Worker::start(&daemon.program, person, limits).await {
+    let mut worker = match home::Worker::start(&daemon.program, person, &limits).await {
         Ok(worker) => worker,
         Err(error) => return say(failed("no worker for the home", &error)),
     };
@@ -596,7 +596,7 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
                 subject,
                 what: "the home could not be looked at".into(),
                 why: chain(&error),
-                next: error.next().to_owned(),
+                next: error.next(),
             }),
         }
     }
@@ -612,7 +612,7 @@ async fn look(
     desired: &HomeDesired,
     limits: home::Limits,
 ) -> Result<roster::observed::HomeObserved, home::WorkerError> {
-    let mut worker = home::Worker::start(&daemon.program, person, limits).await?;
+    let mut worker = home::Worker::start(&daemon.program, person, &limits).await?;
     let observed = worker.observe(desired).await?;
     worker.finish().await;
     Ok(observed)
