@@ -73,7 +73,7 @@ pub(crate) fn decide(
     }
     let nobody = Roster::default();
     let before = in_force.map_or(&nobody, |in_force| &in_force.roster);
-    if let Verdict::Held { cuts } = guard::judge(before, &new.roster, &new.config.guard)
+    if let Verdict::Held { cuts, .. } = guard::judge(before, &new.roster, &new.config.guard)
         && !confirmed(ledger, disk)
     {
         return wait(WaitingCause::Held { cuts, max_cuts: new.config.guard.max_cuts, confirmed: false });
@@ -180,7 +180,7 @@ mod tests {
         let (ledger, in_force) = applied(&people(&all));
         let mut gone = disk("");
         gone.roster = Err(SourceError::Absent("/etc/rosterd/roster.yaml".into()));
-        for bad in [gone, disk("users: {ann: {teir: admin}}"), disk("\tusers:"), disk("users: [")] {
+        for bad in [gone, disk("users: {ann: {teir: admin}}"), disk("users:\n\tann: {}"), disk("users: [")] {
             let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &bad) else {
                 panic!("{bad:?} was taken over")
             };

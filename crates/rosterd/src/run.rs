@@ -194,7 +194,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
                 ledger.waiting = None;
                 // Who changed is tried at once, whatever their back-off says.
                 for change in &changes {
-                    if let Some(degraded) = ledger.degraded.get_mut(&Subject::User(change.user().clone())) {
+                    if let Some(degraded) = ledger.degraded.get_mut(&Subject::User(change.user.clone())) {
                         degraded.next_try = now;
                     }
                 }
@@ -411,12 +411,6 @@ async fn apply_homes(
 
 /// Who a worker becomes: an account that exists now, with the ids that the ledger reserved.
 fn person(user: &OsUser, host: &HostWork, running: &Running<'_>) -> Option<home::Person> {
-    let groups = host
-        .observed
-        .groups
-        .values()
-        .filter(|group| group.members.contains(user.as_str()))
-        .map(|group| group.gid);
     if let Some(entry) = host.observed.accounts.get(user.as_str()) {
         let refused = running.problems.iter().any(|problem| problem.subject == Subject::User(user.clone()));
         return (!refused).then(|| home::Person {
