@@ -89,6 +89,7 @@ mod tests {
             parked: true,
             claude_auth: true,
             login_locked: true,
+            shell_is_asked_for: false,
             home_content: HomeDesired {
                 workspace: true,
                 clones: vec![CloneDesired {
