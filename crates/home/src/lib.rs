@@ -1,1 +1,38 @@
-//! home
+//! One home, as its user.
+//!
+//! Root never opens a path under a home and never speaks to a network (invariant 3). Work in a home is done by a
+//! process of its own, the *worker*: it is started as root with an empty environment, reads who to become, becomes
+//! that user for good, confines itself to the home, and only then looks at the first path. The daemon's end of it
+//! is [`Worker`].
+//!
+//! ```text
+//! daemon (root)                                   worker (the user, in Landlock, rlimits, no new privileges)
+//! Worker::start ── Become ───────────────────────> identity, confine
+//! Worker::observe ── Observe(HomeDesired) ───────> place: what stands in each place, below the home's descriptor
+//! Worker::apply ── Apply(HomeAction) ────────────> clone, tree: make a folder, clone, remove an unfinished clone
+//! Worker::finish ── end of input ────────────────> exits
+//! ```
+//!
+//! The two speak JSON lines of bounded length over stdin and stdout; what the worker says is untrusted.
+//!
+//! A clone is made by libgit2 in this process: no git, no ssh, no hook, no filter and no credential helper is ever
+//! started, and the kernel would refuse it (Landlock grants no execution, `RLIMIT_NPROC` is 0). `~/.gitconfig` is
+//! not read: what it says is in force whenever the person runs git in the finished clone, and a FIFO or a proxy in
+//! it cannot hold up the machine's housekeeping.
+
+mod clone;
+mod confine;
+mod credentials;
+mod gitconfig;
+mod identity;
+mod locked;
+mod place;
+mod protocol;
+mod supervisor;
+mod sys;
+mod tree;
+mod worker;
+
+pub use protocol::Landlock;
+pub use supervisor::{Limits, Person, Worker, WorkerError};
+pub use worker::worker;

@@ -1,1 +1,88 @@
-//! host
+//! The machine, as root: what it shows ([`observe`]) and the steps of a plan that root does ([`apply`]).
+//!
+//! It touches the user database, the folders that hold homes (never what is in a home), and the files that
+//! the plan names. It runs no program, speaks to no network and decides nothing: the plan said what.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | `observe`, `parse` | reads the machine, each file once |
+//! | `apply` | walks the plan, one report a step |
+//! | `accounts` | all accounts and memberships of a plan in one locked, atomic change |
+//! | `database` | that change as pure functions on the text of the six files |
+//! | `lock` | the locks that shadow, PAM and systemd hold while they change the same files |
+//! | `homes` | new homes, built where nobody can reach them and moved into place whole |
+//! | `files` | generated files and environment files |
+//! | `folder` | the only way to a path: from folder to folder, past nothing that others may change |
+
+mod accounts;
+mod apply;
+mod database;
+mod failure;
+mod files;
+mod folder;
+mod homes;
+mod leftovers;
+mod lock;
+mod observe;
+mod parse;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use roster::config::Config;
+use roster::model::Roster;
+use roster::observed::HostObserved;
+use roster::plan::Plan;
+use roster::report::StepResult;
+
+pub use observe::ObserveError;
+
+/// Shows what the machine is. Reads each file once, whatever the number of people.
+pub fn observe(roster: &Roster, config: &Config) -> Result<HostObserved, ObserveError> {
+    Host::system().observe(roster, config)
+}
+
+/// Applies those steps of `plan` that are root's: accounts, homes, memberships, generated files and environment
+/// files. Every step whose needs were met is tried; each is reported once, by its index in the plan. Steps of
+/// other kinds are left to the caller and count as met.
+///
+/// When `stop` is set, the step in hand is finished and the rest is reported as skipped.
+pub fn apply(plan: &Plan, stop: &AtomicBool, report: &mut dyn FnMut(usize, StepResult, Duration)) {
+    Host::system().apply(plan, stop, report);
+}
+
+/// Removes what a killed run left: unfinished homes, temporary files, locks of the dead process. Meant for the
+/// start of the daemon, before the first run. Returns what it removed, in words.
+pub fn clear_leftovers(config: &Config) -> Vec<String> {
+    Host::system().clear_leftovers(config)
+}
+
+/// A machine by the folder that is its `/`.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+    lock_wait: Duration,
+}
+
+impl Host {
+    /// This machine.
+    pub fn system() -> Host {
+        Host::at("/")
+    }
+
+    /// The machine whose root folder is `root`: a chroot, or a test's.
+    pub fn at(root: impl Into<PathBuf>) -> Host {
+        // As long as lckpwdf() waits.
+        Host { root: root.into(), lock_wait: Duration::from_secs(15) }
+    }
+
+    /// The same machine, waiting at most `wait` for the lock of the user database.
+    pub fn with_lock_wait(self, wait: Duration) -> Host {
+        Host { lock_wait: wait, ..self }
+    }
+
+    fn root(&self) -> &Path {
+        &self.root
+    }
+}

@@ -140,7 +140,8 @@ pub struct Worker {
 impl Default for Config {
     fn default() -> Self {
         let group = |name: &str| GroupName::new(name).ok();
-        let admin = TierPolicy { groups: ["sudo", "docker", "code-shared"].into_iter().filter_map(group).collect() };
+        let admin =
+            TierPolicy { groups: ["sudo", "docker", "code-shared"].into_iter().filter_map(group).collect() };
         let service = |name: &str, base_port, env_file: &str, port_key: &str| {
             ServiceName::new(name).ok().map(|name| Service {
                 name,
@@ -195,7 +196,10 @@ impl Default for Maps {
 
 impl Default for Claude {
     fn default() -> Self {
-        Claude { managed_settings_source: None, managed_settings: "/etc/claude-code/managed-settings.json".into() }
+        Claude {
+            managed_settings_source: None,
+            managed_settings: "/etc/claude-code/managed-settings.json".into(),
+        }
     }
 }
 

@@ -20,9 +20,12 @@
 
 pub mod config;
 pub mod desired;
+pub mod diagnostic;
 pub mod ledger;
 pub mod model;
 pub mod name;
 pub mod observed;
+pub mod parse;
 pub mod plan;
 pub mod report;
+pub mod schema;

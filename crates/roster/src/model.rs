@@ -6,7 +6,10 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::name::{Domain, Email, GroupName, KubeUser, Login, Namespace, OsUser, Quantity, RepoName, Shell};
+use crate::name::{
+    Domain, Email, GroupName, HostGlob, KubeUser, Login, MemorySize, Namespace, OsUser, Quantity, RepoName,
+    Shell, SshKey,
+};
 
 /// The whole roster, keyed by Unix account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -102,19 +105,20 @@ pub struct Person {
     pub shell: Option<Shell>,
     /// The uid of a new account; the lowest free one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1000, max = 60_000))]
     pub uid: Option<u32>,
     /// Groups besides those of the tier.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupName>,
     /// Public ssh keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub ssh_keys: Vec<String>,
+    pub ssh_keys: Vec<SshKey>,
     /// Resource limits that override those of the tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// The hosts the person has an account on, as names or globs; everywhere when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
+    pub hosts: Vec<HostGlob>,
 }
 
 fn yes() -> bool {
@@ -172,17 +176,20 @@ pub enum Push {
 pub struct Limits {
     /// `MemoryMax=`, such as `16G`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_max: Option<String>,
+    pub memory_max: Option<MemorySize>,
     /// `MemorySwapMax=`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_swap_max: Option<String>,
+    pub memory_swap_max: Option<MemorySize>,
     /// `CPUWeight=`, 1 to 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub cpu_weight: Option<u32>,
     /// `IOWeight=`, 1 to 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub io_weight: Option<u32>,
     /// `TasksMax=`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 32, max = 4_194_304))]
     pub tasks_max: Option<u32>,
 }

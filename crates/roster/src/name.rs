@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub struct NameError(pub Cow<'static, str>);
 
 macro_rules! names {
-    ($( $(#[$doc:meta])* $name:ident: $check:path, pattern $pattern:literal; )*) => { $(
-        $(#[$doc])*
+    ($( $(#[doc = $doc:literal])* $name:ident: $check:path, pattern $pattern:literal; )*) => { $(
+        $(#[doc = $doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
@@ -71,7 +71,11 @@ macro_rules! names {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "pattern": $pattern })
+                schemars::json_schema!({
+                    "description": concat!($($doc),*).trim(),
+                    "type": "string",
+                    "pattern": $pattern,
+                })
             }
         }
     )* };
@@ -100,6 +104,12 @@ names! {
     ServiceName: check_service, pattern r"^[a-z0-9][a-z0-9-]{0,31}$";
     /// A Kubernetes quantity, such as `4`, `500m` or `8Gi`.
     Quantity: check_quantity, pattern r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
+    /// An amount of memory as systemd spells it, such as `16G`, `50%` or `infinity`.
+    MemorySize: check_memory_size, pattern r"^([0-9]+[KMGT]?|[0-9]+%|infinity)$";
+    /// A public ssh key on one line, as in `authorized_keys` but without options.
+    SshKey: check_ssh_key, pattern r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com) [A-Za-z0-9+/]{64,}={0,2}( .*)?$";
+    /// A host's name, or a glob of names with `*` and `?`.
+    HostGlob: check_host_glob, pattern r"^[A-Za-z0-9*?]([A-Za-z0-9.*?-]*[A-Za-z0-9*?])?$";
 }
 
 impl Login {
@@ -115,9 +125,36 @@ fn refuse<T>(why: impl Into<Cow<'static, str>>) -> Result<T, NameError> {
 
 /// Accounts and groups that Debian's base system owns, whatever their ids; from base-passwd and systemd.
 const SYSTEM_NAMES: &[&str] = &[
-    "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data",
-    "backup", "list", "irc", "_apt", "nobody", "nogroup", "messagebus", "sshd", "rosterd", "polkitd", "tss",
-    "systemd-network", "systemd-resolve", "systemd-timesync", "systemd-journal", "systemd-coredump", "systemd-oom",
+    "root",
+    "daemon",
+    "bin",
+    "sys",
+    "sync",
+    "games",
+    "man",
+    "lp",
+    "mail",
+    "news",
+    "uucp",
+    "proxy",
+    "www-data",
+    "backup",
+    "list",
+    "irc",
+    "_apt",
+    "nobody",
+    "nogroup",
+    "messagebus",
+    "sshd",
+    "rosterd",
+    "polkitd",
+    "tss",
+    "systemd-network",
+    "systemd-resolve",
+    "systemd-timesync",
+    "systemd-journal",
+    "systemd-coredump",
+    "systemd-oom",
 ];
 
 fn check_unix_name(text: &str) -> Result<(), NameError> {
@@ -174,7 +211,9 @@ fn check_email(text: &str) -> Result<(), NameError> {
     if local.is_empty() || domain.is_empty() || domain.contains('@') {
         return refuse("is not an e-mail address");
     }
-    if text.len() > 254 || text.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'`:,;<>\\".contains(c)) {
+    if text.len() > 254
+        || text.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'`:,;<>\\".contains(c))
+    {
         return refuse("is not an e-mail address: it holds white space or a character that needs quoting");
     }
     Ok(())
@@ -256,4 +295,67 @@ fn check_quantity(text: &str) -> Result<(), NameError> {
     } else {
         refuse("is not a quantity such as `4`, `500m` or `8Gi`")
     }
+}
+
+fn check_memory_size(text: &str) -> Result<(), NameError> {
+    if text == "infinity" {
+        return Ok(());
+    }
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number = !digits.is_empty() && digits.len() <= 15 && digits.bytes().all(|b| b.is_ascii_digit());
+    match &text[digits.len()..] {
+        "" | "K" | "M" | "G" | "T" if number => Ok(()),
+        "%" if number && digits.parse::<u32>().is_ok_and(|percent| percent <= 100) => Ok(()),
+        _ => refuse("is not a size as systemd spells it, such as `16G`, `512M`, `50%` or `infinity`"),
+    }
+}
+
+/// The key types of OpenSSH that a login may rely on; `ssh-dss` is long refused by sshd itself.
+const SSH_KEY_TYPES: &[&str] = &[
+    "ssh-ed25519",
+    "ssh-rsa",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+];
+
+fn check_ssh_key(text: &str) -> Result<(), NameError> {
+    if text.contains("PRIVATE KEY") {
+        return refuse("is a private key; the roster takes only public ones, and this one is now burnt");
+    }
+    if text.chars().any(char::is_control) || text.len() > 16_384 {
+        return refuse("is not one line of text");
+    }
+    let mut parts = text.splitn(3, ' ');
+    let (kind, body) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    if !SSH_KEY_TYPES.contains(&kind) {
+        return refuse("does not begin with the type of an ssh key, such as `ssh-ed25519`");
+    }
+    let data = body.trim_end_matches('=');
+    let base64 = data.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
+    // Every key begins with the length of its type's name, a number below 2^24: three zero bytes.
+    if body.len() % 4 != 0
+        || body.len() - data.len() > 2
+        || data.len() < 64
+        || !base64
+        || !data.starts_with("AAAA")
+    {
+        return refuse("is not a whole ssh key: what follows the type is cut short or garbled");
+    }
+    Ok(())
+}
+
+fn check_host_glob(text: &str) -> Result<(), NameError> {
+    if text.is_empty() || text.len() > 253 {
+        return refuse("is not the name of a host");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b".*?-".contains(&b)) {
+        return refuse("may hold only letters, digits, `.`, `-`, `*` and `?`");
+    }
+    if text.starts_with(['-', '.']) || text.ends_with(['-', '.']) {
+        return refuse("may not begin or end with `-` or `.`");
+    }
+    Ok(())
 }

@@ -1,2 +1,74 @@
-//! x
-fn main() {}
+//! `rosterctl`: the admin's command line. It decides nothing: it asks `rosterd` over its control socket, or the
+//! pure core, and prints the answer for people or, with `--json`, for programs.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`args`] | the command line |
+//! | [`offline`] | commands that need no daemon: `validate`, `derive` |
+//! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
+//! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
+//! | [`render`] | answers as text: pure |
+//! | [`page`], [`when`] | wrapping, tables, colour; times in words: pure |
+//! | [`out`], [`error`] | the terminal; what went wrong and what to do |
+
+mod args;
+mod error;
+mod generated;
+mod offline;
+mod online;
+mod out;
+mod page;
+mod render;
+mod when;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+use crate::out::Out;
+use crate::page::Style;
+
+/// Exit code of a wrong command line: EX_USAGE, since clap's own 2 means "there are changes" here.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; whoever reads them may leave early.
+            let _ = error.print();
+            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let out = Out::new(cli.global.json);
+    let code = match &cli.command {
+        Command::Validate { file } => offline::validate(&cli.global, file.as_deref(), &out),
+        Command::Derive { file, ports, k8s_users } => {
+            offline::derive(&cli.global, file.as_deref(), ports.as_deref(), k8s_users.as_deref(), &out)
+        }
+        Command::Schema { what } => generated::schema(*what, &out),
+        Command::Completions { shell } => generated::completions(*shell, &out),
+        Command::Man { dir } => generated::man(dir.as_deref(), &out),
+        Command::Plan { .. }
+        | Command::Reconcile { .. }
+        | Command::Wait { .. }
+        | Command::Status { .. }
+        | Command::History { .. }
+        | Command::Show { .. }
+        | Command::Confirm { .. } => online::run(&cli.global.socket, &cli.command, &out),
+    };
+    match code {
+        Ok(code) => code.into(),
+        Err(error) => {
+            if !error.is_quiet() {
+                out.aside(&format!(
+                    "{}{}\n",
+                    out.aside.paint(Style::Bad, "error: "),
+                    page::clean(&error.to_string())
+                ));
+            }
+            error.exit_code().into()
+        }
+    }
+}

@@ -73,7 +73,7 @@ pub(crate) fn decide(
     }
     let nobody = Roster::default();
     let before = in_force.map_or(&nobody, |in_force| &in_force.roster);
-    if let Verdict::Held { cuts } = guard::judge(before, &new.roster, &new.config.guard)
+    if let Verdict::Held { cuts, .. } = guard::judge(before, &new.roster, &new.config.guard)
         && !confirmed(ledger, disk)
     {
         return wait(WaitingCause::Held { cuts, max_cuts: new.config.guard.max_cuts, confirmed: false });
@@ -114,4 +114,119 @@ fn fingerprint(disk: &OnDisk) -> String {
         }
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roster::ledger::Applied;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn people(names: &[&str]) -> String {
+        let mut text = String::from("users:\n");
+        for name in names {
+            text.push_str(&format!(
+                "  {name}: {{authentik_user: {name}, k8s_user: {name}, tier: power-user}}\n"
+            ));
+        }
+        text
+    }
+
+    fn disk(roster: &str) -> OnDisk {
+        OnDisk {
+            roster_path: "/etc/rosterd/roster.yaml".into(),
+            roster: Ok(roster.into()),
+            config: Ok(Vec::new()),
+        }
+    }
+
+    /// A ledger in which `roster` is in force.
+    fn applied(roster: &str) -> (Ledger, InForce) {
+        let in_force =
+            InForce { roster: parse::roster("r", roster.as_bytes()).unwrap(), config: Config::default() };
+        let applied = Applied { roster: roster.into(), config: String::new(), since: NOW };
+        (Ledger { generation: 1, applied: Some(applied), ..Ledger::default() }, in_force)
+    }
+
+    fn decide_on(ledger: &Ledger, in_force: Option<&InForce>, disk: &OnDisk) -> Decision {
+        decide(ledger, in_force, "config.toml", disk, NOW)
+    }
+
+    #[test]
+    fn the_first_roster_is_accepted() {
+        let decision = decide_on(&Ledger::default(), None, &disk(&people(&["ann", "bea"])));
+        assert!(matches!(decision, Decision::Accept { changes, .. } if changes.len() == 2));
+    }
+
+    #[test]
+    fn without_any_roster_there_is_nothing_to_do() {
+        let mut disk = disk("");
+        disk.roster = Err(SourceError::Absent("/etc/rosterd/roster.yaml".into()));
+        assert!(matches!(decide_on(&Ledger::default(), None, &disk), Decision::NothingYet));
+    }
+
+    #[test]
+    fn what_is_in_force_already_is_left_alone() {
+        let text = people(&["ann"]);
+        let (ledger, in_force) = applied(&text);
+        assert!(matches!(decide_on(&ledger, Some(&in_force), &disk(&text)), Decision::Unchanged));
+    }
+
+    /// Invariant 2: unreadable, invalid, emptied and sharply shrunken rosters wait.
+    #[test]
+    fn a_bad_roster_waits_and_says_why() {
+        let all = ["ann", "bea", "cid", "dan", "eve", "fay", "gus", "hal"];
+        let (ledger, in_force) = applied(&people(&all));
+        let mut gone = disk("");
+        gone.roster = Err(SourceError::Absent("/etc/rosterd/roster.yaml".into()));
+        for bad in [gone, disk("users: {ann: {teir: admin}}"), disk("users:\n\tann: {}"), disk("users: [")] {
+            let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &bad) else {
+                panic!("{bad:?} was taken over")
+            };
+            assert!(
+                matches!(&waiting.cause, WaitingCause::Invalid { diagnostics } if !diagnostics.is_empty())
+            );
+        }
+        for (shrunken, cuts) in [(disk("users:"), 8), (disk(&people(&all[..3])), 5), (disk(""), 8)] {
+            let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &shrunken) else {
+                panic!("not held")
+            };
+            assert!(matches!(&waiting.cause, WaitingCause::Held { cuts: held, .. } if held.len() == cuts));
+        }
+        assert!(matches!(
+            decide_on(&ledger, Some(&in_force), &disk(&people(&all[..5]))),
+            Decision::Accept { .. }
+        ));
+    }
+
+    #[test]
+    fn a_confirmation_counts_for_exactly_what_was_held() {
+        let all = ["ann", "bea", "cid", "dan", "eve"];
+        let (mut ledger, in_force) = applied(&people(&all));
+        let held = disk(&people(&all[..1]));
+        let Decision::Wait(mut waiting) = decide_on(&ledger, Some(&in_force), &held) else {
+            panic!("not held")
+        };
+        if let WaitingCause::Held { confirmed, .. } = &mut waiting.cause {
+            *confirmed = true;
+        }
+        ledger.waiting = Some(waiting);
+        assert!(matches!(decide_on(&ledger, Some(&in_force), &held), Decision::Accept { .. }));
+        let other = disk(&people(&all[1..2]));
+        assert!(matches!(decide_on(&ledger, Some(&in_force), &other), Decision::Wait(_)));
+    }
+
+    #[test]
+    fn the_same_content_waits_since_it_was_first_seen() {
+        let (mut ledger, in_force) = applied(&people(&["ann"]));
+        let bad = disk("users: [");
+        let Decision::Wait(first) = decide_on(&ledger, Some(&in_force), &bad) else { panic!("taken over") };
+        ledger.waiting = Some(first.clone());
+        let later = Timestamp::from_second(1000).unwrap();
+        let Decision::Wait(second) = decide(&ledger, Some(&in_force), "config.toml", &bad, later) else {
+            panic!("taken over")
+        };
+        assert_eq!(first, second);
+    }
 }

@@ -188,3 +188,26 @@ pub(crate) fn outcome(outcome: Outcome) -> &'static str {
 pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
+
+#[cfg(test)]
+mod tests {
+    /// Invariant 10: every record has a catalog entry, and the catalog has no others.
+    #[test]
+    fn the_catalog_explains_each_message_id_and_no_other() {
+        let ids = |text: &str, before: &str, after: char| -> Vec<String> {
+            let mut ids: Vec<_> = text
+                .split(before)
+                .skip(1)
+                .filter_map(|rest| rest.split(after).next())
+                .filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()))
+                .map(str::to_owned)
+                .collect();
+            ids.sort();
+            ids
+        };
+        let here = ids(include_str!("journal.rs"), ": &str = \"", '"');
+        let catalog = ids(include_str!("../../../packaging/rosterd.catalog"), "-- ", '\n');
+        assert_eq!(here.len(), 12);
+        assert_eq!(here, catalog);
+    }
+}

@@ -194,7 +194,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
                 ledger.waiting = None;
                 // Who changed is tried at once, whatever their back-off says.
                 for change in &changes {
-                    if let Some(degraded) = ledger.degraded.get_mut(&Subject::User(change.user().clone())) {
+                    if let Some(degraded) = ledger.degraded.get_mut(&Subject::User(change.user.clone())) {
                         degraded.next_try = now;
                     }
                 }
@@ -411,19 +411,13 @@ async fn apply_homes(
 
 /// Who a worker becomes: an account that exists now, with the ids that the ledger reserved.
 fn person(user: &OsUser, host: &HostWork, running: &Running<'_>) -> Option<home::Person> {
-    let groups = host
-        .observed
-        .groups
-        .values()
-        .filter(|group| group.members.contains(user.as_str()))
-        .map(|group| group.gid);
     if let Some(entry) = host.observed.accounts.get(user.as_str()) {
         let refused = running.problems.iter().any(|problem| problem.subject == Subject::User(user.clone()));
         return (!refused).then(|| home::Person {
             user: user.clone(),
             uid: entry.uid,
             gid: entry.gid,
-            groups: groups.collect(),
+            groups: Vec::new(),
             home: entry.home.clone(),
         });
     }
@@ -456,10 +450,10 @@ async fn one_home(
     let subject = Subject::User(person.user.clone());
     let say = |said| drop(tell.send(said));
     let failed = |what: &str, error: &home::WorkerError| {
-        let (why, next) = (chain(error), error.next().to_owned());
+        let (why, next) = (chain(error), error.next());
         Said::Problem(Box::new(Problem { subject: subject.clone(), what: what.into(), why, next }))
     };
-    let mut worker = match home::Worker::start(&daemon.program, person, limits).await {
+    let mut worker = match home::Worker::start(&daemon.program, person, &limits).await {
         Ok(worker) => worker,
         Err(error) => return say(failed("no worker for the home", &error)),
     };
@@ -596,7 +590,7 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
                 subject,
                 what: "the home could not be looked at".into(),
                 why: chain(&error),
-                next: error.next().to_owned(),
+                next: error.next(),
             }),
         }
     }
@@ -612,7 +606,7 @@ async fn look(
     desired: &HomeDesired,
     limits: home::Limits,
 ) -> Result<roster::observed::HomeObserved, home::WorkerError> {
-    let mut worker = home::Worker::start(&daemon.program, person, limits).await?;
+    let mut worker = home::Worker::start(&daemon.program, person, &limits).await?;
     let observed = worker.observe(desired).await?;
     worker.finish().await;
     Ok(observed)

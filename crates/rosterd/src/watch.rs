@@ -23,12 +23,19 @@ pub(crate) struct Watch {
     folders: BTreeMap<PathBuf, WatchDescriptor>,
     main: BTreeSet<OsString>,
     others: BTreeSet<OsString>,
+    seen: Option<Seen>,
 }
 
 impl Watch {
     pub(crate) fn new() -> io::Result<Self> {
         let events = Inotify::init()?.into_event_stream([0; 4096])?;
-        Ok(Watch { events, folders: BTreeMap::new(), main: BTreeSet::new(), others: BTreeSet::new() })
+        Ok(Watch {
+            events,
+            folders: BTreeMap::new(),
+            main: BTreeSet::new(),
+            others: BTreeSet::new(),
+            seen: None,
+        })
     }
 
     /// Watches the files that the config names, and no longer those that it named before.
@@ -69,36 +76,43 @@ impl Watch {
     }
 
     /// Returns when something of interest has changed and nothing more did for `quiet`, or for ten times that.
+    /// Cancel-safe: what was seen is kept for the next call.
     pub(crate) async fn changed(&mut self, quiet: Duration) -> Changed {
-        let mut changed = Changed::default();
-        let mut until: Option<tokio::time::Instant> = None;
-        let mut last = None;
         loop {
-            let event = match until {
+            let event = match &self.seen {
                 None => self.events.next().await,
-                Some(until) => match tokio::time::timeout_at(until, self.events.next()).await {
+                Some(seen) => match tokio::time::timeout_at(seen.until, self.events.next()).await {
                     Ok(event) => event,
-                    Err(_) => return changed,
+                    Err(_) => return self.seen.take().map(|seen| seen.changed).unwrap_or_default(),
                 },
             };
-            let relevant = match event {
+            let others = match event {
                 Some(Ok(event)) => match event.name {
-                    Some(name) if self.others.contains(&name) => {
-                        changed.others = true;
-                        true
-                    }
-                    Some(name) => self.main.contains(&name),
+                    Some(name) if self.others.contains(&name) => true,
+                    Some(name) if self.main.contains(&name) => false,
+                    Some(_) => continue,
                     // The folder itself, or an overflow of the queue.
-                    None => true,
+                    None => false,
                 },
-                Some(Err(_)) => true,
+                Some(Err(_)) => false,
                 None => std::future::pending().await,
             };
-            if relevant {
-                let now = tokio::time::Instant::now();
-                let end = *last.get_or_insert(now + quiet * 10);
-                until = Some((now + quiet).min(end));
-            }
+            let now = tokio::time::Instant::now();
+            let seen = self.seen.get_or_insert(Seen {
+                changed: Changed::default(),
+                until: now,
+                latest: now + quiet * 10,
+            });
+            seen.changed.others |= others;
+            seen.until = (now + quiet).min(seen.latest);
         }
     }
+}
+
+/// Changes that have been seen and not yet been reported.
+#[derive(Debug)]
+struct Seen {
+    changed: Changed,
+    until: tokio::time::Instant,
+    latest: tokio::time::Instant,
 }

@@ -1,0 +1,192 @@
+//! What daemon and worker say to each other: one JSON value a line, of bounded length at both ends.
+
+use std::io::{self, BufRead, Read, Write};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use roster::desired::HomeDesired;
+use roster::name::OsUser;
+use roster::observed::HomeObserved;
+use roster::plan::HomeAction;
+
+/// The longest line either end accepts: room for a few thousand repositories.
+pub(crate) const MAX_LINE: usize = 1 << 20;
+
+/// The longest text of a worker that goes on to the journal.
+const MAX_TEXT: usize = 1024;
+
+/// From the daemon.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// The first request, and only the first.
+    Become(Become),
+    /// Look at what is desired.
+    Observe(HomeDesired),
+    /// Do one step.
+    Apply(HomeAction),
+}
+
+/// From the worker, one for each request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The worker is the user.
+    Ready { landlock: Landlock },
+    /// What there is.
+    Observed(HomeObserved),
+    /// The step was applied.
+    Done,
+    /// The request could not be met.
+    Failed(Failure),
+}
+
+/// Whom to become and within which limits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Become {
+    pub(crate) user: OsUser,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) home: PathBuf,
+    pub(crate) memory_mib: u64,
+    pub(crate) deadline_s: u64,
+}
+
+/// Why something was not done, for an admin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) why: String,
+    pub(crate) next: String,
+}
+
+impl Failure {
+    pub(crate) fn new(why: impl Into<String>, next: impl Into<String>) -> Failure {
+        Failure { why: why.into(), next: next.into() }
+    }
+}
+
+/// How far Landlock confines a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Landlock {
+    /// To the home and what a connection needs.
+    Enforced,
+    /// The same, without what this kernel's version of Landlock does not know yet.
+    Partial,
+    /// Not at all: this kernel has no Landlock, or something forbids it. Separation is by uid alone.
+    Absent,
+}
+
+impl Become {
+    /// Whether these are the ids of a person. Both ends ask: nothing that is below the first uid of a person,
+    /// and none of the ids that mean "nobody" or "no change", is ever worked for.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let person = |id: u32| id >= 1000 && id != 65_534 && id < u32::MAX - 1;
+        let group = |id: u32| id != 0 && id < u32::MAX - 1;
+        let refuse = |what: String| {
+            let why = format!("no worker for {}: {what}", self.user);
+            Err(Failure::new(
+                why,
+                "rosterd works only in homes of people; give the person an account of their own",
+            ))
+        };
+        if !person(self.uid) {
+            return refuse(format!("uid {} is a system account's", self.uid));
+        }
+        if let Some(gid) = std::iter::once(&self.gid).chain(&self.groups).find(|gid| !group(**gid)) {
+            return refuse(format!("gid {gid} is the system's own"));
+        }
+        if !self.home.is_absolute() {
+            return refuse(format!("the home {} is no absolute path", self.home.display()));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a line of at most `MAX_LINE` bytes; nothing at the end of the input.
+pub(crate) fn read_line(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    from.take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line)?;
+    match line.pop() {
+        None => Ok(None),
+        Some(b'\n') => Ok(Some(line)),
+        Some(_) if line.len() >= MAX_LINE => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"))
+        }
+        Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Writes a message as a line.
+pub(crate) fn write_line(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    to.write_all(&line)?;
+    to.flush()
+}
+
+/// A text of a worker made fit for a journal and a terminal: no control characters, no change of the writing
+/// direction, not longer than a paragraph.
+pub(crate) fn clean(text: &str) -> String {
+    let harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    let mut cleaned = String::with_capacity(text.len().min(MAX_TEXT));
+    for c in text.chars() {
+        if cleaned.len() >= MAX_TEXT {
+            cleaned.push('…');
+            break;
+        }
+        cleaned.push(if harmful(c) { '\u{fffd}' } else { c });
+    }
+    cleaned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn person(uid: u32, gid: u32) -> Become {
+        Become {
+            user: OsUser::new("ana").unwrap(),
+            uid,
+            gid,
+            groups: vec![],
+            home: "/home/ana".into(),
+            memory_mib: 64,
+            deadline_s: 10,
+        }
+    }
+
+    #[test]
+    fn invariant_3_no_worker_becomes_root_or_a_system_account() {
+        for (uid, gid) in
+            [(0, 1000), (999, 1000), (65_534, 1000), (u32::MAX, 1000), (1000, 0), (1000, u32::MAX)]
+        {
+            assert!(person(uid, gid).check().is_err(), "{uid}:{gid}");
+        }
+        assert_eq!(person(1000, 100).check(), Ok(()));
+        assert!(Become { groups: vec![0], ..person(1000, 1000) }.check().is_err());
+        assert!(Become { home: "ana".into(), ..person(1000, 1000) }.check().is_err());
+    }
+
+    #[test]
+    fn lines_are_bounded() {
+        let read = |bytes: &[u8]| read_line(&mut io::BufReader::new(bytes));
+        assert_eq!(read(b"").unwrap(), None);
+        assert_eq!(read(b"{}\nrest").unwrap(), Some(b"{}".to_vec()));
+        assert_eq!(read(b"cut off").unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(read(&vec![b'x'; MAX_LINE + 10]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn texts_of_a_worker_cannot_forge_journal_lines_or_steer_a_terminal() {
+        assert_eq!(
+            clean("ok\nROSTERD_USER=root\u{1b}[2J\u{202e}"),
+            "ok\u{fffd}ROSTERD_USER=root\u{fffd}[2J\u{fffd}"
+        );
+        assert!(clean(&"é".repeat(10_000)).len() < MAX_TEXT + 8);
+    }
+}

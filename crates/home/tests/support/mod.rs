@@ -1,0 +1,291 @@
+//! What the tests stand on: people with homes (numeric ids only; the machine's user database is not touched) and a
+//! real git server over HTTP: nginx, fcgiwrap and `git http-backend` on a loopback port, private to one test.
+//! Needs root, nginx-light, fcgiwrap, apache2-utils, git and git-crypt. Plain std and tempfile, so that other tests can include it.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// A folder that everyone may pass through.
+pub fn open_dir() -> TempDir {
+    let dir = tempfile::Builder::new().prefix("rosterd-home-").tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+/// Runs and asserts success; the output's text.
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn clean_command(program: impl AsRef<OsStr>, home: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("GIT_TERMINAL_PROMPT", "0");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Somebody with a home.
+pub struct Somebody {
+    pub uid: u32,
+    pub home: PathBuf,
+    base: TempDir,
+}
+
+impl Somebody {
+    pub fn new() -> Somebody {
+        static NEXT: AtomicU32 = AtomicU32::new(61_001);
+        let uid = NEXT.fetch_add(1, Ordering::Relaxed);
+        let base = open_dir();
+        let home = base.path().join("home");
+        let person = Somebody { uid, home, base };
+        person.mkdir("");
+        fs::set_permissions(&person.home, fs::Permissions::from_mode(0o700)).unwrap();
+        person
+    }
+
+    /// The folder that holds the home; root's.
+    pub fn base(&self) -> &Path {
+        self.base.path()
+    }
+
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.home.join(below)
+    }
+
+    pub fn mkdir(&self, below: &str) {
+        fs::create_dir(self.path(below)).unwrap();
+        chown(self.path(below), Some(self.uid), Some(self.uid)).unwrap();
+    }
+
+    pub fn write(&self, below: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(below), content).unwrap();
+        chown(self.path(below), Some(self.uid), Some(self.uid)).unwrap();
+    }
+
+    /// A program as this person, with their home as the working folder.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = clean_command(program, &self.home);
+        command.uid(self.uid).gid(self.uid).current_dir(&self.home);
+        command
+    }
+
+    /// The person's own git in a folder of their home.
+    pub fn git(&self, folder: &str, arguments: &[&str]) -> Output {
+        let id = ["-c", "user.name=Ana", "-c", "user.email=ana@example.org"];
+        self.command("git").arg("-C").arg(self.path(folder)).args(id).args(arguments).output().unwrap()
+    }
+
+    /// The same, which has to succeed.
+    pub fn git_ok(&self, folder: &str, arguments: &[&str]) -> String {
+        let output = self.git(folder, arguments);
+        assert!(output.status.success(), "git {arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Every path below the home with its kind, size and inode: what must be the same when nothing happened.
+    pub fn snapshot(&self) -> Vec<String> {
+        fn walk(dir: &Path, into: &mut Vec<String>) {
+            let Ok(entries) = fs::read_dir(dir) else { return };
+            for entry in entries {
+                let path = entry.unwrap().path();
+                let meta = fs::symlink_metadata(&path).unwrap();
+                into.push(format!(
+                    "{} {:o} {} {} {}",
+                    path.display(),
+                    meta.mode(),
+                    meta.len(),
+                    meta.ino(),
+                    meta.mtime_nsec()
+                ));
+                if meta.is_dir() {
+                    walk(&path, into);
+                }
+            }
+        }
+        let mut all = Vec::new();
+        walk(self.base.path(), &mut all);
+        all.sort();
+        all
+    }
+}
+
+/// A git server.
+pub struct GitServer {
+    pub port: u16,
+    dir: TempDir,
+    nginx: Child,
+    fcgi: Child,
+}
+
+impl GitServer {
+    pub fn start() -> GitServer {
+        let dir = tempfile::Builder::new().prefix("rosterd-git-").tempdir().unwrap();
+        let root = dir.path().display();
+        fs::create_dir(dir.path().join("repos")).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let backend = run(Command::new("git").arg("--exec-path"));
+        let backend = format!("{}/git-http-backend", backend.trim());
+        run(Command::new("htpasswd")
+            .args(["-bc"])
+            .arg(dir.path().join("htpasswd"))
+            .args(["ana", "t:ken/1"])
+            .stderr(Stdio::null()));
+        let cgi = format!(
+            "fastcgi_pass unix:{root}/fcgi.sock;
+             fastcgi_param SCRIPT_FILENAME {backend};
+             fastcgi_param GIT_PROJECT_ROOT {root}/repos;
+             fastcgi_param GIT_HTTP_EXPORT_ALL 1;
+             fastcgi_param PATH_INFO $1;
+             fastcgi_param REMOTE_USER $remote_user;
+             fastcgi_param QUERY_STRING $query_string;
+             fastcgi_param REQUEST_METHOD $request_method;
+             fastcgi_param CONTENT_TYPE $content_type;
+             fastcgi_param CONTENT_LENGTH $content_length;
+             fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;"
+        );
+        let conf = format!(
+            "daemon off; master_process off; pid {root}/nginx.pid; error_log {root}/error.log;
+             events {{ worker_connections 64; }}
+             http {{
+               log_format all '$host $request_uri \"$http_authorization\" $status';
+               access_log {root}/access.log all;
+               client_body_temp_path {root}/1; proxy_temp_path {root}/2; fastcgi_temp_path {root}/3;
+               uwsgi_temp_path {root}/4; scgi_temp_path {root}/5; client_max_body_size 0;
+               server {{
+                 listen 127.0.0.1:{port};
+                 location ~ ^/public(/.*)$ {{ {cgi} }}
+                 location ~ ^/private(/.*)$ {{ auth_basic git; auth_basic_user_file {root}/htpasswd; {cgi} }}
+                 location ~ ^/elsewhere(/.*)$ {{ return 302 http://localhost:{port}/private$1?$args; }}
+                 location ~ ^/moved(/.*)$ {{ return 301 /private$1?$args; }}
+                 location /broken {{ return 503; }}
+                 location /forbidden {{ return 403; }}
+               }}
+             }}"
+        );
+        fs::write(dir.path().join("nginx.conf"), conf).unwrap();
+        let socket = dir.path().join("fcgi.sock");
+        let fcgi = clean_command("/usr/sbin/fcgiwrap", dir.path())
+            .arg("-s")
+            .arg(format!("unix:{}", socket.display()))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("fcgiwrap");
+        let nginx = clean_command("/usr/sbin/nginx", dir.path())
+            .arg("-e")
+            .arg(dir.path().join("error.log"))
+            .arg("-c")
+            .arg(dir.path().join("nginx.conf"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nginx");
+        let server = GitServer { port, dir, nginx, fcgi };
+        for _ in 0..200 {
+            if socket.exists() && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return server;
+            }
+            sleep(Duration::from_millis(20));
+        }
+        panic!(
+            "no git server: {}",
+            fs::read_to_string(server.dir.path().join("error.log")).unwrap_or_default()
+        );
+    }
+
+    /// The URL of a repository, by the way it is served: public, private, elsewhere, moved, broken, forbidden.
+    pub fn url(&self, way: &str, name: &str) -> String {
+        format!("http://127.0.0.1:{}/{way}/{name}", self.port)
+    }
+
+    /// The bare repository behind a URL.
+    pub fn bare(&self, name: &str) -> PathBuf {
+        self.dir.path().join("repos").join(name)
+    }
+
+    /// git as the one who serves.
+    pub fn git(&self, folder: &Path, arguments: &[&str]) -> String {
+        let id = ["-c", "user.name=Dev", "-c", "user.email=dev@example.org", "-c", "init.defaultBranch=main"];
+        run(clean_command("git", self.dir.path()).arg("-C").arg(folder).args(id).args(arguments))
+    }
+
+    /// Makes an empty bare repository and a work tree that pushes to it.
+    pub fn empty(&self, name: &str) -> PathBuf {
+        let work = self.dir.path().join(format!("work-{name}"));
+        fs::create_dir(&work).unwrap();
+        self.git(&work, &["init", "-q", "--bare", self.bare(name).to_str().unwrap()]);
+        self.git(&work, &["init", "-q"]);
+        self.git(&work, &["remote", "add", "origin", self.bare(name).to_str().unwrap()]);
+        work
+    }
+
+    /// Makes a repository with two branches, a tag, an executable, a symlink and a file with line endings of its own.
+    pub fn plain(&self, name: &str) -> PathBuf {
+        let work = self.empty(name);
+        fs::create_dir(work.join("src")).unwrap();
+        fs::write(work.join("README.md"), format!("# {name}\n")).unwrap();
+        fs::write(work.join("src/run.sh"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(work.join("src/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("src/run.sh", work.join("run")).unwrap();
+        fs::write(work.join(".gitattributes"), "*.bat text eol=crlf\n").unwrap();
+        fs::write(work.join("a.bat"), "echo\n").unwrap();
+        self.git(&work, &["add", "."]);
+        self.git(&work, &["commit", "-qm", "First"]);
+        self.git(&work, &["tag", "v1"]);
+        self.git(&work, &["branch", "other"]);
+        self.git(&work, &["push", "-q", "--tags", "origin", "main", "other"]);
+        work
+    }
+
+    /// Makes a repository with secrets by real git-crypt, on two branches; the key's file.
+    pub fn encrypted(&self, name: &str) -> PathBuf {
+        let work = self.plain(name);
+        let crypt = |arguments: &[&str]| {
+            run(clean_command("git-crypt", self.dir.path()).args(arguments).current_dir(&work));
+        };
+        let key = self.dir.path().join(format!("{name}.key"));
+        crypt(&["init"]);
+        crypt(&["export-key", key.to_str().unwrap()]);
+        fs::write(work.join(".gitattributes"), "secrets/** filter=git-crypt diff=git-crypt\n").unwrap();
+        fs::create_dir(work.join("secrets")).unwrap();
+        fs::write(work.join("secrets/db"), "the database password\n").unwrap();
+        fs::write(work.join("secrets/empty"), "").unwrap();
+        self.git(&work, &["add", "."]);
+        self.git(&work, &["commit", "-qm", "Secrets"]);
+        self.git(&work, &["checkout", "-q", "-b", "rotated"]);
+        fs::write(work.join("secrets/db"), "another database password\n").unwrap();
+        self.git(&work, &["commit", "-qam", "Rotate"]);
+        self.git(&work, &["checkout", "-q", "main"]);
+        self.git(&work, &["push", "-q", "origin", "main", "rotated"]);
+        key
+    }
+
+    /// A line for each request: host, path, Authorization header, status.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for GitServer {
+    fn drop(&mut self) {
+        for child in [&mut self.nginx, &mut self.fcgi] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

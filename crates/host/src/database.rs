@@ -1,0 +1,546 @@
+//! The user database as text: `passwd`, `group`, `shadow`, `gshadow`, `subuid`, `subgid`. Pure functions that
+//! say whether an account can be added and what the files are with it. Lines that are not about it keep every
+//! byte, NIS lines stay last, and what a killed run had added already is used again.
+
+use std::collections::HashMap;
+
+use roster::plan::NewAccount;
+
+use crate::failure::Failure;
+
+/// The six texts. A machine without the last three has none of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Texts {
+    pub(crate) passwd: Vec<u8>,
+    pub(crate) group: Vec<u8>,
+    pub(crate) shadow: Vec<u8>,
+    pub(crate) gshadow: Option<Vec<u8>>,
+    pub(crate) subuid: Option<Vec<u8>>,
+    pub(crate) subgid: Option<Vec<u8>>,
+}
+
+/// What `login.defs` says of passwords; absent numbers are empty fields, as `useradd` writes them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Aging {
+    pub(crate) min: Option<i64>,
+    pub(crate) max: Option<i64>,
+    pub(crate) warn: Option<i64>,
+    /// Days since 1970.
+    pub(crate) today: i64,
+}
+
+/// The database while it is being changed.
+#[derive(Debug)]
+pub(crate) struct Database {
+    passwd: Table,
+    group: Table,
+    shadow: Table,
+    gshadow: Option<Table>,
+    subuid: Option<Ranges>,
+    subgid: Option<Ranges>,
+    /// Who has an id.
+    uids: HashMap<u32, String>,
+    gids: HashMap<u32, String>,
+}
+
+impl Database {
+    pub(crate) fn new(texts: &Texts) -> Database {
+        let passwd = Table::new(&texts.passwd);
+        let group = Table::new(&texts.group);
+        Database {
+            uids: passwd.owners(),
+            gids: group.owners(),
+            passwd,
+            group,
+            shadow: Table::new(&texts.shadow),
+            gshadow: texts.gshadow.as_deref().map(Table::new),
+            subuid: texts.subuid.as_deref().map(Ranges::new),
+            subgid: texts.subgid.as_deref().map(Ranges::new),
+        }
+    }
+
+    /// Why the account cannot be added to what is there now, if it cannot.
+    pub(crate) fn check(&self, account: &NewAccount) -> Result<(), Failure> {
+        let user = account.user.as_str();
+        let home = account.home.path.to_string_lossy();
+        if [account.gecos.as_str(), &home].iter().any(|field| field.contains([':', '\n', '\0', '\u{fffd}'])) {
+            return Err(Failure::new(
+                format!(
+                    "the comment {:?} or the home {home:?} cannot be written to /etc/passwd",
+                    account.gecos
+                ),
+                "choose them without colons and line breaks",
+            ));
+        }
+        if self.passwd.line(user).is_some() {
+            return Err(collision(format!("somebody added an account {user} since the plan was made")));
+        }
+        if let Some(other) = self.uids.get(&account.uid) {
+            return Err(collision(format!("uid {} belongs to {other} since the plan was made", account.uid)));
+        }
+        match self.gids.get(&account.gid) {
+            Some(other) if other != user => {
+                return Err(collision(format!(
+                    "gid {} belongs to group {other} since the plan was made",
+                    account.gid
+                )));
+            }
+            Some(_) => {}
+            None if self.group.line(user).is_some() => {
+                return Err(collision(format!(
+                    "a group {user} with another gid than {} exists",
+                    account.gid
+                )));
+            }
+            None => {}
+        }
+        for group in &account.groups {
+            self.group_exists(group.as_str())?;
+        }
+        for (file, ranges, wanted) in
+            [("subuid", &self.subuid, account.subuid), ("subgid", &self.subgid, account.subgid)]
+        {
+            if let (Some(ranges), Some(wanted)) = (ranges, wanted) {
+                ranges.check(file, user, wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an account that [`Database::check`] let through, with a locked password.
+    pub(crate) fn add(&mut self, account: &NewAccount, aging: &Aging) {
+        let user = account.user.as_str();
+        let (uid, gid) = (account.uid, account.gid);
+        let home = account.home.path.display();
+        self.passwd.push(user, format!("{user}:x:{uid}:{gid}:{}:{home}:{}", account.gecos, account.shell));
+        self.uids.insert(uid, user.to_string());
+
+        if self.group.line(user).is_none() {
+            let password = if self.gshadow.is_some() { "x" } else { "!" };
+            self.group.push(user, format!("{user}:{password}:{gid}:"));
+            self.gids.insert(gid, user.to_string());
+            if let Some(gshadow) = &mut self.gshadow {
+                gshadow.set(user, format!("{user}:!::"));
+            }
+        } else if let Some(gshadow) = &mut self.gshadow
+            && gshadow.line(user).is_none()
+        {
+            gshadow.push(user, format!("{user}:!::"));
+        }
+
+        // An orphaned line of the same name may hold an old password: it is replaced, as useradd does.
+        let days = |days: Option<i64>| {
+            days.filter(|days| *days >= 0).map_or_else(String::new, |days| days.to_string())
+        };
+        let Aging { min, max, warn, today } = *aging;
+        self.shadow.set(user, format!("{user}:!:{today}:{}:{}:{}:::", days(min), days(max), days(warn)));
+
+        for (ranges, range) in [(&mut self.subuid, account.subuid), (&mut self.subgid, account.subgid)] {
+            if let Some(range) = range {
+                ranges.get_or_insert_with(|| Ranges::new(b"")).add(user, range);
+            }
+        }
+        for group in &account.groups {
+            self.add_to_group(user, group.as_str());
+        }
+    }
+
+    /// Makes an account a member of a group; it is fine when it is one already.
+    pub(crate) fn add_member(&mut self, user: &str, group: &str) -> Result<(), Failure> {
+        if self.passwd.line(user).is_none() {
+            return Err(collision(format!("there is no account {user} any more")));
+        }
+        self.group_exists(group)?;
+        self.add_to_group(user, group);
+        Ok(())
+    }
+
+    /// The six texts, of which only those that changed are present.
+    pub(crate) fn changed(self) -> Changed {
+        Changed {
+            subuid: self.subuid.and_then(|ranges| ranges.table.changed()),
+            subgid: self.subgid.and_then(|ranges| ranges.table.changed()),
+            gshadow: self.gshadow.and_then(Table::changed),
+            shadow: self.shadow.changed(),
+            group: self.group.changed(),
+            passwd: self.passwd.changed(),
+        }
+    }
+
+    fn group_exists(&self, group: &str) -> Result<(), Failure> {
+        match self.group.line(group) {
+            Some(line) if line.iter().filter(|byte| **byte == b':').count() == 3 => Ok(()),
+            Some(_) => Err(Failure::new(
+                format!("the line of group {group} in /etc/group is malformed"),
+                "correct it: `grpck` shows how",
+            )),
+            None => Err(collision(format!("there is no group {group} any more"))),
+        }
+    }
+
+    fn add_to_group(&mut self, user: &str, group: &str) {
+        self.group.add_to_list(group, user);
+        if let Some(gshadow) = &mut self.gshadow {
+            gshadow.add_to_list(group, user);
+        }
+    }
+}
+
+/// The texts to write, in the order in which they come into force: an account exists from the moment its line
+/// is in `passwd`, and by then all the rest of it is there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changed {
+    pub(crate) subuid: Option<Vec<u8>>,
+    pub(crate) subgid: Option<Vec<u8>>,
+    pub(crate) gshadow: Option<Vec<u8>>,
+    pub(crate) shadow: Option<Vec<u8>>,
+    pub(crate) group: Option<Vec<u8>>,
+    pub(crate) passwd: Option<Vec<u8>>,
+}
+
+impl Changed {
+    /// File names and texts, `passwd` last.
+    pub(crate) fn in_order(self) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+        [
+            ("subuid", self.subuid),
+            ("subgid", self.subgid),
+            ("gshadow", self.gshadow),
+            ("shadow", self.shadow),
+            ("group", self.group),
+            ("passwd", self.passwd),
+        ]
+        .into_iter()
+        .filter_map(|(name, text)| Some((name, text?)))
+    }
+}
+
+fn collision(why: String) -> Failure {
+    Failure::new(why, "nothing was changed for it; the next run plans with what is there now")
+}
+
+/// A file of lines that begin with a name and a colon.
+#[derive(Debug)]
+struct Table {
+    lines: Vec<Vec<u8>>,
+    /// Where the first line of each name is.
+    names: HashMap<Vec<u8>, usize>,
+    /// Lines to come: after the last ordinary line, before the first of NIS.
+    new: Vec<Vec<u8>>,
+    changed: bool,
+}
+
+impl Table {
+    fn new(text: &[u8]) -> Table {
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let lines: Vec<Vec<u8>> = if text.is_empty() {
+            Vec::new()
+        } else {
+            text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+        };
+        let mut names = HashMap::with_capacity(lines.len());
+        for (index, line) in lines.iter().enumerate() {
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+            names.entry(name.to_vec()).or_insert(index);
+        }
+        Table { lines, names, new: Vec::new(), changed: false }
+    }
+
+    fn line(&self, name: &str) -> Option<&[u8]> {
+        let index = *self.names.get(name.as_bytes())?;
+        self.get(index)
+    }
+
+    fn get(&self, index: usize) -> Option<&[u8]> {
+        self.lines.get(index).or_else(|| self.new.get(index - self.lines.len())).map(Vec::as_slice)
+    }
+
+    fn get_mut(&mut self, index: usize) -> Option<&mut Vec<u8>> {
+        let old = self.lines.len();
+        if index < old { self.lines.get_mut(index) } else { self.new.get_mut(index - old) }
+    }
+
+    fn push(&mut self, name: &str, line: String) {
+        self.names.entry(name.as_bytes().to_vec()).or_insert(self.lines.len() + self.new.len());
+        self.new.push(line.into_bytes());
+        self.changed = true;
+    }
+
+    /// Puts `line` in the place of the one of the same name, or at the end.
+    fn set(&mut self, name: &str, line: String) {
+        match self.names.get(name.as_bytes()).copied() {
+            Some(index) => {
+                if let Some(old) = self.get_mut(index)
+                    && old != line.as_bytes()
+                {
+                    *old = line.into_bytes();
+                    self.changed = true;
+                }
+            }
+            None => self.push(name, line),
+        }
+    }
+
+    /// Adds `member` to the comma-separated list at the end of the line of `name`, if there is such a line.
+    fn add_to_list(&mut self, name: &str, member: &str) {
+        let Some(index) = self.names.get(name.as_bytes()).copied() else { return };
+        let Some(line) = self.get_mut(index) else { return };
+        let list = line.rsplit(|byte| *byte == b':').next().unwrap_or_default();
+        if list.split(|byte| *byte == b',').any(|other| other == member.as_bytes()) {
+            return;
+        }
+        if !list.is_empty() {
+            line.push(b',');
+        }
+        line.extend_from_slice(member.as_bytes());
+        self.changed = true;
+    }
+
+    /// Who has the id in the third field.
+    fn owners(&self) -> HashMap<u32, String> {
+        let mut owners = HashMap::with_capacity(self.lines.len());
+        for line in &self.lines {
+            let mut fields = line.split(|byte| *byte == b':');
+            let (Some(name), Some(id)) = (fields.next(), fields.nth(1)) else { continue };
+            if let Some(id) = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok()) {
+                owners.entry(id).or_insert_with(|| String::from_utf8_lossy(name).into_owned());
+            }
+        }
+        owners
+    }
+
+    fn changed(self) -> Option<Vec<u8>> {
+        if !self.changed {
+            return None;
+        }
+        let nis = |line: &Vec<u8>| matches!(line.first(), Some(b'+' | b'-'));
+        let at = self.lines.iter().position(nis).unwrap_or(self.lines.len());
+        let (before, after) = self.lines.split_at_checked(at).unwrap_or((&self.lines, &[]));
+        let mut text = Vec::with_capacity(before.len() * 40 + self.new.len() * 80);
+        for line in before.iter().chain(&self.new).chain(after) {
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        }
+        Some(text)
+    }
+}
+
+/// `subuid` or `subgid`: a table of ranges.
+#[derive(Debug)]
+struct Ranges {
+    table: Table,
+    /// Owner, first id, how many.
+    ranges: Vec<(String, u64, u64)>,
+}
+
+impl Ranges {
+    fn new(text: &[u8]) -> Ranges {
+        let parsed = crate::parse::subordinate(&String::from_utf8_lossy(text));
+        let ranges =
+            parsed.into_iter().map(|range| (range.owner, range.start.into(), range.count.into())).collect();
+        Ranges { table: Table::new(text), ranges }
+    }
+
+    fn check(&self, file: &str, user: &str, (start, count): (u32, u32)) -> Result<(), Failure> {
+        let (start, count) = (u64::from(start), u64::from(count));
+        for (owner, other, other_count) in &self.ranges {
+            if owner == user && (*other, *other_count) == (start, count) {
+                continue;
+            }
+            if owner == user || (start < other + other_count && *other < start + count) {
+                return Err(collision(format!(
+                    "/etc/{file} gives {owner} the ids from {other} on since the plan was made"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, user: &str, (start, count): (u32, u32)) {
+        let range = (user.to_string(), u64::from(start), u64::from(count));
+        if !self.ranges.contains(&range) {
+            self.table.push(user, format!("{user}:{start}:{count}"));
+            self.ranges.push(range);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roster::name::{GroupName, OsUser, Shell};
+    use roster::plan::NewHome;
+
+    use super::*;
+
+    pub(super) fn account(name: &str, id: u32, groups: &[&str]) -> NewAccount {
+        NewAccount {
+            user: OsUser::new(name).unwrap(),
+            uid: id,
+            gid: id,
+            gecos: String::new(),
+            shell: Shell::new("/bin/zsh").unwrap(),
+            subuid: Some((100_000 + (id - 1000) * 65_536, 65_536)),
+            subgid: Some((100_000 + (id - 1000) * 65_536, 65_536)),
+            groups: groups.iter().map(|group| GroupName::new(*group).unwrap()).collect(),
+            home: NewHome {
+                path: format!("/home/{name}").into(),
+                uid: id,
+                gid: id,
+                skel: "/etc/skel".into(),
+                exists: false,
+            },
+        }
+    }
+
+    fn texts() -> Texts {
+        Texts {
+            passwd: b"root:x:0:0:root:/root:/bin/bash\n# odd \xff bytes\n+::::::".to_vec(),
+            group: b"root:x:0:\nsudo:x:27:zoe\ndocker:x:28:\n".to_vec(),
+            shadow: b"root:*:20000:0:99999:7:::\n".to_vec(),
+            gshadow: Some(b"root:*::\nsudo:*::zoe\ndocker:!::\n".to_vec()),
+            subuid: Some(Vec::new()),
+            subgid: Some(Vec::new()),
+        }
+    }
+
+    fn aging() -> Aging {
+        Aging { min: Some(0), max: Some(99_999), warn: Some(7), today: 20_781 }
+    }
+
+    fn text(bytes: Option<Vec<u8>>) -> String {
+        String::from_utf8_lossy(&bytes.unwrap()).into_owned()
+    }
+
+    #[test]
+    fn a_new_account_has_a_line_in_each_file_and_every_other_byte_stays() {
+        let mut database = Database::new(&texts());
+        let alice = account("alice", 1000, &["sudo", "docker"]);
+        database.check(&alice).unwrap();
+        database.add(&alice, &aging());
+        let changed = database.changed();
+        assert_eq!(
+            changed.passwd.as_deref().unwrap(),
+            b"root:x:0:0:root:/root:/bin/bash\n# odd \xff bytes\nalice:x:1000:1000::/home/alice:/bin/zsh\n+::::::\n"
+        );
+        assert_eq!(text(changed.group), "root:x:0:\nsudo:x:27:zoe,alice\ndocker:x:28:alice\nalice:x:1000:\n");
+        assert_eq!(text(changed.shadow), "root:*:20000:0:99999:7:::\nalice:!:20781:0:99999:7:::\n");
+        assert_eq!(text(changed.gshadow), "root:*::\nsudo:*::zoe,alice\ndocker:!::alice\nalice:!::\n");
+        assert_eq!(text(changed.subuid), "alice:100000:65536\n");
+        assert_eq!(text(changed.subgid), "alice:100000:65536\n");
+    }
+
+    #[test]
+    fn invariant_5_what_a_killed_run_wrote_is_used_again() {
+        let alice = account("alice", 1000, &["sudo"]);
+        let add = |texts: &Texts| {
+            let mut database = Database::new(texts);
+            database.check(&alice).unwrap();
+            database.add(&alice, &aging());
+            database.changed()
+        };
+        let whole = add(&texts());
+        // A kill between any two of the renames leaves the first few files new.
+        for kept in 0..=5 {
+            let mut torn = texts();
+            let new = add(&texts());
+            if kept > 0 {
+                torn.subuid = new.subuid;
+            }
+            if kept > 1 {
+                torn.subgid = new.subgid;
+            }
+            if kept > 2 {
+                torn.gshadow = new.gshadow;
+            }
+            if kept > 3 {
+                torn.shadow = new.shadow.unwrap();
+            }
+            if kept > 4 {
+                torn.group = new.group.unwrap();
+            }
+            let again = add(&torn);
+            assert_eq!(again.subuid.or(torn.subuid), whole.subuid, "kept {kept}");
+            assert_eq!(again.subgid.or(torn.subgid), whole.subgid, "kept {kept}");
+            assert_eq!(again.gshadow.or(torn.gshadow), whole.gshadow, "kept {kept}");
+            assert_eq!(again.shadow.unwrap_or(torn.shadow), whole.shadow.clone().unwrap(), "kept {kept}");
+            assert_eq!(again.group.unwrap_or(torn.group), whole.group.clone().unwrap(), "kept {kept}");
+            assert_eq!(again.passwd, whole.passwd, "kept {kept}");
+        }
+    }
+
+    #[test]
+    fn an_orphaned_shadow_line_does_not_bring_its_password_back() {
+        let mut texts = texts();
+        texts.shadow.extend_from_slice(b"alice:$6$old:19000:0:99999:7:::\n");
+        let mut database = Database::new(&texts);
+        database.add(&account("alice", 1000, &[]), &aging());
+        assert_eq!(
+            text(database.changed().shadow),
+            "root:*:20000:0:99999:7:::\nalice:!:20781:0:99999:7:::\n"
+        );
+    }
+
+    #[test]
+    fn a_collision_fails_that_account_and_says_with_whom() {
+        let mut texts = texts();
+        texts.passwd = b"bob:x:1000:5000::/home/bob:/bin/sh\n".to_vec();
+        texts.group.extend_from_slice(b"carol:x:1002:\nstaff:x:1003:\neve:x:7777:\n");
+        texts.subuid = Some(b"dora:100000:65536\n".to_vec());
+        let database = Database::new(&texts);
+        let why = |account: &NewAccount| database.check(account).unwrap_err().why;
+        assert_eq!(why(&account("alice", 1000, &[])), "uid 1000 belongs to bob since the plan was made");
+        assert_eq!(why(&account("bob", 1009, &[])), "somebody added an account bob since the plan was made");
+        assert_eq!(
+            why(&account("frank", 1002, &[])),
+            "gid 1002 belongs to group carol since the plan was made"
+        );
+        assert_eq!(why(&account("eve", 1005, &[])), "a group eve with another gid than 1005 exists");
+        assert_eq!(why(&account("gus", 1006, &["wheel"])), "there is no group wheel any more");
+        let mut overlaps = account("hal", 1007, &[]);
+        overlaps.subuid = Some((165_000, 65_536));
+        assert_eq!(why(&overlaps), "/etc/subuid gives dora the ids from 100000 on since the plan was made");
+        database.check(&account("carol", 1002, &[])).unwrap();
+    }
+
+    #[test]
+    fn a_thousand_members_of_one_group_are_written_once_and_each_once() {
+        let mut database = Database::new(&texts());
+        for id in 0..1000 {
+            let account = account(&format!("u{id}"), 1000 + id, &["docker"]);
+            database.check(&account).unwrap();
+            database.add(&account, &aging());
+            database.add_member(&format!("u{id}"), "docker").unwrap();
+        }
+        let group = text(database.changed().group);
+        let docker = group.lines().find(|line| line.starts_with("docker:")).unwrap();
+        assert_eq!(docker.split(',').count(), 1000);
+    }
+
+    #[test]
+    fn without_gshadow_the_group_has_the_password_that_useradd_gives() {
+        let mut texts = texts();
+        texts.gshadow = None;
+        let mut database = Database::new(&texts);
+        database.add(&account("alice", 1000, &[]), &Aging::default());
+        let changed = database.changed();
+        assert!(text(changed.group).ends_with("\nalice:!:1000:\n"));
+        assert!(text(changed.shadow).ends_with("\nalice:!:0::::::\n"));
+        assert_eq!(changed.gshadow, None);
+    }
+
+    #[test]
+    fn nothing_to_change_is_no_text() {
+        let mut database = Database::new(&texts());
+        database.add(&account("alice", 1000, &["sudo"]), &aging());
+        let changed = database.changed();
+        let texts = Texts { passwd: changed.passwd.unwrap(), group: changed.group.unwrap(), ..texts() };
+        let mut database = Database::new(&texts);
+        database.add_member("alice", "sudo").unwrap();
+        let changed = database.changed();
+        assert_eq!((changed.passwd, changed.group), (None, None));
+        assert_eq!(database_error(&texts), "there is no account ghost any more");
+    }
+
+    fn database_error(texts: &Texts) -> String {
+        Database::new(texts).add_member("ghost", "sudo").unwrap_err().why
+    }
+}

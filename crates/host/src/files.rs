@@ -1,0 +1,270 @@
+//! Files that are replaced whole: written beside, synced, given owner and mode, and only then renamed, so that
+//! a reader sees the old text or the new one. Reading has a cap and follows no link.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstatat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, getegid, geteuid, unlinkat};
+use roster::plan::WholeFile;
+
+use crate::Host;
+use crate::failure::Failure;
+use crate::folder::{self, Missing};
+
+/// No file that rosterd reads whole is ever near this; a bigger one is a mistake or an attack.
+pub(crate) const MAX_BYTES: u64 = 4 << 20;
+
+/// Every temporary file of ours is this and the name of the file it becomes: a run that was killed leaves at
+/// most one for each file, the next one takes its place, and a person who finds it sees whose it is.
+pub(crate) const BESIDE: &str = ".rosterd-new.";
+
+/// A file as read.
+pub(crate) struct Content {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Reads the regular file `name`; nothing when there is none. The error says why it cannot be read.
+pub(crate) fn read(folder: &OwnedFd, name: &OsStr, cap: u64) -> Result<Option<Content>, String> {
+    // Without O_NONBLOCK a named pipe in its place would hold the run for ever.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let mut file = match openat(folder, name, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::ELOOP) => return Err("it is a symbolic link".into()),
+        Err(Errno::ENXIO) => return Err("it is a socket".into()),
+        Err(error) => return Err(error.desc().into()),
+    };
+    let words = |error: std::io::Error| Failure::io("reading it", error).why;
+    let seen = file.metadata().map_err(words)?;
+    if !seen.is_file() {
+        return Err(if seen.is_dir() { "it is a folder" } else { "it is no regular file" }.into());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(seen.len().min(cap)).unwrap_or(0) + 1);
+    (&mut file).take(cap + 1).read_to_end(&mut bytes).map_err(words)?;
+    if bytes.len() as u64 > cap {
+        return Err(format!("it is bigger than {} MiB", cap >> 20));
+    }
+    Ok(Some(Content { bytes, mode: seen.mode() & 0o7777, uid: seen.uid(), gid: seen.gid() }))
+}
+
+/// A finished file beside the one that it will replace. Dropped before [`Beside::replace`], it is gone.
+pub(crate) struct Beside<'a> {
+    folder: &'a OwnedFd,
+    name: OsString,
+    temporary: OsString,
+}
+
+impl<'a> Beside<'a> {
+    /// Writes and syncs it.
+    pub(crate) fn write(
+        folder: &'a OwnedFd,
+        name: &OsStr,
+        bytes: &[u8],
+        mode: u32,
+        owner: (u32, u32),
+    ) -> std::io::Result<Beside<'a>> {
+        let mut temporary = OsString::from(BESIDE);
+        temporary.push(name);
+        remove(folder, &temporary)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(folder, temporary.as_os_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        let beside = Beside { folder, name: name.to_os_string(), temporary };
+        let mut file = File::from(fd);
+        file.write_all(bytes)?;
+        fchown(&file, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+        fchmod(&file, Mode::from_bits_truncate(mode))?;
+        fsync(&file)?;
+        Ok(beside)
+    }
+
+    /// Puts it in its place. The caller syncs the folder.
+    pub(crate) fn replace(self) -> nix::Result<()> {
+        renameat(self.folder, self.temporary.as_os_str(), self.folder, self.name.as_os_str())
+    }
+}
+
+impl Drop for Beside<'_> {
+    fn drop(&mut self) {
+        // After the rename there is none; if removing fails, the next run does it.
+        let _ = remove(self.folder, &self.temporary);
+    }
+}
+
+/// Removes a file; it is fine when there is none.
+pub(crate) fn remove(folder: &OwnedFd, name: &OsStr) -> nix::Result<()> {
+    match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whoever owns the files that we write: root.
+fn ours() -> (u32, u32) {
+    (geteuid().as_raw(), getegid().as_raw())
+}
+
+impl Host {
+    pub(crate) fn write_file(&self, file: &WholeFile) -> Result<(), Failure> {
+        let (folder, name) =
+            folder::open_parent(self.root(), &file.path, Missing::Create).map_err(|error| error.failure())?;
+        only_replace_a_file(&folder, name, &file.path)?;
+        replace(&folder, name, &file.path, file.content.as_bytes(), file.mode)
+    }
+
+    pub(crate) fn set_env_keys<'k>(
+        &self,
+        path: &Path,
+        keys: impl Iterator<Item = (&'k str, &'k str)>,
+    ) -> Result<(), Failure> {
+        let (folder, name) =
+            folder::open_parent(self.root(), path, Missing::Create).map_err(|error| error.failure())?;
+        only_replace_a_file(&folder, name, path)?;
+        // Read right before it is written: a service may have added its token since the plan was made.
+        let old = read(&folder, name, MAX_BYTES).map_err(|why| {
+            Failure::new(
+                format!("reading {}: {why}", path.display()),
+                "make it a regular file of root, mode 0600",
+            )
+        })?;
+        let old = String::from_utf8(old.map(|old| old.bytes).unwrap_or_default()).map_err(|_| {
+            Failure::new(
+                format!("{} is not UTF-8", path.display()),
+                "correct it, or move it away to have it made anew",
+            )
+        })?;
+        let new = keys.fold(old, |text, (key, value)| set_key(&text, key, value));
+        replace(&folder, name, path, new.as_bytes(), 0o600)
+    }
+}
+
+/// An atomic rename would put a file in the place of an admin's link and cut whatever it led to (a settings
+/// file that "atomic save" unlinked from its repository: CC#80276), so that is refused, as is a folder.
+fn only_replace_a_file(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Failure> {
+    match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(Failure::io(format!("looking at {}", path.display()), error)),
+        Ok(seen) if folder::kind(&seen) == SFlag::S_IFREG => Ok(()),
+        Ok(seen) => Err(Failure::new(
+            format!("{} is {}, and only a file is replaced", path.display(), folder::kind_name(&seen)),
+            "remove it, or configure the path that it stands for in /etc/rosterd/config.toml",
+        )),
+    }
+}
+
+fn replace(folder: &OwnedFd, name: &OsStr, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    Beside::write(folder, name, bytes, mode, ours())
+        .and_then(|beside| Ok(beside.replace()?))
+        .and_then(|()| Ok(fsync(folder)?))
+        .map_err(|error| Failure::io(format!("writing {}", path.display()), error))
+}
+
+/// Sets one key and keeps every other line.
+fn set_key(text: &str, key: &str, value: &str) -> String {
+    let mut found = false;
+    let mut new = String::with_capacity(text.len() + key.len() + value.len() + 2);
+    for line in text.lines() {
+        if line.split_once('=').is_some_and(|(name, _)| name.trim() == key) {
+            if !found {
+                new.push_str(&format!("{key}={value}\n"));
+            }
+            found = true;
+        } else {
+            new.push_str(line);
+            new.push('\n');
+        }
+    }
+    if !found {
+        new.push_str(&format!("{key}={value}\n"));
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn machine() -> (tempfile::TempDir, Host) {
+        let machine = tempfile::tempdir().unwrap();
+        fs::create_dir(machine.path().join("etc")).unwrap();
+        let host = Host::at(machine.path());
+        (machine, host)
+    }
+
+    fn file(path: &str, content: &str) -> WholeFile {
+        WholeFile { path: path.into(), content: content.into(), mode: 0o644 }
+    }
+
+    fn names(path: PathBuf) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_generated_file_is_replaced_whole_with_its_mode_and_nothing_stays_beside() {
+        let (machine, host) = machine();
+        let map = machine.path().join("etc/maps/users");
+        host.write_file(&file("/etc/maps/users", "one\n")).unwrap();
+        fs::set_permissions(&map, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(machine.path().join("etc/maps/.rosterd-new.users"), "half a li").unwrap();
+        host.write_file(&file("/etc/maps/users", "two\n")).unwrap();
+        assert_eq!(fs::read_to_string(&map).unwrap(), "two\n");
+        assert_eq!(fs::metadata(&map).unwrap().permissions().mode() & 0o7777, 0o644);
+        assert_eq!(names(machine.path().join("etc/maps")), ["users"]);
+    }
+
+    #[test]
+    fn an_admins_link_in_the_place_of_a_generated_file_is_refused() {
+        let (machine, host) = machine();
+        fs::write(machine.path().join("etc/real"), "theirs").unwrap();
+        symlink("real", machine.path().join("etc/users")).unwrap();
+        let failure = host.write_file(&file("/etc/users", "ours")).unwrap_err();
+        assert_eq!(failure.why, "/etc/users is a symbolic link, and only a file is replaced");
+        assert_eq!(fs::read_to_string(machine.path().join("etc/real")).unwrap(), "theirs");
+        let failure = host.set_env_keys(Path::new("/etc/users"), [("A", "1")].into_iter()).unwrap_err();
+        assert_eq!(failure.why, "/etc/users is a symbolic link, and only a file is replaced");
+    }
+
+    #[test]
+    fn invariant_7_an_environment_file_keeps_its_token_and_becomes_0600() {
+        let (machine, host) = machine();
+        let path = machine.path().join("etc/alice.env");
+        fs::write(&path, "# by hand\nTOKEN=s3cret\nT3_PORT=1\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        host.set_env_keys(Path::new("/etc/alice.env"), [("T3_PORT", "3773")].into_iter()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "# by hand\nTOKEN=s3cret\nT3_PORT=3773\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        host.set_env_keys(Path::new("/etc/new/bob.env"), [("T3_PORT", "3774")].into_iter()).unwrap();
+        assert_eq!(fs::read_to_string(machine.path().join("etc/new/bob.env")).unwrap(), "T3_PORT=3774\n");
+    }
+
+    #[test]
+    fn a_named_pipe_does_not_hold_the_run() {
+        let (machine, host) = machine();
+        nix::unistd::mkfifo(&machine.path().join("etc/alice.env"), Mode::S_IRUSR).unwrap();
+        let failure = host.set_env_keys(Path::new("/etc/alice.env"), [("A", "1")].into_iter()).unwrap_err();
+        assert_eq!(failure.why, "/etc/alice.env is a named pipe, and only a file is replaced");
+        let folder = folder::open(machine.path(), Path::new("/etc"), Missing::Fail).unwrap();
+        assert_eq!(read(&folder, OsStr::new("alice.env"), 10).err().unwrap(), "it is no regular file");
+        fs::write(machine.path().join("etc/big"), vec![b'x'; 11]).unwrap();
+        assert!(read(&folder, OsStr::new("big"), 10).is_err());
+        assert!(read(&folder, OsStr::new("none"), 10).unwrap().is_none());
+    }
+}

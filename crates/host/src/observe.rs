@@ -1,0 +1,269 @@
+//! Reads the machine: every file once, every home by one look at its folder, whatever the number of people.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{SFlag, fstatat};
+use roster::config::Config;
+use roster::model::Roster;
+use roster::name::{OsUser, Shell};
+use roster::observed::{EnvFileState, FileState, HomeFolder, HostObserved, PasswdEntry};
+
+use crate::Host;
+use crate::files::{self, MAX_BYTES};
+use crate::folder::{self, FolderError, Missing};
+use crate::parse::{self, LoginDefs};
+
+/// As in a change of the database.
+const MAX_DATABASE_BYTES: u64 = 64 << 20;
+
+/// Why the machine could not be observed. A failed read is not an empty answer (invariant 8), so there is no
+/// observation then, and nothing is concluded.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// `/etc` itself cannot be entered.
+    #[error("cannot enter /etc: {why}; {next}")]
+    Etc {
+        /// Why.
+        why: String,
+        /// What an admin can do.
+        next: String,
+    },
+    /// A file that must be known cannot be read.
+    #[error("cannot read {path}: {why}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A file without which there is no machine holds nothing.
+    #[error("{path} holds no entry at all: restore it (shadow's tools keep the one before in {path}-)")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Host {
+    /// See [`crate::observe`].
+    pub fn observe(&self, roster: &Roster, config: &Config) -> Result<HostObserved, ObserveError> {
+        let etc = folder::open(self.root(), Path::new("/etc"), Missing::Fail).map_err(|error| {
+            let failure = error.failure();
+            ObserveError::Etc { why: failure.why, next: failure.next }
+        })?;
+        let accounts = parse::passwd(&text(&etc, "passwd")?.unwrap_or_default());
+        if accounts.is_empty() {
+            return Err(ObserveError::Empty { path: "/etc/passwd".into() });
+        }
+        let groups = parse::group(&text(&etc, "group")?.unwrap_or_default());
+        if groups.is_empty() {
+            return Err(ObserveError::Empty { path: "/etc/group".into() });
+        }
+        let mut limits = LoginDefs::new(&text(&etc, "login.defs")?.unwrap_or_default()).id_limits();
+        // As for useradd: without the file, new accounts get no subordinate ids.
+        let subuids = match text(&etc, "subuid")? {
+            Some(text) => parse::subordinate(&text),
+            None => {
+                limits.sub_uid_count = 0;
+                Vec::new()
+            }
+        };
+        let subgids = match text(&etc, "subgid")? {
+            Some(text) => parse::subordinate(&text),
+            None => {
+                limits.sub_gid_count = 0;
+                Vec::new()
+            }
+        };
+        let directory_services = parse::directory_services(&text(&etc, "nsswitch.conf")?.unwrap_or_default());
+        let foreign_accounts =
+            if directory_services.is_empty() { BTreeMap::new() } else { foreign_accounts(roster, &accounts) };
+        let homes = self.homes(roster, config, &accounts);
+        let mut folders = Folders::new(self.root());
+        let maps = &config.maps;
+        let generated =
+            [&maps.ttyd_user_map, &maps.ttyd_admins, &maps.dispatch, &config.claude.managed_settings];
+        Ok(HostObserved {
+            files: generated.into_iter().map(|path| (path.clone(), folders.file(path))).collect(),
+            managed_settings_source: config
+                .claude
+                .managed_settings_source
+                .as_ref()
+                .map(|path| folders.file(path)),
+            env_files: env_files(&mut folders, roster, config),
+            shells: self.shells(roster, config),
+            accounts,
+            groups,
+            subuids,
+            subgids,
+            limits,
+            directory_services,
+            foreign_accounts,
+            homes,
+        })
+    }
+
+    /// Of the shells that are named, those that can be run.
+    fn shells(&self, roster: &Roster, config: &Config) -> BTreeSet<Shell> {
+        let named: BTreeSet<&Shell> = config
+            .accounts
+            .shells
+            .iter()
+            .chain(roster.users.values().filter_map(|person| person.shell.as_ref()))
+            .collect();
+        named
+            .into_iter()
+            .filter(|shell| {
+                let path = Path::new(shell.as_str());
+                // Invariant 3, also for a shell that somebody keeps at home.
+                if path.starts_with(&config.accounts.home_base) {
+                    return false;
+                }
+                let path = self.root().join(path.strip_prefix("/").unwrap_or(path));
+                std::fs::metadata(path).is_ok_and(|seen| seen.is_file() && seen.mode() & 0o111 != 0)
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// What stands in the place of each home. Only the folder's own entry is looked at, from outside.
+    fn homes(
+        &self,
+        roster: &Roster,
+        config: &Config,
+        accounts: &BTreeMap<String, PasswdEntry>,
+    ) -> BTreeMap<OsUser, HomeFolder> {
+        let mut folders = Folders::new(self.root());
+        let mut homes = BTreeMap::new();
+        for user in roster.users.keys() {
+            let path = match accounts.get(user.as_str()) {
+                Some(entry) => entry.home.clone(),
+                None => config.accounts.home_base.join(user.as_str()),
+            };
+            homes.insert(user.clone(), folders.home(&path));
+        }
+        homes
+    }
+}
+
+/// Folders that were opened once, by path.
+struct Folders<'a> {
+    root: &'a Path,
+    open: BTreeMap<PathBuf, Result<OwnedFd, FolderError>>,
+}
+
+impl<'a> Folders<'a> {
+    fn new(root: &'a Path) -> Folders<'a> {
+        Folders { root, open: BTreeMap::new() }
+    }
+
+    /// The folder of `path` and the name in it; nothing when there is no such folder.
+    fn parent<'p>(&mut self, path: &'p Path) -> Result<Option<(&OwnedFd, &'p OsStr)>, String> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err("it is no path of a file".into());
+        };
+        let folder = self
+            .open
+            .entry(parent.to_path_buf())
+            .or_insert_with(|| folder::open(self.root, parent, Missing::Fail));
+        match folder {
+            Ok(folder) => Ok(Some((folder, name))),
+            Err(FolderError::Absent(_)) => Ok(None),
+            Err(FolderError::Io { path, source }) => {
+                Err(format!("entering {}: {}", path.display(), source.desc()))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn file(&mut self, path: &Path) -> FileState {
+        let read = match self.parent(path) {
+            Ok(Some((folder, name))) => files::read(folder, name, MAX_BYTES),
+            Ok(None) => Ok(None),
+            Err(why) => Err(why),
+        };
+        match read {
+            Ok(Some(content)) => FileState::Present { content: content.bytes, mode: content.mode },
+            Ok(None) => FileState::Absent,
+            Err(why) => FileState::Unreadable(why),
+        }
+    }
+
+    fn home(&mut self, path: &Path) -> HomeFolder {
+        let (folder, name) = match self.parent(path) {
+            Ok(Some(place)) => place,
+            Ok(None) => return HomeFolder::Absent,
+            Err(why) => return HomeFolder::Other(format!("a place that root does not look into: {why}")),
+        };
+        match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => HomeFolder::Absent,
+            Err(error) => HomeFolder::Other(format!("something that cannot be looked at: {}", error.desc())),
+            Ok(seen) if folder::kind(&seen) == SFlag::S_IFDIR => {
+                HomeFolder::Folder { uid: seen.st_uid, mode: seen.st_mode & 0o7777 }
+            }
+            Ok(seen) => HomeFolder::Other(folder::kind_name(&seen).into()),
+        }
+    }
+}
+
+/// The environment files of every service and person; of their content, only the ports are kept.
+fn env_files(folders: &mut Folders<'_>, roster: &Roster, config: &Config) -> BTreeMap<PathBuf, EnvFileState> {
+    let mut keys: BTreeMap<PathBuf, BTreeSet<&str>> = BTreeMap::new();
+    for service in &config.service {
+        for user in roster.users.keys() {
+            let path = PathBuf::from(service.env_file.replace("{user}", user.as_str()));
+            keys.entry(path).or_default().insert(&service.port_key);
+        }
+    }
+    keys.into_iter()
+        .map(|(path, keys)| {
+            let state = match folders.file(&path) {
+                FileState::Absent => EnvFileState::Absent,
+                FileState::Unreadable(why) => EnvFileState::Unreadable(why),
+                FileState::Present { content, mode } => match String::from_utf8(content) {
+                    Err(_) => EnvFileState::Unreadable("it is not UTF-8".into()),
+                    Ok(text) => EnvFileState::Present {
+                        ports: keys
+                            .into_iter()
+                            .filter_map(|key| Some((key.to_string(), value_of(&text, key)?)))
+                            .collect(),
+                        mode,
+                    },
+                },
+            };
+            (path, state)
+        })
+        .collect()
+}
+
+/// The value of a key in an environment file.
+fn value_of(text: &str, key: &str) -> Option<String> {
+    let mut values =
+        text.lines().filter_map(|line| line.split_once('=')).filter(|(name, _)| name.trim() == key);
+    values.next_back().map(|(_, value)| value.trim().trim_matches('"').to_string())
+}
+
+/// Names that are no local account but that a directory service knows. Asked name by name: listing a directory
+/// may be forbidden, and is slow.
+fn foreign_accounts(roster: &Roster, accounts: &BTreeMap<String, PasswdEntry>) -> BTreeMap<OsUser, u32> {
+    roster
+        .users
+        .keys()
+        .filter(|user| !accounts.contains_key(user.as_str()))
+        .filter_map(|user| Some((user.clone(), users::get_user_by_name(user.as_str())?.uid())))
+        .collect()
+}
+
+/// A text of `/etc`; nothing when there is no such file.
+fn text(etc: &OwnedFd, name: &str) -> Result<Option<String>, ObserveError> {
+    match files::read(etc, OsStr::new(name), MAX_DATABASE_BYTES) {
+        Ok(content) => Ok(content.map(|content| String::from_utf8_lossy(&content.bytes).into_owned())),
+        Err(why) => Err(ObserveError::Unreadable { path: Path::new("/etc").join(name), why }),
+    }
+}

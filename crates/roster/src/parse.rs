@@ -1,0 +1,45 @@
+//! Bytes in, a validated [`Roster`] or [`Config`] out, or every diagnostic at once.
+//!
+//! Both files become one small tree whose every part knows its place (`node`, built by `yaml` and `toml`);
+//! one reader walks it and collects what is wrong (`reader`); the rules of each file are on top (`roster`,
+//! `config`). serde is not asked: it stops at the first error, knows no place of a duplicate key, and
+//! reads `"true"` where a boolean is wanted or `007` as 7.
+
+mod config;
+mod node;
+mod reader;
+mod roster;
+mod source;
+mod toml;
+mod yaml;
+
+use crate::config::Config;
+use crate::diagnostic::Diagnostics;
+use crate::model::Roster;
+
+/// A roster of a thousand people is well below 1 MiB.
+const LARGEST_ROSTER: usize = 4 << 20;
+
+const LARGEST_CONFIG: usize = 256 << 10;
+
+/// Reads a roster; `file` is only its name in the diagnostics.
+pub fn roster(file: &str, bytes: &[u8]) -> Result<Roster, Diagnostics> {
+    let source = source::Source::new(file, bytes, LARGEST_ROSTER)?;
+    let mut reader = reader::Reader::new(reader::Format::Yaml);
+    let roster = match yaml::parse(source.text, &mut reader) {
+        Some(root) => roster::read(&mut reader, &root),
+        None => Roster::default(),
+    };
+    source.judge(roster, reader)
+}
+
+/// Reads a configuration; `file` is only its name in the diagnostics.
+pub fn config(file: &str, bytes: &[u8]) -> Result<Config, Diagnostics> {
+    let source = source::Source::new(file, bytes, LARGEST_CONFIG)?;
+    let mut reader = reader::Reader::new(reader::Format::Toml);
+    let config = match toml::parse(source.text, &mut reader) {
+        Some(root) => config::read(&mut reader, &root),
+        None => Config::default(),
+    };
+    source.judge(config, reader)
+}

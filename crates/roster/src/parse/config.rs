@@ -1,0 +1,369 @@
+//! The rules of the configuration.
+//!
+//! rosterd reads and writes the files named here as root. So every path is absolute and says what it means, and
+//! none lies below the homes: there a person could put a link in its place (invariant 3).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, Service};
+use crate::diagnostic::quoted;
+use crate::model::Tier;
+use crate::name::ServiceName;
+use crate::parse::node::{Node, Span, Value};
+use crate::parse::reader::{Field, Fields, Found, Reader};
+
+pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
+    let mut config = Config::default();
+    let Some(mut fields) = reader.fields(root, "the configuration", &(0..0)) else { return config };
+    let mut paths = Paths::default();
+
+    table(reader, &mut fields, "roster", |reader, fields| {
+        paths.file(reader, fields, "path", &mut config.roster.path);
+    });
+    table(reader, &mut fields, "accounts", |reader, fields| {
+        if let Some(field) = fields.take("home_base")
+            && let Some(path) = absolute(reader, &field)
+        {
+            check_home_base(reader, &field, &path);
+            config.accounts.home_base = path;
+        }
+        paths.file(reader, fields, "skel", &mut config.accounts.skel);
+        if let Some(field) = fields.take("shells") {
+            config.accounts.shells = reader.names("shells", field.node);
+        }
+    });
+    if let Some(field) = fields.take("tiers") {
+        read_tiers(reader, &field, &mut config);
+    }
+    table(reader, &mut fields, "maps", |reader, fields| {
+        paths.file(reader, fields, "ttyd_user_map", &mut config.maps.ttyd_user_map);
+        paths.file(reader, fields, "ttyd_admins", &mut config.maps.ttyd_admins);
+        paths.file(reader, fields, "dispatch", &mut config.maps.dispatch);
+    });
+    table(reader, &mut fields, "code", |reader, fields| {
+        config.code.infra = fields.take("infra").and_then(|field| read_url(reader, &field, false));
+        config.code.repositories =
+            fields.take("repositories").and_then(|field| read_url(reader, &field, true));
+    });
+    table(reader, &mut fields, "claude", |reader, fields| {
+        paths.optional(reader, fields, "managed_settings_source", &mut config.claude.managed_settings_source);
+        paths.file(reader, fields, "managed_settings", &mut config.claude.managed_settings);
+    });
+    if let Some(field) = fields.take("service") {
+        config.service = read_services(reader, &mut paths, &field);
+    }
+    table(reader, &mut fields, "guard", |reader, fields| {
+        number(reader, fields, "max_cuts", (0, 10_000), &mut config.guard.max_cuts);
+    });
+    table(reader, &mut fields, "tier_check", |reader, fields| {
+        paths.optional(reader, fields, "k8s_users", &mut config.tier_check.k8s_users);
+    });
+    table(reader, &mut fields, "worker", |reader, fields| {
+        number(reader, fields, "parallel", (1, 64), &mut config.worker.parallel);
+        number(reader, fields, "deadline_s", (5, 86_400), &mut config.worker.deadline_s);
+        number(reader, fields, "memory_mib", (64, 1 << 20), &mut config.worker.memory_mib);
+    });
+    fields.finish(reader);
+    paths.judge(reader, &config);
+    config
+}
+
+fn table<'n>(
+    reader: &mut Reader,
+    fields: &mut Fields<'n>,
+    key: &'static str,
+    read: impl FnOnce(&mut Reader, &mut Fields<'n>),
+) {
+    let Some(field) = fields.take(key) else { return };
+    let Some(mut inner) = reader.fields(field.node, &format!("`[{key}]`"), field.key_span) else { return };
+    read(reader, &mut inner);
+    inner.finish(reader);
+}
+
+fn number<T>(reader: &mut Reader, fields: &mut Fields<'_>, key: &'static str, range: (T, T), into: &mut T)
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    if let Some(value) = fields.take(key).and_then(|field| reader.number(field.node, range.0, range.1)) {
+        *into = value;
+    }
+}
+
+/// A tier that is not mentioned keeps what it has.
+fn read_tiers(reader: &mut Reader, field: &Field<'_>, config: &mut Config) {
+    let Some(mut fields) = reader.fields(field.node, "`[tiers]`", field.key_span) else { return };
+    for tier in Tier::ALL {
+        let Some(field) = fields.take(tier.as_str()) else { continue };
+        let what = format!("`[tiers.{tier}]`");
+        let Some(mut inner) = reader.fields(field.node, &what, field.key_span) else { continue };
+        if let Some(groups) = inner.take("groups") {
+            config.tiers.entry(tier).or_default().groups = reader.names("groups", groups.node);
+        }
+        inner.finish(reader);
+    }
+    fields.finish(reader);
+}
+
+fn read_services(reader: &mut Reader, paths: &mut Paths, field: &Field<'_>) -> Vec<Service> {
+    let mut services = Vec::new();
+    let items = match &field.node.value {
+        Value::Sequence(items) => items,
+        Value::Mapping(_) => {
+            let found = Found::new(field.key_span.clone(), "`service` is a list of tables");
+            reader.tell(found.help("write `[[service]]` with two brackets, once for each service"));
+            return services;
+        }
+        _ => reader.items("service", field.node),
+    };
+    let mut names = BTreeMap::<String, &Span>::new();
+    let mut ports = BTreeMap::<u16, (&Span, String)>::new();
+    for item in items {
+        let Some(mut fields) = reader.fields(item, "a `[[service]]`", &item.span) else { continue };
+        let name = fields.require("name", "add one, such as `name = \"t3\"`").and_then(|field| {
+            let name = reader.name::<ServiceName>(field.node)?;
+            if let Some(first) = names.insert(name.to_string(), &field.node.span) {
+                let found = Found::new(
+                    field.node.span.clone(),
+                    format!("a second service {}", quoted(name.as_str())),
+                );
+                reader.tell(found.also(first, "the first one"));
+            }
+            Some(name)
+        });
+        let called = name.as_ref().map_or_else(String::new, ToString::to_string);
+        let base_port = fields
+            .require("base_port", "add `base_port = …`, the first of the ports, from 1024 up")
+            .and_then(|field| {
+                let port = reader.number(field.node, 1024_u16, 65_000)?;
+                if let Some((first, other)) = ports.insert(port, (&field.node.span, called.clone())) {
+                    let message = format!("{port} is also the base port of service {}", quoted(&other));
+                    let found = Found::new(field.node.span.clone(), message).also(first, "given here");
+                    reader.tell(found.help("leave room between them for one port a person"));
+                }
+                Some(port)
+            });
+        let port_key =
+            fields.require("port_key", "add one, such as `port_key = \"PORT\"`").and_then(|field| {
+                let key = reader.text(field.node)?;
+                if is_env_key(key) {
+                    return Some(key.to_owned());
+                }
+                let found = Found::new(
+                    field.node.span.clone(),
+                    format!("{} is not the name of a variable", quoted(key)),
+                );
+                reader.tell(found.help("write capital letters, digits and `_`, such as `T3_PORT`"));
+                None
+            });
+        let env_file = fields
+            .require("env_file", "add one, such as `env_file = \"/etc/t3-serve/{user}.env\"`")
+            .and_then(|field| read_env_file(reader, paths, &field, port_key.as_deref()));
+        fields.finish(reader);
+        if let (Some(name), Some(base_port), Some(env_file), Some(port_key)) =
+            (name, base_port, env_file, port_key)
+        {
+            services.push(Service { name, base_port, env_file, port_key });
+        }
+    }
+    services
+}
+
+fn is_env_key(key: &str) -> bool {
+    key.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+        && key.len() <= 64
+        && key.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn read_env_file(
+    reader: &mut Reader,
+    paths: &mut Paths,
+    field: &Field<'_>,
+    port_key: Option<&str>,
+) -> Option<String> {
+    let path = absolute(reader, field)?;
+    let text = reader.text(field.node)?.to_owned();
+    if text.matches("{user}").count() != 1 {
+        let found =
+            Found::new(field.node.span.clone(), "`env_file` must hold `{user}` once, for the account's name");
+        reader.tell(found.help("such as `/etc/t3-serve/{user}.env`"));
+        return None;
+    }
+    // Two services may share a file when each sets a key of its own.
+    let what = format!("env_file with {}", port_key.unwrap_or_default());
+    paths.claim(reader, &what, field, path);
+    Some(text)
+}
+
+/// An absolute path that needs no resolving: what is written is what is opened.
+fn absolute(reader: &mut Reader, field: &Field<'_>) -> Option<PathBuf> {
+    let text = reader.text(field.node)?;
+    let problem = if !text.starts_with('/') {
+        "is not an absolute path"
+    } else if text.split('/').any(|part| part == ".." || part == ".") {
+        "holds `.` or `..`"
+    } else if text.contains("//") || (text.len() > 1 && text.ends_with('/')) {
+        "holds an empty part"
+    } else if text.chars().any(char::is_control) {
+        "holds a control character"
+    } else if text.len() > 1024 {
+        "is longer than 1024 bytes"
+    } else {
+        return Some(PathBuf::from(text));
+    };
+    reader.tell(Found::new(field.node.span.clone(), format!("{} {problem}", quoted(text))));
+    None
+}
+
+/// Folders of the system, where an account's home would shadow or expose what programs rely on.
+const SYSTEM_FOLDERS: &[&str] = &[
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/run",
+    "/var/spool",
+    "/var/tmp",
+];
+
+fn check_home_base(reader: &mut Reader, field: &Field<'_>, path: &Path) {
+    let system = SYSTEM_FOLDERS.iter().any(|folder| path.starts_with(folder));
+    if system || path == Path::new("/") || path == Path::new("/var") {
+        let found = Found::new(
+            field.node.span.clone(),
+            format!("homes may not be in {}", quoted(&path.to_string_lossy())),
+        );
+        reader.tell(found.help("it is a folder of the system; use `/home` or a folder of its own"));
+    }
+}
+
+/// The files that rosterd opens as root, for the rules that hold between them.
+#[derive(Default)]
+struct Paths {
+    seen: Vec<(PathBuf, Span)>,
+    written: BTreeMap<(PathBuf, String), Span>,
+}
+
+impl Paths {
+    fn file(&mut self, reader: &mut Reader, fields: &mut Fields<'_>, key: &'static str, into: &mut PathBuf) {
+        let Some(field) = fields.take(key) else { return };
+        let Some(path) = absolute(reader, &field) else { return };
+        *into = path.clone();
+        self.claim(reader, "", &field, path);
+    }
+
+    fn optional(
+        &mut self,
+        reader: &mut Reader,
+        fields: &mut Fields<'_>,
+        key: &'static str,
+        into: &mut Option<PathBuf>,
+    ) {
+        let mut path = PathBuf::new();
+        self.file(reader, fields, key, &mut path);
+        if !path.as_os_str().is_empty() {
+            *into = Some(path);
+        }
+    }
+
+    fn claim(&mut self, reader: &mut Reader, what: &str, field: &Field<'_>, path: PathBuf) {
+        let span = &field.node.span;
+        if let Some(first) = self.written.insert((path.clone(), what.to_owned()), span.clone()) {
+            let found =
+                Found::new(span.clone(), format!("{} is used twice", quoted(&path.to_string_lossy())));
+            reader.tell(found.also(&first, "also here").help("each needs a file of its own"));
+        }
+        self.seen.push((path, span.clone()));
+    }
+
+    /// Told at the end, when the homes' folder is known.
+    fn judge(self, reader: &mut Reader, config: &Config) {
+        let homes = &config.accounts.home_base;
+        // A base of `/` was refused already; below it is everything.
+        if homes == Path::new("/") {
+            return;
+        }
+        for (path, span) in self.seen.into_iter().filter(|(path, _)| path.starts_with(homes)) {
+            let message = format!(
+                "{} is below {}, where people's homes are",
+                quoted(&path.to_string_lossy()),
+                quoted(&homes.to_string_lossy())
+            );
+            reader.tell(
+                Found::new(span, message)
+                    .help("rosterd opens this file as root, so it must be where only root can put files"),
+            );
+        }
+    }
+}
+
+/// A URL to clone from: `http`, `https` or `file`, without a user name or token in it, since clones keep their URL
+/// and git prints it.
+fn read_url(reader: &mut Reader, field: &Field<'_>, for_any: bool) -> Option<String> {
+    const NAME: &str = "{name}";
+    let text = reader.text(field.node)?;
+    let found = |problem: &str| Found::new(field.node.span.clone(), format!("{} {problem}", quoted(text)));
+    let refuse = |reader: &mut Reader, found: Found| {
+        reader.tell(found);
+        None
+    };
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if authority.contains('@') {
+        let found = Found::new(field.node.span.clone(), "the URL holds a user name, a password or a token");
+        return refuse(
+            reader,
+            found.secret().help("remove it: a person's credentials belong in their `~/.git-credentials`"),
+        );
+    }
+    if text.contains(['?', '#']) {
+        let found =
+            Found::new(field.node.span.clone(), "the URL holds `?` or `#`, which no repository's URL needs");
+        return refuse(reader, found.secret());
+    }
+    let Some((scheme, _)) = text.split_once("://") else {
+        return refuse(reader, found("is not a URL").help("such as `https://git.example.org/infra.git`"));
+    };
+    let local = scheme == "file";
+    if !matches!(scheme, "http" | "https" | "file") {
+        return refuse(reader, found("must begin with `https://`, `http://` or `file://`"));
+    }
+    if text.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'`\\<>|^".contains(c)) {
+        return refuse(reader, found("holds white space or a character that no URL has"));
+    }
+    if local != authority.is_empty() || path.is_empty() {
+        return refuse(
+            reader,
+            found(if local { "must be `file:///` and an absolute path" } else { "names no host or no path" }),
+        );
+    }
+    if path.split('/').any(|part| part == "..") {
+        return refuse(reader, found("holds `..`"));
+    }
+    let names = path.matches(NAME).count();
+    if for_any && (names != 1 || authority.contains('{')) {
+        let help = "such as `https://git.example.org/team/{name}.git`";
+        return refuse(
+            reader,
+            found("must hold `{name}` once in its path, for the repository's name").help(help),
+        );
+    }
+    if text.replacen(NAME, "", usize::from(for_any)).contains(['{', '}']) {
+        return refuse(reader, found("holds a `{` or `}` that stands for nothing"));
+    }
+    Some(text.to_owned())
+}

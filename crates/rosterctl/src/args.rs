@@ -1,0 +1,200 @@
+//! The command line as clap reads it. Help, man pages and completions are generated from these types.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use roster::name::OsUser;
+
+/// Where `rosterd.socket` listens.
+pub(crate) const SOCKET: &str = "/run/rosterd/control.sock";
+/// Where the package puts the configuration.
+pub(crate) const CONFIG: &str = "/etc/rosterd/config.toml";
+
+/// Keep a shared machine as its roster says
+///
+/// rosterd watches the roster and keeps accounts, homes, clones and generated files as it says. rosterctl asks
+/// the daemon what it does and did, and checks a roster without it.
+#[derive(Debug, Parser)]
+#[command(name = "rosterctl", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_long_help = "Exit codes:\n  \
+    0    done, or as the roster says\n  \
+    1    an error, or the roster is not valid\n  \
+    2    plan: there are changes to make\n  \
+    3    degraded: some people are not as the roster says\n  \
+    4    a guard holds the roster until `rosterctl confirm`\n  \
+    5    wait: the time ran out\n  \
+    64   the command line is wrong")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Print JSON for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Ask the daemon at this socket
+    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET, value_hint = ValueHint::FilePath)]
+    pub(crate) socket: PathBuf,
+    /// Read the configuration from this file [default: /etc/rosterd/config.toml]
+    ///
+    /// Used by the commands that work without the daemon. When the default file does not exist, the
+    /// built-in defaults hold; a file that is named here must exist.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a roster, and the configuration when there is one
+    ///
+    /// Prints every mistake at once, each with its place, the line itself and a suggestion. Needs no daemon.
+    #[command(after_long_help = "Exit codes: 0 valid, 1 not.")]
+    Validate {
+        /// Check this file, `-` for standard input [default: the roster that the configuration names]
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Show what should be on this machine, without looking at it
+    ///
+    /// Accounts, ports and the generated files that follow from roster and configuration alone. Needs no daemon.
+    #[command(
+        after_long_help = "Exit codes: 0 derived, 1 not: the roster is not valid, or a tier differs from the cluster's map."
+    )]
+    Derive {
+        /// Read this roster, `-` for standard input [default: the one that the configuration names]
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+        /// Keep the ports in this JSON file: {service: {os_user: port}}
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        ports: Option<PathBuf>,
+        /// Compare the tiers with this copy of the cluster's map: {k8s_user: {role: …}}
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        k8s_users: Option<PathBuf>,
+    },
+    /// Show what a reconcile would do, changing nothing
+    #[command(after_long_help = "Exit codes: 0 no change, 2 changes, 1 error.")]
+    Plan {
+        /// Show the steps of this person only
+        #[arg(long, value_name = "USER")]
+        user: Option<OsUser>,
+    },
+    /// Make everything as the roster says, now, and show each step
+    ///
+    /// With --json every event is one line: `phase`, `step`, and `ended` with the whole run.
+    #[command(after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by a guard, 1 error.")]
+    Reconcile {
+        /// Reconcile this person only
+        #[arg(long, value_name = "USER")]
+        user: Option<OsUser>,
+    },
+    /// Wait until the roster on disk is applied
+    #[command(
+        after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by a guard, 1 error, 5 the time ran out."
+    )]
+    Wait {
+        /// Give up after this time: seconds, or 30s, 5m, 1h [default: wait for ever]
+        #[arg(long, value_name = "TIME", value_parser = parse_time)]
+        timeout: Option<Duration>,
+    },
+    /// Show how everything is: generation, last run, and who is not as the roster says
+    #[command(after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by a guard, 1 error.")]
+    Status {
+        /// Show this person only
+        #[arg(value_name = "USER")]
+        user: Option<OsUser>,
+    },
+    /// List the past runs, the newest first
+    #[command(after_long_help = "Exit code: 0.")]
+    History {
+        /// List at most this many
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+        limit: u32,
+    },
+    /// Show one past run with its steps and their durations
+    #[command(after_long_help = "Exit code: 0.")]
+    Show {
+        /// Show the run with this identifier, as `history` lists it, or the newest with `last`
+        #[arg(value_name = "RUN")]
+        run: String,
+    },
+    /// Let a roster proceed that a guard holds, after showing whom it cuts
+    ///
+    /// Confirms only the people shown: when the roster has changed in between, nothing is confirmed.
+    #[command(after_long_help = "Exit codes: 0 confirmed, or nothing is held; 1 not confirmed.")]
+    Confirm {
+        /// Confirm without asking, for scripts
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Print the JSON Schema of the roster or the configuration
+    Schema {
+        /// Print the schema of this file
+        #[arg(value_name = "WHAT")]
+        what: SchemaOf,
+    },
+    /// Print completions for a shell
+    #[command(
+        after_long_help = "For bash: rosterctl completions bash > /usr/share/bash-completion/completions/rosterctl"
+    )]
+    Completions {
+        /// Complete for this shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all of them
+    Man {
+        /// Write rosterctl.1 and one page for each command to this folder
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// roster.yaml
+    Roster,
+    /// config.toml
+    Config,
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        other => return Err(format!("`{other}` is no unit of time; use s, m or h")),
+    };
+    let seconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| "a time is a whole number of seconds, or 30s, 5m, 1h".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_seconds_or_has_a_unit() {
+        assert_eq!(parse_time("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_time("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_time("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_time("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["", "s", "-1", "1.5", "5d", "99999999999999999999", "18446744073709551615h", "5 m"] {
+            assert!(parse_time(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

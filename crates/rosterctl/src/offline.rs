@@ -1,0 +1,178 @@
+//! The commands that need no daemon: they read files, ask the pure core and print.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use roster::config::Config;
+use roster::desired::Ports;
+use roster::diagnostic::Diagnostics;
+use roster::model::Roster;
+use roster::name::Shell;
+
+use crate::args::{CONFIG, Global};
+use crate::error::{CommandError, Result};
+use crate::out::Out;
+use crate::page::{Style, count};
+use crate::render;
+
+/// No roster is nearly as long; whatever is longer is read this far, and the parser refuses it.
+const LONGEST: u64 = 64 << 20;
+
+/// `rosterctl validate`.
+///
+/// A configuration that is not valid does not keep the roster from being looked at: both are told at once.
+pub(crate) fn validate(global: &Global, file: Option<&Path>, out: &Out) -> Result<u8> {
+    let mut found = Vec::new();
+    let config = match read_config(global)? {
+        Some((name, bytes)) => match roster::parse::config(&name, &bytes) {
+            Ok(config) => {
+                if !out.json {
+                    out.text(&format!("{name}: valid\n"))?;
+                }
+                config
+            }
+            Err(diagnostics) => {
+                found.push(diagnostics);
+                Config::default()
+            }
+        },
+        None => Config::default(),
+    };
+    let (name, bytes) = read(file.unwrap_or(&config.roster.path))?;
+    match roster::parse::roster(&name, &bytes) {
+        Ok(roster) if !out.json => {
+            out.text(&format!("{name}: valid, {}\n", count(roster.users.len(), "person", "people")))?;
+        }
+        Ok(_) => {}
+        Err(diagnostics) => found.push(diagnostics),
+    }
+    if out.json {
+        let list: Vec<_> = found.iter().flat_map(|diagnostics| &diagnostics.diagnostics).collect();
+        out.document(&list)?;
+        for more in found.iter().map(|diagnostics| diagnostics.omitted).filter(|more| *more > 0) {
+            out.aside(&format!("{more} more are not listed\n"));
+        }
+    } else {
+        for diagnostics in &found {
+            out.aside(&diagnostics.render(out.aside.colour));
+        }
+    }
+    Ok(if found.is_empty() { 0 } else { 1 })
+}
+
+/// `rosterctl derive`.
+pub(crate) fn derive(
+    global: &Global,
+    file: Option<&Path>,
+    ports: Option<&Path>,
+    k8s_users: Option<&Path>,
+    out: &Out,
+) -> Result<u8> {
+    let config = match read_config(global)? {
+        Some((name, bytes)) => valid(&name, roster::parse::config(&name, &bytes), out)?,
+        None => Config::default(),
+    };
+    let (name, bytes) = read(file.unwrap_or(&config.roster.path))?;
+    let roster = valid(&name, roster::parse::roster(&name, &bytes), out)?;
+    let ports = ports.map(read_ports).transpose()?.unwrap_or_default();
+    if let Some(path) = k8s_users {
+        check_tiers(&roster, path, out)?;
+    }
+    let desired = roster::derive::derive(&roster, &config, &ports, &installed_shells(&roster, &config))
+        .map_err(|error| CommandError::new(format!("cannot derive what {name} asks for")).because(error))?;
+    match out.json {
+        true => out.document(&desired)?,
+        false => out.text(&render::desired(&desired, &config, out.look))?,
+    }
+    Ok(0)
+}
+
+fn valid<T>(name: &str, parsed: std::result::Result<T, Diagnostics>, out: &Out) -> Result<T> {
+    parsed.map_err(|diagnostics| {
+        out.aside(&diagnostics.render(out.aside.colour));
+        CommandError::new(format!("{name} is not valid")).next(format!("correct it; `rosterctl validate {name}` checks it"))
+    })
+}
+
+/// The tier check as a run does it: a difference ends it, a map that cannot be read is told and skipped.
+fn check_tiers(roster: &Roster, path: &Path, out: &Out) -> Result<()> {
+    let warn = |text: &str| out.aside(&format!("{}{text}\n", out.aside.paint(Style::Warn, "warning: ")));
+    let (_, bytes) = match read(path) {
+        Ok(read) => read,
+        Err(error) => {
+            warn(&format!("the tiers are not checked: {error}"));
+            return Ok(());
+        }
+    };
+    match roster::tier_check::compare(roster, &bytes) {
+        Ok(check) => {
+            for warning in &check.warnings {
+                warn(&warning.to_string());
+            }
+            match check.differences.as_slice() {
+                [] => Ok(()),
+                differences => {
+                    let all = differences.iter().map(|difference| format!("\n  - {difference}")).collect::<String>();
+                    Err(CommandError::new(format!("tiers differ from the map in {}:{all}", path.display()))
+                        .next("make the roster and the cluster's map agree"))
+                }
+            }
+        }
+        Err(error) => {
+            warn(&format!("the tiers are not checked: {}: {error}", path.display()));
+            Ok(())
+        }
+    }
+}
+
+fn read_ports(path: &Path) -> Result<Ports> {
+    let (name, bytes) = read(path)?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        CommandError::new(format!("cannot take ports from {name}"))
+            .because(error)
+            .next("it must be JSON like {\"t3\": {\"alice\": 3773}}, the `ports` of `rosterctl derive --json`")
+    })
+}
+
+/// The configuration's bytes; nothing when the default place is empty, which means the defaults.
+fn read_config(global: &Global) -> Result<Option<(String, Vec<u8>)>> {
+    match &global.config {
+        Some(path) => read(path).map(Some),
+        None if Path::new(CONFIG).exists() => read(Path::new(CONFIG)).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A file's bytes and its name for people; `-` is standard input.
+fn read(path: &Path) -> Result<(String, Vec<u8>)> {
+    let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+    let mut bytes = Vec::new();
+    let result = if path == Path::new("-") {
+        io::stdin().take(LONGEST).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes))
+    };
+    match result {
+        Ok(_) => Ok((name, bytes)),
+        Err(error) => {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => "name the file on the command line, or see [roster] path in config.toml",
+                io::ErrorKind::PermissionDenied => "run it as root",
+                _ => "see that it is a readable file",
+            };
+            Err(CommandError::new(format!("cannot read {name}")).because(error).next(hint))
+        }
+    }
+}
+
+/// The same question the daemon asks the machine: a new account gets the first shell that is there.
+fn installed_shells(roster: &Roster, config: &Config) -> BTreeSet<Shell> {
+    let named = roster.users.values().filter_map(|person| person.shell.as_ref());
+    let program = |shell: &&Shell| {
+        fs::metadata(shell.as_str()).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    config.accounts.shells.iter().chain(named).filter(program).cloned().collect()
+}

@@ -1,0 +1,279 @@
+//! The commands that ask the daemon.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use control::{Client, ClientError, ControlError, Events};
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use roster::ledger::WaitingCause;
+use roster::name::OsUser;
+use roster::plan::{Plan, Subject};
+use roster::report::{Outcome, Progress, Run, Status, SubjectStatus, WaitingStatus};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::Command;
+use crate::error::{CommandError, Result};
+use crate::out::{Out, Spinner, ask};
+use crate::render;
+
+/// How long the daemon may be late with telling that the time ran out, before we say so ourselves.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs one command and returns its exit code.
+pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::new("cannot start").because(error))?;
+    runtime.block_on(async {
+        let mut client = Client::connect(socket).await.map_err(explain)?;
+        match command {
+            Command::Status { user } => {
+                let status = client.status(user.as_ref()).await.map_err(explain)?;
+                show_status(&status, user.as_ref(), out)
+            }
+            Command::Plan { user } => {
+                let plan = client.plan(user.as_ref()).await.map_err(explain)?;
+                let waiting = client.status(None).await.map_err(explain)?.waiting;
+                show_plan(plan, waiting, out)
+            }
+            Command::Reconcile { user } => {
+                let events = client.reconcile(user.as_ref()).await.map_err(explain)?;
+                Ok(follow(events, out, "waiting for rosterd").await?.outcome.exit_code())
+            }
+            Command::Wait { timeout } => {
+                let seconds = timeout.map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX));
+                let events = client.wait(seconds).await.map_err(explain)?;
+                let follow = follow(events, out, "waiting for the roster on disk to be applied");
+                let run = match timeout {
+                    None => follow.await,
+                    Some(timeout) => tokio::time::timeout(timeout.saturating_add(GRACE), follow)
+                        .await
+                        .unwrap_or_else(|_| Err(refused(ControlError::TimedOut))),
+                };
+                Ok(run?.outcome.exit_code())
+            }
+            Command::History { limit } => {
+                let runs = client.history(*limit).await.map_err(explain)?;
+                match out.json {
+                    true => out.document(&runs)?,
+                    false => out.text(&render::history(&runs, Timestamp::now(), out.look))?,
+                }
+                Ok(0)
+            }
+            Command::Show { run } => {
+                let run = client.show(run).await.map_err(explain)?;
+                match out.json {
+                    true => out.document(&run)?,
+                    false => out.text(&render::run(&run, Timestamp::now(), out.look))?,
+                }
+                Ok(0)
+            }
+            Command::Confirm { yes } => {
+                let waiting = client.status(None).await.map_err(explain)?.waiting;
+                let Some(cuts) = to_confirm(waiting, *yes, out)? else { return Ok(0) };
+                client.confirm(&cuts).await.map_err(explain)?;
+                match out.json {
+                    true => out.document(&json!({ "confirmed": true, "cuts": cuts }))?,
+                    false => out.text("Confirmed. `rosterctl wait` shows the outcome.\n")?,
+                }
+                Ok(0)
+            }
+            Command::Validate { .. }
+            | Command::Derive { .. }
+            | Command::Schema { .. }
+            | Command::Completions { .. }
+            | Command::Man { .. } => Err(CommandError::new("this command needs no daemon")),
+        }
+    })
+}
+
+fn show_status(status: &Status, user: Option<&OsUser>, out: &Out) -> Result<u8> {
+    match out.json {
+        true => out.document(status)?,
+        false => out.text(&render::status(status, Timestamp::now(), out.look))?,
+    }
+    let outcome = match user {
+        None => status.outcome,
+        Some(user) => outcome_of(status, user),
+    };
+    Ok(outcome.exit_code())
+}
+
+/// Somebody else's failure is not this person's.
+fn outcome_of(status: &Status, user: &OsUser) -> Outcome {
+    match status.subjects.get(&Subject::User(user.clone())) {
+        _ if status.outcome != Outcome::Degraded => status.outcome,
+        Some(SubjectStatus::Degraded(_)) => Outcome::Degraded,
+        _ => Outcome::Converged,
+    }
+}
+
+/// A plan, and why the roster on disk is not what it leads to.
+#[derive(Serialize)]
+struct PlanAnswer {
+    #[serde(flatten)]
+    plan: Plan,
+    waiting: Option<WaitingStatus>,
+}
+
+fn show_plan(plan: Plan, waiting: Option<WaitingStatus>, out: &Out) -> Result<u8> {
+    let code = match &waiting {
+        Some(WaitingStatus {
+            cause: WaitingCause::Invalid { .. } | WaitingCause::TierMismatch { .. },
+            ..
+        }) => 1,
+        _ if plan.steps.is_empty() => 0,
+        _ => 2,
+    };
+    if out.json {
+        out.document(&PlanAnswer { plan, waiting })?;
+    } else {
+        out.text(&render::plan(&plan, waiting.as_ref(), Timestamp::now(), out.look))?;
+    }
+    Ok(code)
+}
+
+/// Prints what a run tells until it ends.
+async fn follow(mut events: Events<'_>, out: &Out, phase: &str) -> Result<Run> {
+    let mut spinner = Spinner::new(out, phase);
+    let mut ticks = tokio::time::interval(Duration::from_millis(120));
+    let ended = loop {
+        let event = tokio::select! {
+            biased;
+            event = events.next() => event,
+            _ = ticks.tick() => {
+                spinner.tick();
+                continue;
+            }
+        };
+        let event = match event {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => break Err(explain(error)),
+            None => break Err(explain(ClientError::Gone)),
+        };
+        spinner.clear();
+        if out.json {
+            out.event(&event)?;
+        }
+        match event {
+            Progress::Phase { text } => spinner.phase(&text),
+            Progress::Step(record) if !out.json => out.text(&render::step(&record, out.look))?,
+            Progress::Step(_) => {}
+            Progress::Ended(run) => break Ok(*run),
+        }
+    };
+    spinner.clear();
+    let run = ended?;
+    if !out.json {
+        out.text(&render::closing(&run, out.look))?;
+    }
+    Ok(run)
+}
+
+/// Whom to cut after all; `None` when there is nothing to confirm.
+fn to_confirm(waiting: Option<WaitingStatus>, yes: bool, out: &Out) -> Result<Option<Vec<OsUser>>> {
+    let (cuts, max_cuts) = match waiting.map(|waiting| waiting.cause) {
+        Some(WaitingCause::Held { cuts, max_cuts, confirmed: false }) => (cuts, max_cuts),
+        other => {
+            let already = matches!(other, Some(WaitingCause::Held { .. }));
+            let text =
+                if already { "Confirmed already; the next run applies it.\n" } else { "Nothing is held.\n" };
+            match out.json {
+                true => out.document(&json!({ "confirmed": already, "cuts": [] }))?,
+                false => out.text(text)?,
+            }
+            return Ok(None);
+        }
+    };
+    // With --json only the answer may be on standard output; the admin still sees what is confirmed.
+    let shown = render::held(&cuts, max_cuts, if out.json { out.aside } else { out.look });
+    match out.json {
+        true => out.aside(&shown),
+        false => out.text(&shown)?,
+    }
+    if yes {
+        return Ok(Some(cuts));
+    }
+    let refused = |why: &str| CommandError::new(format!("not confirmed, nobody is cut: {why}"));
+    match ask(out, "Type yes to let this proceed: ")?.as_deref() {
+        Some("yes") => Ok(Some(cuts)),
+        Some(_) => Err(refused("the answer was not yes")),
+        None => Err(refused("there is no terminal to ask on").next("say it with `rosterctl confirm --yes`")),
+    }
+}
+
+/// What happened on the way to the daemon, and what to do next.
+fn explain(error: ClientError) -> CommandError {
+    match error {
+        ClientError::Connect { path, source } => connect(&path, source),
+        ClientError::Form(source) => other_version().because(source),
+        ClientError::Broken(
+            source @ (zlink::Error::Json(_)
+            | zlink::Error::VarlinkService(_)
+            | zlink::Error::UnknownErrorReply(_)
+            | zlink::Error::MissingParameters),
+        ) => cause(other_version(), source),
+        ClientError::Gone | ClientError::Broken(zlink::Error::UnexpectedEof) => {
+            CommandError::new("rosterd went away before it had answered")
+                .next("systemctl status rosterd; what was cut off is made up for when it starts again")
+        }
+        ClientError::Broken(source) => cause(CommandError::new("the connection to rosterd broke"), source)
+            .next("journalctl -u rosterd -n 50"),
+        ClientError::Refused(refusal) => refused(refusal),
+    }
+}
+
+fn other_version() -> CommandError {
+    CommandError::new("rosterd answers in a form that this rosterctl does not know").next(format!(
+        "see that both are of version {}: systemctl restart rosterd",
+        env!("CARGO_PKG_VERSION")
+    ))
+}
+
+fn connect(path: &Path, source: zlink::Error) -> CommandError {
+    let kind = match &source {
+        zlink::Error::Io(error) => Some(error.kind()),
+        _ => None,
+    };
+    let what = format!("cannot ask rosterd at {}", path.display());
+    match kind {
+        Some(io::ErrorKind::PermissionDenied) => cause(CommandError::new(what), source)
+            .next("run it as root, or be in the group rosterd to read (`id` shows your groups)"),
+        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => cause(CommandError::new(what), source)
+            .next("rosterd does not run: systemctl status rosterd.socket rosterd; start it with systemctl start rosterd"),
+        _ => cause(CommandError::new(what), source)
+            .next("systemctl status rosterd.socket rosterd; are you root or in the group rosterd?"),
+    }
+}
+
+/// zlink's texts repeat their source, so only the innermost is told.
+fn cause(error: CommandError, source: zlink::Error) -> CommandError {
+    match source {
+        zlink::Error::Io(source) => error.because(source),
+        other => error.because(other.to_string()),
+    }
+}
+
+fn refused(refusal: ControlError) -> CommandError {
+    let text = refusal.text();
+    match refusal {
+        ControlError::TimedOut => {
+            CommandError::timed_out(text).next("`rosterctl status` shows what it waits for")
+        }
+        ControlError::PermissionDenied { .. } => CommandError::new(text).next("run it as root"),
+        ControlError::NothingHeld | ControlError::HeldDiffers => {
+            CommandError::new(text).next("`rosterctl confirm` shows what is held now")
+        }
+        ControlError::NoSuchRun { .. } => CommandError::new(text).next("`rosterctl history` lists the runs"),
+        ControlError::NoSuchUser { .. } => CommandError::new(text)
+            .next("`rosterctl status` lists everybody; who was just added is known after the next run"),
+        ControlError::Stopping => {
+            CommandError::new(text).next("ask again in a moment; systemctl status rosterd")
+        }
+        ControlError::Failed { .. } => CommandError::new(text),
+    }
+}

@@ -1,0 +1,317 @@
+//! `rosterctl status`: what is not as the roster says comes first.
+
+use jiff::Timestamp;
+use roster::ledger::{Degraded, WaitingCause};
+use roster::name::OsUser;
+use roster::plan::Subject;
+use roster::report::{RunSummary, Status, SubjectStatus, WaitingStatus};
+
+use super::{list, next, outcome, problem};
+use crate::page::{Look, Page, Style, count};
+use crate::when::{ago, due, lasting, took};
+
+/// The whole status.
+pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
+    let mut page = Page::new(look);
+    let generation = match status.since {
+        Some(since) => format!("generation {} in force for {}", status.generation, lasting(since, now)),
+        None => "no roster has been applied yet".into(),
+    };
+    let (style, word) = outcome(status.outcome);
+    let last = match &status.last_run {
+        Some(run) => format!("last run {}", last_run(run, now)),
+        None => "no run yet".into(),
+    };
+    page.open(&format!("{word}: "), style, &format!("{generation}; {last}."));
+    if !status.activity.is_empty() {
+        page.hang("rosterd: ", Style::Faint, &status.activity, Style::Plain);
+    }
+    if let Some(waiting) = &status.waiting {
+        page.gap();
+        waiting_roster(&mut page, waiting, now);
+    }
+    if !status.subjects.is_empty() {
+        page.gap();
+        subjects(&mut page, status, now);
+    }
+    page.finish()
+}
+
+fn last_run(run: &RunSummary, now: Timestamp) -> String {
+    let (_, word) = outcome(run.outcome);
+    let failed = if run.failed == 0 { String::new() } else { format!(", {} failed", run.failed) };
+    let steps = count(run.done, "step", "steps");
+    format!("{word} {} ({}, {steps}{failed}, {})", ago(run.started, now), run.id, took(run.took_ms))
+}
+
+/// Why the roster on disk is not in force, and what to do.
+pub(super) fn waiting_roster(page: &mut Page, waiting: &WaitingStatus, now: Timestamp) {
+    let since = ago(waiting.since, now);
+    match &waiting.cause {
+        WaitingCause::Invalid { diagnostics } => {
+            let text = "the roster on disk is not valid, so the one before stays in force:";
+            page.open(&format!("waiting since {since}: "), Style::Bad, text);
+            page.verbatim("  ", diagnostics.trim_end());
+            next(
+                page,
+                2,
+                "correct it and check it with `rosterctl validate`; it is read again when it is saved",
+            );
+        }
+        WaitingCause::Held { cuts, max_cuts, confirmed } => {
+            let lead = if *confirmed { "confirmed" } else { "held" };
+            page.open(&format!("{lead} since {since}: "), Style::Warn, &would_cut(cuts, *max_cuts));
+            if *confirmed {
+                next(page, 2, "nothing to do: the next run applies it");
+            } else {
+                next(page, 2, "put them back into the roster, or let them go with `rosterctl confirm`");
+            }
+        }
+        WaitingCause::TierMismatch { differences } => {
+            let text = "tiers differ from the cluster's map, so nothing is changed:";
+            page.open(&format!("waiting since {since}: "), Style::Bad, text);
+            for difference in differences {
+                page.hang("  - ", Style::Plain, difference, Style::Plain);
+            }
+            next(page, 2, "make the roster and the cluster's map agree");
+        }
+    }
+}
+
+/// What an admin is asked to confirm.
+pub(crate) fn held(cuts: &[OsUser], max_cuts: usize, look: Look) -> String {
+    let mut page = Page::new(look);
+    page.open("held: ", Style::Warn, &would_cut(cuts, max_cuts));
+    page.hang(
+        "  ",
+        Style::Plain,
+        "They lose access; accounts, files and ports stay, and all comes back with them.",
+        Style::Plain,
+    );
+    page.finish()
+}
+
+fn would_cut(cuts: &[OsUser], max_cuts: usize) -> String {
+    format!(
+        "the roster on disk would cut {}, more than the {max_cuts} that [guard] max_cuts allows: {}",
+        count(cuts.len(), "person", "people"),
+        list(cuts)
+    )
+}
+
+fn subjects(page: &mut Page, status: &Status, now: Timestamp) {
+    let mut named = Vec::new();
+    let mut converged = Vec::new();
+    for (subject, state) in &status.subjects {
+        let row = |style, word: &str, since: String, next: String| {
+            (
+                subject,
+                vec![
+                    (Style::Strong, subject.to_string()),
+                    (style, word.to_owned()),
+                    (Style::Plain, since),
+                    (Style::Plain, next),
+                ],
+            )
+        };
+        match state {
+            SubjectStatus::Degraded(degraded) => {
+                let since = format!(
+                    "{}, {}",
+                    ago(degraded.since, now),
+                    count(degraded.failures as usize, "run", "runs")
+                );
+                named.push((
+                    0,
+                    row(Style::Bad, "degraded", since, due(degraded.next_try, now)),
+                    Some(degraded),
+                ));
+            }
+            SubjectStatus::Cut { since } => {
+                named.push((1, row(Style::Warn, "cut", ago(*since, now), String::new()), None));
+            }
+            SubjectStatus::Parked => {
+                named.push((2, row(Style::Plain, "parked", String::new(), String::new()), None))
+            }
+            SubjectStatus::Converged => converged.push(subject),
+        }
+    }
+    named.sort_by_key(|(order, (subject, _), _)| (*order, *subject));
+    if !named.is_empty() {
+        let rows: Vec<_> = named.iter().map(|(_, (_, row), _)| row.clone()).collect();
+        page.table(&["WHO", "STATE", "SINCE", "NEXT TRY"], &rows);
+    }
+    for (_, (subject, _), degraded) in &named {
+        if let Some(degraded) = degraded {
+            page.gap();
+            why(page, subject, degraded);
+        }
+    }
+    if !converged.is_empty() {
+        page.gap();
+        page.open(&format!("converged, {}: ", converged.len()), Style::Good, &list(&converged));
+    }
+}
+
+fn why(page: &mut Page, subject: &Subject, degraded: &Degraded) {
+    page.para(Style::Strong, &subject.to_string());
+    for found in &degraded.problems {
+        problem(page, "  ! ", found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use roster::report::{Outcome, Trigger};
+
+    use super::super::samples::{LOOK, at, now, subject, unreachable, user};
+    use super::*;
+
+    fn sample(outcome: Outcome) -> Status {
+        Status {
+            generation: 12,
+            since: Some(at("2026-03-01T09:00:00Z")),
+            activity: "idle".into(),
+            waiting: None,
+            last_run: Some(RunSummary {
+                id: "20260301T115600Z-0001".into(),
+                trigger: Trigger::Request,
+                generation: 12,
+                started: at("2026-03-01T11:56:00Z"),
+                took_ms: 1_412,
+                outcome,
+                done: 3,
+                failed: 0,
+            }),
+            outcome,
+            subjects: BTreeMap::from([
+                (Subject::Machine, SubjectStatus::Converged),
+                (subject("bob"), SubjectStatus::Converged),
+                (subject("carol"), SubjectStatus::Converged),
+            ]),
+        }
+    }
+
+    #[test]
+    fn a_converged_machine_is_three_lines() {
+        insta::assert_snapshot!(status(&sample(Outcome::Converged), now(), LOOK), @r"
+        converged: generation 12 in force for 3 h; last run converged 4 min ago
+          (20260301T115600Z-0001, 3 steps, 1.4 s).
+        rosterd: idle
+
+        converged, 3: machine, bob, carol
+        ");
+    }
+
+    #[test]
+    fn who_is_degraded_comes_first_with_why_since_when_and_the_next_try() {
+        let mut sample = sample(Outcome::Degraded);
+        sample.subjects.insert(subject("adam"), SubjectStatus::Parked);
+        sample.subjects.insert(subject("dave"), SubjectStatus::Cut { since: at("2026-02-25T12:00:00Z") });
+        sample.subjects.insert(
+            subject("zoe"),
+            SubjectStatus::Degraded(Degraded {
+                since: at("2026-03-01T10:00:00Z"),
+                failures: 3,
+                next_try: at("2026-03-01T12:12:00Z"),
+                problems: vec![unreachable("zoe")],
+            }),
+        );
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        degraded: generation 12 in force for 3 h; last run degraded 4 min ago
+          (20260301T115600Z-0001, 3 steps, 1.4 s).
+        rosterd: idle
+
+        WHO   STATE     SINCE            NEXT TRY
+        zoe   degraded  2 h ago, 3 runs  in 12 min
+        dave  cut       4 days ago
+        adam  parked
+
+        zoe
+          ! cannot clone https://git.example.org/tripit.git into ~/code/tripit: failed
+            to connect to git.example.org: connection refused
+            next: see whether the remote answers; it is tried again by itself
+
+        converged, 3: machine, bob, carol
+        ");
+    }
+
+    #[test]
+    fn a_held_roster_names_whom_it_would_cut() {
+        let mut sample = sample(Outcome::Held);
+        sample.waiting = Some(WaitingStatus {
+            since: at("2026-03-01T11:55:00Z"),
+            cause: WaitingCause::Held {
+                cuts: ["alice", "bob", "carol", "dave", "erin"].map(user).to_vec(),
+                max_cuts: 3,
+                confirmed: false,
+            },
+        });
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        held: generation 12 in force for 3 h; last run held 4 min ago
+          (20260301T115600Z-0001, 3 steps, 1.4 s).
+        rosterd: idle
+
+        held since 5 min ago: the roster on disk would cut 5 people, more than the 3
+          that [guard] max_cuts allows: alice, bob, carol, dave, erin
+          next: put them back into the roster, or let them go with `rosterctl confirm`
+
+        converged, 3: machine, bob, carol
+        ");
+    }
+
+    #[test]
+    fn an_invalid_roster_shows_its_diagnostics() {
+        let mut sample = sample(Outcome::Failed);
+        sample.waiting = Some(WaitingStatus {
+            since: at("2026-03-01T11:55:00Z"),
+            cause: WaitingCause::Invalid {
+                diagnostics: "error: unknown field `teir`\n --> roster.yaml:4:5\n  |\n4 |     teir: admin\n  |     ^^^^ did you mean `tier`?\n".into(),
+            },
+        });
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        failed: generation 12 in force for 3 h; last run failed 4 min ago
+          (20260301T115600Z-0001, 3 steps, 1.4 s).
+        rosterd: idle
+
+        waiting since 5 min ago: the roster on disk is not valid, so the one before
+          stays in force:
+          error: unknown field `teir`
+           --> roster.yaml:4:5
+            |
+          4 |     teir: admin
+            |     ^^^^ did you mean `tier`?
+          next: correct it and check it with `rosterctl validate`; it is read again when
+                it is saved
+
+        converged, 3: machine, bob, carol
+        ");
+    }
+
+    #[test]
+    fn a_tier_mismatch_names_both_sides() {
+        let mut sample = sample(Outcome::Failed);
+        sample.since = None;
+        sample.last_run = None;
+        sample.subjects.clear();
+        sample.waiting = Some(WaitingStatus {
+            since: at("2026-03-01T11:55:00Z"),
+            cause: WaitingCause::TierMismatch {
+                differences: vec![
+                    "carol: power-user in the roster, namespace-owner in the cluster's map".into(),
+                ],
+            },
+        });
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        failed: no roster has been applied yet; no run yet.
+        rosterd: idle
+
+        waiting since 5 min ago: tiers differ from the cluster's map, so nothing is
+          changed:
+          - carol: power-user in the roster, namespace-owner in the cluster's map
+          next: make the roster and the cluster's map agree
+        ");
+    }
+}
