@@ -65,7 +65,7 @@ fn whole_file(plan: &mut Plan, path: &Path, content: String, observed: &HostObse
     let reason = match observed.files.get(path) {
         Some(FileState::Absent) => "there is no such file".into(),
         Some(FileState::Present { content: found, .. }) if *found != content.as_bytes() => {
-            "its content is another".into()
+            "its content differs".into()
         }
         Some(FileState::Present { mode, .. }) if *mode != PUBLIC => format!("its mode is {mode:04o}"),
         Some(FileState::Present { .. }) => return,
@@ -131,8 +131,8 @@ fn env_file(
             // What is found is not repeated: a line that is no port may be anything.
             match (all_set, is_wider) {
                 (true, _) => format!("its mode is {mode:04o}, wider than {PRIVATE:04o}"),
-                (false, true) => format!("the port is another, and its mode is {mode:04o}"),
-                (false, false) => "the port is another or not set".into(),
+                (false, true) => format!("the port differs, and its mode is {mode:04o}"),
+                (false, false) => "the port differs or is not set".into(),
             }
         }
         Some(EnvFileState::Unreadable(why)) => return plan.problems.push(unreadable(&subject, &path, why)),

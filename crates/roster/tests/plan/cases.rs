@@ -397,7 +397,7 @@ fn maps_are_written_when_content_or_mode_differ_and_not_where_they_cannot_be_rea
     ! machine: /etc/t3-serve/dispatch.json cannot be read: it is a folder; it is left as it is; make it a readable regular file, or remove it
     ");
     let reasons: Vec<_> = planned.plan.steps.iter().map(|step| step.reason.as_str()).collect();
-    assert_eq!(reasons, ["its content is another", "its mode is 0600"]);
+    assert_eq!(reasons, ["its content differs", "its mode is 0600"]);
 }
 
 #[test]
