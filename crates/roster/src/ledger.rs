@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Ports;
+use crate::guard::Objection;
 use crate::name::OsUser;
 use crate::plan::{Problem, Subject};
 
@@ -74,8 +75,8 @@ pub enum WaitingCause {
     Held {
         /// Who would be cut.
         cuts: Vec<OsUser>,
-        /// The guard.
-        max_cuts: usize,
+        /// What the guard has against it.
+        why: Objection,
         /// Whether an admin has confirmed exactly this.
         confirmed: bool,
     },

@@ -155,7 +155,9 @@ pub struct RunSummary {
 
 impl From<&Run> for RunSummary {
     fn from(run: &Run) -> Self {
-        let with = |wanted: fn(&StepResult) -> bool| run.steps.iter().filter(|record| wanted(&record.result)).count();
+        let with = |wanted: fn(&StepResult) -> bool| {
+            run.steps.iter().filter(|record| wanted(&record.result)).count()
+        };
         RunSummary {
             id: run.id.clone(),
             trigger: run.trigger,

@@ -198,8 +198,8 @@ async fn close(client: &mut Client, run: &Run, out: &Out) -> Result<u8> {
 
 /// Whom to cut after all; `None` when there is nothing to confirm.
 fn to_confirm(waiting: Option<WaitingStatus>, yes: bool, out: &Out) -> Result<Option<Vec<OsUser>>> {
-    let (cuts, max_cuts) = match waiting.map(|waiting| waiting.cause) {
-        Some(WaitingCause::Held { cuts, max_cuts, confirmed: false }) => (cuts, max_cuts),
+    let (cuts, why) = match waiting.map(|waiting| waiting.cause) {
+        Some(WaitingCause::Held { cuts, why, confirmed: false }) => (cuts, why),
         other => {
             let already = matches!(other, Some(WaitingCause::Held { .. }));
             let text =
@@ -212,7 +212,7 @@ fn to_confirm(waiting: Option<WaitingStatus>, yes: bool, out: &Out) -> Result<Op
         }
     };
     // With --json only the answer may be on standard output; the admin still sees what is confirmed.
-    let shown = render::held(&cuts, max_cuts, if out.json { out.aside } else { out.look });
+    let shown = render::held(&cuts, why, if out.json { out.aside } else { out.look });
     match out.json {
         true => out.aside(&shown),
         false => out.text(&shown)?,

@@ -73,10 +73,10 @@ pub(crate) fn decide(
     }
     let nobody = Roster::default();
     let before = in_force.map_or(&nobody, |in_force| &in_force.roster);
-    if let Verdict::Held { cuts, .. } = guard::judge(before, &new.roster, &new.config.guard)
+    if let Verdict::Held { cuts, why } = guard::judge(before, &new.roster, &new.config.guard)
         && !confirmed(ledger, disk)
     {
-        return wait(WaitingCause::Held { cuts, max_cuts: new.config.guard.max_cuts, confirmed: false });
+        return wait(WaitingCause::Held { cuts, why, confirmed: false });
     }
     let changes = change::between(before, &new.roster);
     Decision::Accept { new: Box::new(new), roster: roster_text, config: config_text, changes }

@@ -121,12 +121,11 @@ pub(crate) fn waiting(generation: u64, cause: &WaitingCause) {
             rosterd_generation = generation,
             "not taken over, generation {generation} stays in force:\n{diagnostics}"
         ),
-        WaitingCause::Held { cuts, max_cuts, .. } => tracing::error!(
+        WaitingCause::Held { cuts, why, .. } => tracing::error!(
             message_id = id::HELD,
             rosterd_generation = generation,
-            "held, generation {generation} stays in force: the roster would cut {} at once ({}), the guard allows {max_cuts}; \
-             look at it and run `rosterctl confirm`, or mend the roster",
-            count(cuts.len(), "person", "people"),
+            "held, generation {generation} stays in force: {why} ({}); look at it and run `rosterctl confirm`, or mend \
+             the roster",
             cuts.iter().map(|user| user.as_str()).collect::<Vec<_>>().join(", "),
         ),
         WaitingCause::TierMismatch { differences } => tracing::error!(

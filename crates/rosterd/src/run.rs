@@ -286,7 +286,7 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
 
 /// Which subjects this run works on. A change of the roster does not wake those that wait for their next try.
 fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, now: Timestamp) -> BTreeSet<Subject> {
-    let users = desired.accounts.keys().chain(ledger.identities.keys()).cloned().map(Subject::User);
+    let users = desired.accounts.keys().chain(ledger.known()).cloned().map(Subject::User);
     let all = users.chain([Subject::Machine]);
     let waits =
         |subject: &Subject| ledger.degraded.get(subject).is_some_and(|degraded| degraded.next_try > now);
@@ -453,7 +453,7 @@ async fn one_home(
         let (why, next) = (chain(error), error.next());
         Said::Problem(Box::new(Problem { subject: subject.clone(), what: what.into(), why, next }))
     };
-    let mut worker = match home::Worker::start(&daemon.program, person, &limits).await {
+    let mut worker = match home::Worker::start(&daemon.program, person, limits).await {
         Ok(worker) => worker,
         Err(error) => return say(failed("no worker for the home", &error)),
     };
@@ -606,7 +606,7 @@ async fn look(
     desired: &HomeDesired,
     limits: home::Limits,
 ) -> Result<roster::observed::HomeObserved, home::WorkerError> {
-    let mut worker = home::Worker::start(&daemon.program, person, &limits).await?;
+    let mut worker = home::Worker::start(&daemon.program, person, limits).await?;
     let observed = worker.observe(desired).await?;
     worker.finish().await;
     Ok(observed)

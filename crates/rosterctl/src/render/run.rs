@@ -221,7 +221,7 @@ mod tests {
             since: at("2026-03-01T11:55:00Z"),
             cause: WaitingCause::Held {
                 cuts: vec![user("dave"), user("erin")],
-                max_cuts: 1,
+                why: roster::guard::Objection::TooManyCuts { cuts: 2, max_cuts: 1 },
                 confirmed: false,
             },
         };

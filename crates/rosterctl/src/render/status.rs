@@ -1,6 +1,7 @@
 //! `rosterctl status`: what is not as the roster says comes first.
 
 use jiff::Timestamp;
+use roster::guard::Objection;
 use roster::ledger::{Degraded, WaitingCause};
 use roster::name::OsUser;
 use roster::plan::Subject;
@@ -58,9 +59,9 @@ pub(super) fn waiting_roster(page: &mut Page, waiting: &WaitingStatus, now: Time
                 "correct it and check it with `rosterctl validate`; it is read again when it is saved",
             );
         }
-        WaitingCause::Held { cuts, max_cuts, confirmed } => {
+        WaitingCause::Held { cuts, why, confirmed } => {
             let lead = if *confirmed { "confirmed" } else { "held" };
-            page.open(&format!("{lead} since {since}: "), Style::Warn, &would_cut(cuts, *max_cuts));
+            page.open(&format!("{lead} since {since}: "), Style::Warn, &would_cut(cuts, *why));
             if *confirmed {
                 next(page, 2, "nothing to do: the next run applies it");
             } else {
@@ -79,9 +80,9 @@ pub(super) fn waiting_roster(page: &mut Page, waiting: &WaitingStatus, now: Time
 }
 
 /// What an admin is asked to confirm.
-pub(crate) fn held(cuts: &[OsUser], max_cuts: usize, look: Look) -> String {
+pub(crate) fn held(cuts: &[OsUser], why: Objection, look: Look) -> String {
     let mut page = Page::new(look);
-    page.open("held: ", Style::Warn, &would_cut(cuts, max_cuts));
+    page.open("held: ", Style::Warn, &would_cut(cuts, why));
     page.hang(
         "  ",
         Style::Plain,
@@ -91,12 +92,8 @@ pub(crate) fn held(cuts: &[OsUser], max_cuts: usize, look: Look) -> String {
     page.finish()
 }
 
-fn would_cut(cuts: &[OsUser], max_cuts: usize) -> String {
-    format!(
-        "the roster on disk would cut {}, more than the {max_cuts} that [guard] max_cuts allows: {}",
-        count(cuts.len(), "person", "people"),
-        list(cuts)
-    )
+fn would_cut(cuts: &[OsUser], why: Objection) -> String {
+    format!("the roster on disk would cut {} ({why}): {}", count(cuts.len(), "person", "people"), list(cuts))
 }
 
 fn subjects(page: &mut Page, status: &Status, now: Timestamp) {
@@ -245,7 +242,7 @@ mod tests {
             since: at("2026-03-01T11:55:00Z"),
             cause: WaitingCause::Held {
                 cuts: ["alice", "bob", "carol", "dave", "erin"].map(user).to_vec(),
-                max_cuts: 3,
+                why: Objection::TooManyCuts { cuts: 5, max_cuts: 3 },
                 confirmed: false,
             },
         });

@@ -38,7 +38,7 @@ pub(crate) fn held() -> Value {
         "since": "2026-03-01T09:00:00Z",
         "cause": "held",
         "cuts": ["alice", "bob"],
-        "max_cuts": 1,
+        "why": {"objection": "too-many-cuts", "cuts": 2, "max_cuts": 1},
         "confirmed": false,
     })
 }
