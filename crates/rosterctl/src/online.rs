@@ -22,6 +22,12 @@ use crate::render;
 /// How long the daemon may be late with telling that the time ran out, before we say so ourselves.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// From one picture of the progress line to the next.
+const TICK: Duration = Duration::from_millis(120);
+
+/// How long a question may take that the daemon answers from what it knows.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Runs one command and returns its exit code.
 pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -32,12 +38,14 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
         let mut client = Client::connect(socket).await.map_err(explain)?;
         match command {
             Command::Status { user } => {
-                let status = client.status(user.as_ref()).await.map_err(explain)?;
+                let status = answer(client.status(user.as_ref()), out).await?;
                 show_status(&status, user.as_ref(), out)
             }
             Command::Plan { user } => {
-                let plan = client.plan(user.as_ref()).await.map_err(explain)?;
-                let status = client.status(None).await.map_err(explain)?;
+                let plan =
+                    patiently(client.plan(user.as_ref()), out, "rosterd looks at the machine and the homes")
+                        .await?;
+                let status = answer(client.status(None), out).await?;
                 match user {
                     // The daemon plans for whoever is on disk; for a mistyped name that is nothing.
                     Some(user) if plan == Plan::default() && !known(&status, user) => {
@@ -64,7 +72,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                 close(&mut client, &run, out).await
             }
             Command::History { limit } => {
-                let runs = client.history(*limit).await.map_err(explain)?;
+                let runs = answer(client.history(*limit), out).await?;
                 match out.json {
                     true => out.document(&runs)?,
                     false => out.text(&render::history(&runs, Timestamp::now(), out.look))?,
@@ -72,7 +80,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                 Ok(0)
             }
             Command::Show { run } => {
-                let run = client.show(run).await.map_err(explain)?;
+                let run = answer(client.show(run), out).await?;
                 match out.json {
                     true => out.document(&run)?,
                     false => out.text(&render::run(&run, Timestamp::now(), out.look))?,
@@ -80,9 +88,9 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                 Ok(0)
             }
             Command::Confirm { yes } => {
-                let waiting = client.status(None).await.map_err(explain)?.waiting;
+                let waiting = answer(client.status(None), out).await?.waiting;
                 let Some(cuts) = to_confirm(waiting, *yes, out)? else { return Ok(0) };
-                client.confirm(&cuts).await.map_err(explain)?;
+                answer(client.confirm(&cuts), out).await?;
                 match out.json {
                     true => out.document(&json!({ "confirmed": true, "cuts": cuts }))?,
                     false => out.text("Confirmed. `rosterctl wait` shows the outcome.\n")?,
@@ -96,6 +104,35 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             | Command::Man { .. } => Err(CommandError::new("this command needs no daemon")),
         }
     })
+}
+
+/// One answer that the daemon has at hand.
+async fn answer<T>(asked: impl Future<Output = std::result::Result<T, ClientError>>, out: &Out) -> Result<T> {
+    tokio::time::timeout(PATIENCE, patiently(asked, out, "waiting for rosterd")).await.unwrap_or_else(|_| {
+        Err(CommandError::new(format!("rosterd has not answered for {} s", PATIENCE.as_secs()))
+            .next("systemctl status rosterd; journalctl -u rosterd -n 50"))
+    })
+}
+
+/// One answer that may take its time; a terminal is told what is waited for.
+async fn patiently<T>(
+    asked: impl Future<Output = std::result::Result<T, ClientError>>,
+    out: &Out,
+    phase: &str,
+) -> Result<T> {
+    let mut spinner = Spinner::new(out, phase);
+    let mut asked = std::pin::pin!(asked);
+    // A quick answer comes without a flicker.
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + 3 * TICK, TICK);
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut asked => break answer,
+            _ = ticks.tick() => spinner.tick(),
+        }
+    };
+    spinner.clear();
+    answer.map_err(explain)
 }
 
 fn show_status(status: &Status, user: Option<&OsUser>, out: &Out) -> Result<u8> {
@@ -152,7 +189,7 @@ fn show_plan(plan: Plan, waiting: Option<WaitingStatus>, out: &Out) -> Result<u8
 async fn follow(mut events: Events<'_>, out: &Out, phase: &str) -> Result<Run> {
     let mut spinner = Spinner::new(out, phase);
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
-    let mut ticks = tokio::time::interval(Duration::from_millis(120));
+    let mut ticks = tokio::time::interval(TICK);
     let ended = loop {
         let event = tokio::select! {
             biased;
@@ -188,7 +225,10 @@ async fn follow(mut events: Events<'_>, out: &Out, phase: &str) -> Result<Run> {
 async fn close(client: &mut Client, run: &Run, out: &Out) -> Result<u8> {
     if !out.json {
         let waiting = match run.outcome {
-            Outcome::Held | Outcome::Failed => client.status(None).await.map_err(explain)?.waiting,
+            // The outcome is what counts; without the reason it is still told.
+            Outcome::Held | Outcome::Failed => {
+                answer(client.status(None), out).await.ok().and_then(|status| status.waiting)
+            }
             Outcome::Converged | Outcome::Degraded => None,
         };
         out.text(&render::closing(run, waiting.as_ref(), Timestamp::now(), out.look))?;

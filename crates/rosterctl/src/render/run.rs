@@ -90,7 +90,8 @@ fn count_steps(run: &Run) -> String {
 /// A past run, whole.
 pub(crate) fn run(run: &Run, now: Timestamp, look: Look) -> String {
     let mut page = Page::new(look);
-    let text = format!("{}, {} ({})", trigger(run.trigger), ago(run.started, now), run.started);
+    let started = run.started.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let text = format!("{}, {} ({started})", trigger(run.trigger), ago(run.started, now));
     page.open(&format!("run {}: ", run.id), Style::Strong, &text);
     for record in &run.steps {
         step_on(&mut page, record);
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn a_run_shows_its_steps_with_durations_and_what_to_do() {
         insta::assert_snapshot!(run(&sample(), now(), LOOK), @r"
-        run 20260301T115600Z-0001: change, 4 min ago (2026-03-01T11:56:00Z)
+        run 20260301T115600Z-0001: change, 4 min ago (2026-03-01 11:56:00 UTC)
         ok      alice: create account with uid 1005, shell /bin/zsh, home /home/alice,
                 groups docker, sudo, 34 ms
         FAILED  alice: clone https://git.example.org/infra.git into ~/code/infra,

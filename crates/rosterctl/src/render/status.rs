@@ -93,7 +93,15 @@ pub(crate) fn held(cuts: &[OsUser], why: Objection, look: Look) -> String {
 }
 
 fn would_cut(cuts: &[OsUser], why: Objection) -> String {
-    format!("the roster on disk would cut {} ({why}): {}", count(cuts.len(), "person", "people"), list(cuts))
+    let people = count(cuts.len(), "person", "people");
+    let what = match why {
+        Objection::Emptied => format!("is empty and would cut {people}, which is everybody"),
+        Objection::NoAdminLeft => format!("would leave no admin and cut {people}"),
+        Objection::TooManyCuts { max_cuts, .. } => {
+            format!("would cut {people}, more than the {max_cuts} that [guard] max_cuts allows")
+        }
+    };
+    format!("the roster on disk {what}: {}", list(cuts))
 }
 
 fn subjects(page: &mut Page, status: &Status, now: Timestamp) {
@@ -257,6 +265,20 @@ mod tests {
 
         converged, 3: machine, bob, carol
         ");
+    }
+
+    #[test]
+    fn every_objection_of_the_guard_is_a_sentence() {
+        let cuts = ["alice", "bob"].map(user);
+        for (why, text) in [
+            (
+                Objection::Emptied,
+                "the roster on disk is empty and would cut 2 people, which is everybody: alice, bob",
+            ),
+            (Objection::NoAdminLeft, "the roster on disk would leave no admin and cut 2 people: alice, bob"),
+        ] {
+            assert_eq!(would_cut(&cuts, why), text);
+        }
     }
 
     #[test]
