@@ -17,9 +17,3 @@ pub(crate) fn run(command: &mut Command) -> String {
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
-
-/// Runs a shell script with positional arguments, stopping at its first failure.
-#[track_caller]
-pub(crate) fn sh(script: &str, args: &[&str]) -> String {
-    run(Command::new("sh").arg("-euc").arg(script).arg("sh").args(args))
-}

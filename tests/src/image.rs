@@ -105,7 +105,7 @@ impl Suite {
                 fs::create_dir(folder.join(name)).expect("a folder of a layer");
             }
             let root = folder.join("root");
-            mount_overlay(&[base.clone()], &folder.join("layer"), &folder.join("work"), &root);
+            mount_overlay(std::slice::from_ref(&base), &folder.join("layer"), &folder.join("work"), &root);
             let target = root.join("tmp/rosterd.deb");
             fs::copy(deb, &target).expect("copying the .deb into the layer");
             let installed = Command::new("chroot")

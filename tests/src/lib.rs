@@ -15,7 +15,7 @@ mod scratch;
 pub use forge::{Forge, Request};
 pub use image::{Suite, build_images, deb};
 pub use machine::{Machine, Output, Record};
-pub use scratch::sweep;
+pub use scratch::{clean, sweep};
 
 /// Runs a claim on each Debian: `on_each_debian!(claim)` makes the tests `claim::bookworm` and `claim::trixie`
 /// of a function `fn claim(suite: Suite)`.

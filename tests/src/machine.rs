@@ -118,6 +118,9 @@ impl Machine {
             }
             if container.init == 0 {
                 container.init = systemd_below(supervisor).unwrap_or(0);
+                // For `./dev shell`.
+                fs::write(self.scratch.path().join("init"), container.init.to_string())
+                    .expect("writing the pid");
             } else {
                 let state = self.run(&["systemctl", "is-system-running"]);
                 if ["running", "degraded"].contains(&state.stdout.trim()) {
@@ -267,7 +270,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // Of a kept machine, nspawn lives on as an orphan; of another, it is killed here and reaped.
-        if self.scratch.path().join("keep").exists() {
+        if self.scratch.is_kept() {
             return;
         }
         self.scratch.kill();

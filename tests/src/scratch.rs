@@ -85,6 +85,10 @@ impl Scratch {
         File::create(self.dir.join("keep")).expect("the mark of a scratch folder that stays");
         self.keep = true;
     }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.keep
+    }
 }
 
 impl Drop for Scratch {
@@ -234,4 +238,16 @@ pub(crate) fn once(place: &Path, fill: impl FnOnce(&Path)) {
     fill(&unfinished);
     fs::rename(&unfinished, place)
         .unwrap_or_else(|error: io::Error| panic!("cannot finish {}: {error}", place.display()));
+}
+
+/// Stops what runs and forgets every image and layer.
+pub fn clean() {
+    sweep(true);
+    for folder in ["images", "layers"] {
+        let folder = cache().join(folder);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)
+                .unwrap_or_else(|error| panic!("cannot remove {}: {error}", folder.display()));
+        }
+    }
 }

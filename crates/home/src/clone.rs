@@ -1,7 +1,7 @@
 //! The steps in a home: make a folder, clone a repository, remove an unfinished clone. A clone is made beside its
 //! place and moved there whole, so that at any moment there is none or all of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
@@ -77,10 +77,18 @@ fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(),
     let (_, beside) = unfinished.rsplit_once('/').unwrap_or(("", &unfinished));
     tree::make_folder(&parent, beside).map_err(|errno| cannot("make", &unfinished, errno))?;
 
-    let credentials = RefCell::new(Credentials::new(home, url));
-    let done = fetch_and_check_out(wanted, Path::new(&unfinished), &credentials, deadline)
-        .map_err(|error| explain(wanted, &error, credentials.borrow().outcome.as_deref()))
+    let attempt = Attempt {
+        wanted,
+        deadline,
+        credentials: RefCell::new(Credentials::new(home, url)),
+        late: Cell::new(false),
+    };
+    let done = attempt
+        .fetch_and_check_out(Path::new(&unfinished))
+        .map_err(|error| attempt.explain(&error))
         .and_then(|()| {
+            // On disk before it has its name: after a power cut nobody would look into a clone that seems complete.
+            tree::sync(&parent).map_err(|errno| cannot("write", &unfinished, errno))?;
             // The place was free a moment ago. If the person has put something there since, it stays.
             tree::rename(&parent, beside, name).map_err(|errno| cannot("make", path, errno))
         });
@@ -111,45 +119,55 @@ fn check_url(wanted: &CloneDesired) -> Result<(), Failure> {
     }
 }
 
-fn fetch_and_check_out(
-    wanted: &CloneDesired,
-    into: &Path,
-    credentials: &RefCell<Credentials<'_>>,
+/// One try to clone.
+struct Attempt<'a> {
+    wanted: &'a CloneDesired,
     deadline: Instant,
-) -> Result<(), git2::Error> {
-    sys::set_up_libgit2()?;
-    let mut callbacks = RemoteCallbacks::new();
-    callbacks.credentials(|asking, _, allowed| credentials.borrow_mut().next(asking, allowed));
-    callbacks.transfer_progress(|_| Instant::now() < deadline);
-    callbacks.sideband_progress(|_| Instant::now() < deadline);
-    let mut fetch = FetchOptions::new();
-    // To another path of the same host only: a redirect to another host would take the login along.
-    fetch.remote_callbacks(callbacks).follow_redirects(RemoteRedirect::None);
-    RepoBuilder::new()
-        .clone_local(CloneLocal::None)
-        .fetch_options(fetch)
-        // Called before anything is fetched, so the filter is there at the first checkout.
-        .remote_create(|repository, name, url| {
-            if wanted.locked {
-                locked::lock(repository)?;
-            }
-            repository.remote(name, url)
-        })
-        .clone(&wanted.url, into)
-        .map(drop)
+    credentials: RefCell<Credentials<'a>>,
+    /// libgit2 does not say that it was a callback of ours that ended a transfer.
+    late: Cell<bool>,
 }
 
-/// What libgit2 says, for an admin.
-fn explain(wanted: &CloneDesired, error: &git2::Error, login: Option<&str>) -> Failure {
-    let CloneDesired { path, url, .. } = wanted;
-    let said = error.message();
-    let has = |part: &str| said.to_ascii_lowercase().contains(part);
-    let host = host_of(url);
-    let add_login =
-        format!("add a line for {host} to ~/.git-credentials of the person: https://NAME:TOKEN@{host}");
-    let (why, next) = match (error.code(), error.class()) {
+impl Attempt<'_> {
+    fn in_time(&self) -> bool {
+        self.late.set(self.late.get() || Instant::now() >= self.deadline);
+        !self.late.get()
+    }
+
+    fn fetch_and_check_out(&self, into: &Path) -> Result<(), git2::Error> {
+        sys::set_up_libgit2()?;
+        let mut callbacks = RemoteCallbacks::new();
+        callbacks.credentials(|asking, _, allowed| self.credentials.borrow_mut().next(asking, allowed));
+        callbacks.transfer_progress(|_| self.in_time());
+        callbacks.sideband_progress(|_| self.in_time());
+        let mut fetch = FetchOptions::new();
+        // To another path of the same host only: a redirect to another host would take the login along.
+        fetch.remote_callbacks(callbacks).follow_redirects(RemoteRedirect::None);
+        RepoBuilder::new()
+            .clone_local(CloneLocal::None)
+            .fetch_options(fetch)
+            // Called before anything is fetched, so the filter is there at the first checkout.
+            .remote_create(|repository, name, url| {
+                if self.wanted.locked {
+                    locked::lock(repository)?;
+                }
+                repository.remote(name, url)
+            })
+            .clone(&self.wanted.url, into)
+            .map(drop)
+    }
+
+    /// What libgit2 says, for an admin.
+    fn explain(&self, error: &git2::Error) -> Failure {
+        let CloneDesired { path, url, .. } = self.wanted;
+        let said = error.message();
+        let has = |part: &str| said.to_ascii_lowercase().contains(part);
+        let host = host_of(url);
+        let add_login =
+            format!("add a line for {host} to ~/.git-credentials of the person: https://NAME:TOKEN@{host}");
+        let (why, next) = match (error.code(), error.class()) {
         (ErrorCode::Auth, _) => {
-            let outcome = login.map(|outcome| format!(", and {outcome}")).unwrap_or_default();
+            let outcome = self.credentials.borrow().outcome.as_ref().map(|outcome| format!(", and {outcome}")).unwrap_or_default();
             (format!("the server asks for a login{outcome}"), add_login)
         }
         (ErrorCode::Certificate, _) | (_, ErrorClass::Ssl) => (
@@ -157,7 +175,7 @@ fn explain(wanted: &CloneDesired, error: &git2::Error, login: Option<&str>) -> F
             "put the authority's certificate into /usr/local/share/ca-certificates and run `update-ca-certificates`"
                 .to_owned(),
         ),
-        (ErrorCode::User, _) => (
+        _ if self.late.get() => (
             "it takes longer than the time for one home".to_owned(),
             "raise `worker.deadline_s` in /etc/rosterd/config.toml, or look whether the server is slow".to_owned(),
         ),
@@ -190,5 +208,6 @@ fn explain(wanted: &CloneDesired, error: &git2::Error, login: Option<&str>) -> F
         }
         _ => (said.to_owned(), LATER.to_owned()),
     };
-    Failure::new(format!("cannot clone {url} to ~/{path}: {why}"), next)
+        Failure::new(format!("cannot clone {url} to ~/{path}: {why}"), next)
+    }
 }

@@ -23,6 +23,8 @@
 mod clone;
 mod confine;
 mod credentials;
+#[cfg(test)]
+mod escape;
 mod gitconfig;
 mod identity;
 mod locked;

@@ -9,12 +9,12 @@ use git2::{ConfigLevel, Repository};
 /// `cat`; git replaces `%f` by the quoted path.
 const CLEAN: &str = r#"set -- $(dd bs=1 count=10 2>/dev/null | od -An -tx1); case "$*" in "") ;; "00 47 49 54 43 52 59 50 54 00") printf '\000GITCRYPT\000' && cat ;; *) printf '%s: this clone is locked, and only encrypted content may be committed here. Undo the change with `git checkout -- FILE`, or ask an admin for the key and run `git-crypt unlock`.\n' %f >&2; exit 1 ;; esac"#;
 
-/// Key and value of each setting of a locked clone.
+/// Key and value of each setting of a locked clone. There is none for `diff`: git itself says that encrypted files
+/// are binary, where `textconv = cat` would throw ciphertext at a terminal.
 const SETTINGS: &[(&str, &str)] = &[
     ("filter.git-crypt.smudge", "cat"),
     ("filter.git-crypt.clean", CLEAN),
     ("filter.git-crypt.required", "true"),
-    ("diff.git-crypt.textconv", "cat"),
 ];
 
 /// Locks a repository before its first checkout.

@@ -117,7 +117,7 @@ impl WorkerError {
                 "tried again later by itself; if the work is that big, raise `worker.deadline_s` in the config".into()
             }
             WorkerError::Memory { .. } => "raise `worker.memory_mib` in /etc/rosterd/config.toml".into(),
-            WorkerError::Ended { .. } => "tried again later by itself; the person can end their own worker".into(),
+            WorkerError::Ended { .. } => "tried again later by itself; a person who ends all of their processes ends this one too".into(),
             WorkerError::Protocol { .. } => {
                 "find out what the person runs: a worker that was not tampered with does not do this".into()
             }
@@ -142,7 +142,7 @@ pub struct Worker {
 
 impl Worker {
     /// Starts `program worker` and waits until it has become `person`.
-    pub async fn start(program: &Path, person: &Person, limits: &Limits) -> Result<Worker, WorkerError> {
+    pub async fn start(program: &Path, person: &Person, limits: Limits) -> Result<Worker, WorkerError> {
         let who = Become {
             user: person.user.clone(),
             uid: person.uid,
@@ -175,7 +175,7 @@ impl Worker {
             requests: Some(stdin),
             replies: BufReader::new(stdout),
             stderr: tokio::spawn(last_words(stderr)),
-            limits: *limits,
+            limits,
             deadline,
             landlock: Landlock::Absent,
         };
@@ -224,11 +224,12 @@ impl Worker {
         StepResult::Failed { why: reply.to_string(), next: reply.next() }
     }
 
-    /// Lets the worker end. One that does not is killed.
+    /// Lets the worker end. One that does not is killed, and not waited for: a file system that hangs can keep a
+    /// process for ever.
     pub async fn finish(mut self) {
         self.requests = None;
         let _ = timeout_at(Instant::now() + Duration::from_secs(2), self.child.wait()).await;
-        let _ = self.child.kill().await;
+        let _ = self.child.start_kill();
     }
 
     async fn ask(&mut self, request: &Request, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
@@ -236,13 +237,14 @@ impl Worker {
         if line.len() > MAX_LINE {
             return Err(self.nonsense("more is desired in this home than fits into a message", doing));
         }
+        let Some(requests) = self.requests.as_mut() else {
+            return Err(WorkerError::Ended { how: "it had failed before".into(), doing: doing.into() });
+        };
         let asked = Instant::now();
         let answer = timeout_at(until, async {
-            if let Some(requests) = self.requests.as_mut() {
-                // Whether the worker is there shows when the answer is read.
-                let _ = requests.write_all(&line).await;
-                let _ = requests.write_all(b"\n").await;
-            }
+            // Whether the worker is there shows when the answer is read.
+            let _ = requests.write_all(&line).await;
+            let _ = requests.write_all(b"\n").await;
             read_line(&mut self.replies).await
         })
         .await;

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
-use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use nix::unistd::{Uid, UnlinkatFlags, syncfs, unlinkat};
 
 /// The mark of an unfinished clone.
 const UNFINISHED: &str = ".rosterd-unfinished";
@@ -113,6 +113,11 @@ pub(crate) fn is_empty(dir: impl AsFd) -> nix::Result<bool> {
 /// Makes a folder.
 pub(crate) fn make_folder(dir: impl AsFd, name: &str) -> nix::Result<()> {
     mkdirat(dir, name, Mode::from_bits_truncate(0o755))
+}
+
+/// Writes all of the file system that a folder is on to disk: one call for the thousands of files of a clone.
+pub(crate) fn sync(dir: impl AsFd) -> nix::Result<()> {
+    syncfs(open(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?)
 }
 
 /// Moves within a folder, to a name that must be free.

@@ -59,7 +59,7 @@ fn next(requests: &mut impl BufRead) -> io::Result<Option<Request>> {
 }
 
 /// Becomes the person and steps into their home. No path below it is looked at before the worker is theirs.
-fn enter(person: &Become) -> Result<(OwnedFd, Landlock), Failure> {
+pub(crate) fn enter(person: &Become) -> Result<(OwnedFd, Landlock), Failure> {
     person.check()?;
     identity::become_user(person)?;
     let unfit = |why: String| {

@@ -1,4 +1,5 @@
 //! Clones from a real git server, looked at with the person's own git.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test may panic")]
 
 mod support;
 #[path = "support/work.rs"]
@@ -106,7 +107,10 @@ async fn a_locked_clone_keeps_secrets_encrypted_and_plain_text_out_until_it_is_u
     assert_eq!(ana.git_ok("tree", &["status", "--porcelain"]), "");
     support::run(ana.command("touch").args(["code/secrets/db", "code/secrets/empty", "code/README.md"]));
     assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
-    ana.git_ok("code", &["diff", "main", "rotated"]);
+    assert!(
+        ana.git_ok("code", &["diff", "main", "rotated"])
+            .contains("Binary files a/secrets/db and b/secrets/db differ")
+    );
 
     // Plain text over a secret, or as a new one, is refused, also in a worktree.
     let head = ana.git_ok("code", &["rev-parse", "HEAD"]);
@@ -283,15 +287,13 @@ async fn an_interrupted_clone_is_found_removed_and_made_again() {
     let (server, ana) = (GitServer::start(), Somebody::new());
     server.plain("x.git");
     let one = wanted("code", &server.url("public", "x.git"), false);
-    // As `kill -9` leaves it, with a tree as deep as a repository can be, a symlink out of it, and a folder in which nothing can be removed without it.
+    // As `kill -9` leaves it, with a tree as deep as a repository can be and symlinks that lead out of it.
     let left = ".code.rosterd-unfinished";
     ana.mkdir(left);
     ana.write("keep", "mine");
     std::os::unix::fs::symlink(ana.path("keep"), ana.path(left).join("link")).unwrap();
     std::os::unix::fs::symlink(&ana.home, ana.path(left).join("home")).unwrap();
-    support::run(ana.command("sh").arg("-c").arg(format!(
-        "cd {left} && i=0 && while [ $i -lt 1500 ]; do mkdir a && cd a || exit 1; i=$((i+1)); done; touch deep"
-    )));
+    ana.mkdir_deep(left, 1500);
 
     let mut worker = start(&ana).await;
     let seen = worker.observe(&home(&[&one])).await.unwrap();
@@ -301,6 +303,56 @@ async fn an_interrupted_clone_is_found_removed_and_made_again() {
     worker.finish().await;
     assert_eq!(fs::read(ana.path("keep")).unwrap(), b"mine");
     assert!(!ana.path(left).exists());
+}
+
+#[tokio::test]
+async fn invariant_5_killed_at_any_moment_the_next_run_converges() {
+    let (server, ana) = (GitServer::start(), Somebody::new());
+    let work = server.plain("x.git");
+    for folder in 0..10 {
+        fs::create_dir(work.join(format!("d{folder}"))).unwrap();
+        for file in 0..20 {
+            fs::write(work.join(format!("d{folder}/{file}")), format!("{folder} {file}\n").repeat(50))
+                .unwrap();
+        }
+    }
+    server.git(&work, &["add", "."]);
+    server.git(&work, &["commit", "-qm", "Many"]);
+    server.git(&work, &["push", "-q", "origin", "main"]);
+    let one = wanted("code", &server.url("public", "x.git"), true);
+    let (mut interrupted, mut whole) = (0, 0);
+    let (mut moment, moments) = (0, 30);
+    // At last it is given all the time it wants.
+    while whole == 0 || moment < moments {
+        moment += 1;
+        let mut worker = start(&ana).await;
+        let seen = worker.observe(&home(&[&one])).await.unwrap();
+        for path in &seen.unfinished {
+            assert_eq!(
+                worker.apply(&HomeAction::RemoveUnfinished { path: path.clone() }).await,
+                StepResult::Done
+            );
+            interrupted += 1;
+        }
+        match seen.code {
+            Place::Absent => {
+                let action = HomeAction::Clone(one.clone());
+                let _ =
+                    tokio::time::timeout(std::time::Duration::from_millis(moment * 5), worker.apply(&action))
+                        .await;
+                // Dropped here, which is SIGKILL.
+            }
+            Place::Clone { locked: true, .. } => {
+                assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
+                ana.git_ok("code", &["fsck", "--full"]);
+                assert_eq!(fs::read_dir(&ana.home).unwrap().count(), 1);
+                fs::remove_dir_all(ana.path("code")).unwrap();
+                whole += 1;
+            }
+            half => panic!("{half:?}"),
+        }
+    }
+    assert!(interrupted > 10, "{interrupted} interrupted, {whole} whole");
 }
 
 #[tokio::test]
@@ -347,8 +399,8 @@ async fn a_full_disk_fails_that_clone_and_leaves_nothing() {
 #[tokio::test]
 async fn a_home_nobody_may_enter_is_told() {
     let ana = Somebody::new();
-    fs::set_permissions(&ana.home, fs::Permissions::from_mode(0)).unwrap();
-    let error = work::start_within(&ana, &work::LIMITS).await.unwrap_err();
+    fs::set_permissions(&ana.home, fs::Permissions::from_mode(0o0)).unwrap();
+    let error = work::start_within(&ana, work::LIMITS).await.unwrap_err();
     assert!(error.to_string().ends_with("cannot be used: permission denied"), "{error}");
     assert!(error.next().contains("ana owns and may enter"));
 }

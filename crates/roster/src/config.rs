@@ -40,6 +40,7 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct RosterSource {
     /// The file that the admin edits.
+    #[schemars(extend("pattern" = "^/"))]
     pub path: PathBuf,
 }
 
@@ -48,8 +49,10 @@ pub struct RosterSource {
 #[serde(deny_unknown_fields, default)]
 pub struct Accounts {
     /// The folder that holds the homes.
+    #[schemars(extend("pattern" = "^/"))]
     pub home_base: PathBuf,
     /// Copied into each new home.
+    #[schemars(extend("pattern" = "^/"))]
     pub skel: PathBuf,
     /// The shell of a new account is the first of these that is installed.
     pub shells: Vec<Shell>,
@@ -68,10 +71,13 @@ pub struct TierPolicy {
 #[serde(deny_unknown_fields, default)]
 pub struct Maps {
     /// `<authentik_user>=<os_user>` a line, ordered by port.
+    #[schemars(extend("pattern" = "^/"))]
     pub ttyd_user_map: PathBuf,
     /// The admins' accounts, one a line, sorted.
+    #[schemars(extend("pattern" = "^/"))]
     pub ttyd_admins: PathBuf,
     /// `{authentik_user: {os_user, port}}`.
+    #[schemars(extend("pattern" = "^/"))]
     pub dispatch: PathBuf,
 }
 
@@ -80,8 +86,10 @@ pub struct Maps {
 #[serde(deny_unknown_fields, default)]
 pub struct Code {
     /// URL of the infra repository; without one nobody gets a clone of it.
+    #[schemars(extend("pattern" = r"^(https?://[^/@?#\s]+|file://)/[^?#\s]+$"))]
     pub infra: Option<String>,
     /// URL of every other repository, with `{name}` in the place of its name.
+    #[schemars(extend("pattern" = r"^(https?://[^/@?#\s{]+|file://)/[^?#\s{]*\{name\}[^?#\s{]*$"))]
     pub repositories: Option<String>,
 }
 
@@ -90,8 +98,10 @@ pub struct Code {
 #[serde(deny_unknown_fields, default)]
 pub struct Claude {
     /// The file an admin edits; without one nothing is installed.
+    #[schemars(extend("pattern" = "^/"))]
     pub managed_settings_source: Option<PathBuf>,
     /// Where Claude Code reads it.
+    #[schemars(extend("pattern" = "^/"))]
     pub managed_settings: PathBuf,
 }
 
@@ -102,10 +112,13 @@ pub struct Service {
     /// Its name.
     pub name: ServiceName,
     /// The first port; a user gets the lowest free one from here and keeps it.
+    #[schemars(range(min = 1024, max = 65_000))]
     pub base_port: u16,
     /// The environment file that holds the port, with `{user}` in the place of the account's name.
+    #[schemars(extend("pattern" = r"^/[^{}]*\{user\}[^{}]*$"))]
     pub env_file: String,
     /// The key of the port in that file.
+    #[schemars(extend("pattern" = "^[A-Z_][A-Z0-9_]{0,63}$"))]
     pub port_key: String,
 }
 
@@ -114,6 +127,7 @@ pub struct Service {
 #[serde(deny_unknown_fields, default)]
 pub struct Guard {
     /// The most people that may leave in one run; more are held until `rosterctl confirm`.
+    #[schemars(range(max = 10_000))]
     pub max_cuts: usize,
 }
 
@@ -122,6 +136,7 @@ pub struct Guard {
 #[serde(deny_unknown_fields, default)]
 pub struct TierCheck {
     /// A JSON file with the map, `{k8s_user: {role: …}}`; without one the check is skipped.
+    #[schemars(extend("pattern" = "^/"))]
     pub k8s_users: Option<PathBuf>,
 }
 
@@ -130,10 +145,13 @@ pub struct TierCheck {
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
     /// How many homes are worked on at the same time.
+    #[schemars(range(min = 1, max = 64))]
     pub parallel: usize,
     /// How long one home may take, in seconds.
+    #[schemars(range(min = 5, max = 86_400))]
     pub deadline_s: u64,
     /// How much memory one worker may use, in MiB.
+    #[schemars(range(min = 64, max = 1_048_576))]
     pub memory_mib: u64,
 }
 

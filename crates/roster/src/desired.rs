@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::model::{CodeLayout, Tier};
 use crate::name::{GroupName, KubeUser, Login, Namespace, OsUser, RepoName, ServiceName, Shell};
@@ -24,6 +25,18 @@ pub struct Desired {
     pub dispatch: BTreeMap<Login, Dispatch>,
     /// Every port, also of people who left.
     pub ports: Ports,
+}
+
+impl Desired {
+    /// The text of `dispatch.json`.
+    pub fn dispatch_json(&self) -> String {
+        let entry = |(login, to): (&Login, &Dispatch)| {
+            let to = [("os_user", Value::from(to.os_user.as_str())), ("port", Value::from(to.port))];
+            let to: Map<String, Value> = to.into_iter().map(|(key, value)| (key.into(), value)).collect();
+            (login.to_string(), Value::Object(to))
+        };
+        format!("{:#}\n", Value::Object(self.dispatch.iter().map(entry).collect()))
+    }
 }
 
 /// Where a login's requests go.
@@ -48,6 +61,9 @@ pub struct Account {
     pub groups: Vec<GroupName>,
     /// The login shell of a new account.
     pub shell: Shell,
+    /// Whether the roster names that shell; without that, an account that exists may well have another.
+    #[serde(skip)]
+    pub shell_is_asked_for: bool,
     /// The home of a new account.
     pub home: PathBuf,
     /// The uid that the roster asks for.

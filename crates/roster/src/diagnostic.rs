@@ -3,7 +3,6 @@
 //! A diagnostic carries the line it speaks of, so that it can be shown long after the file has changed, by
 //! a program that never read it (`rosterctl status` shows what the daemon found).
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -75,7 +74,7 @@ impl Diagnostics {
             if colour { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Ascii);
         let mut out = String::new();
         for diagnostic in &self.diagnostics {
-            out.push_str(&renderer.render(&[diagnostic.group()]));
+            out.push_str(&diagnostic.placed(renderer.render(&[diagnostic.group()])));
             out.push_str("\n\n");
         }
         if self.omitted > 0 {
@@ -116,13 +115,19 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostic {
+    /// The renderer counts columns in the text it gets; of a line that was cut only we know the column.
+    fn placed(&self, mut rendered: String) -> String {
+        for place in std::iter::once(&self.place).chain(self.also.as_ref().map(|also| &also.place)) {
+            if place.column != place.start + 1 {
+                let at = |column| format!("{}:{}:{column}", self.file, place.line);
+                rendered = rendered.replacen(&at(place.start + 1), &at(place.column), 1);
+            }
+        }
+        rendered
+    }
+
     fn group(&self) -> Group<'_> {
-        // The renderer counts columns in the text it gets; of a cut line only we know the column.
-        let message: Cow<'_, str> = match self.place.column == self.place.start + 1 {
-            true => self.message.as_str().into(),
-            false => format!("column {}: {}", self.place.column, self.message).into(),
-        };
-        let title = Level::ERROR.primary_title(message);
+        let title = Level::ERROR.primary_title(self.message.as_str());
         let here = AnnotationKind::Primary.span(self.place.bytes());
         let also = self.also.as_ref().map(|also| {
             let there = AnnotationKind::Context.span(also.place.bytes());

@@ -32,6 +32,13 @@ pub struct Ledger {
     pub last_run: Option<String>,
 }
 
+impl Ledger {
+    /// Everybody who ever was in a roster that came into force here: such a person has a port or ids.
+    pub fn known(&self) -> BTreeSet<&OsUser> {
+        self.identities.keys().chain(self.ports.values().flat_map(BTreeMap::keys)).collect()
+    }
+}
+
 /// The roster in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {

@@ -13,14 +13,22 @@
 //! | [`model`] | the roster: people and the policy of each |
 //! | [`config`] | this host and this site |
 //! | [`desired`] | what should be |
+//! | [`mod@derive`] | from roster, config and ports to what should be |
 //! | [`observed`] | what is |
 //! | [`plan`] | the steps between the two, as data |
+//! | [`guard`], [`tier_check`] | what holds a roster back |
+//! | [`change`] | the difference of two rosters, for people |
+//! | [`envfile`] | environment files as text |
 //! | [`ledger`] | the only state rosterd keeps |
 //! | [`report`] | what a run did, for people and programs |
 
+pub mod change;
 pub mod config;
+pub mod derive;
 pub mod desired;
 pub mod diagnostic;
+pub mod envfile;
+pub mod guard;
 pub mod ledger;
 pub mod model;
 pub mod name;
@@ -28,4 +36,7 @@ pub mod observed;
 pub mod parse;
 pub mod plan;
 pub mod report;
+#[cfg(test)]
+mod sample;
 pub mod schema;
+pub mod tier_check;

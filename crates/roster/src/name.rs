@@ -119,6 +119,13 @@ impl Login {
     }
 }
 
+impl Shell {
+    /// The shell that every Debian has.
+    pub fn bash() -> Shell {
+        Shell("/bin/bash".into())
+    }
+}
+
 fn refuse<T>(why: impl Into<Cow<'static, str>>) -> Result<T, NameError> {
     Err(NameError(why.into()))
 }

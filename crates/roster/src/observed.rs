@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::name::{GroupName, OsUser, Shell};
+use crate::name::{OsUser, Shell};
 
 /// What the machine shows. Everything in it was read in one pass each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub struct HostObserved {
     pub foreign_accounts: BTreeMap<OsUser, u32>,
     /// Of the shells that the roster or the config names, those that are installed.
     pub shells: BTreeSet<Shell>,
-    /// Per desired account, what stands in the place of its home. Only the folder itself was looked at.
+    /// Per desired account, what stands in the place of its home: the one that `/etc/passwd` names, or for an
+    /// account that does not exist the one it would get. Only the folder itself was looked at.
     pub homes: BTreeMap<OsUser, HomeFolder>,
     /// The generated files by path; bigger than 4 MiB counts as unreadable.
     pub files: BTreeMap<PathBuf, FileState>,
@@ -192,14 +193,4 @@ pub enum Place {
     Other(String),
     /// It could not be looked at: why.
     Unreadable(String),
-}
-
-/// The groups of an account as names, by supplementary membership.
-pub fn groups_of(observed: &HostObserved, user: &str) -> BTreeSet<GroupName> {
-    observed
-        .groups
-        .iter()
-        .filter(|(_, group)| group.members.contains(user))
-        .filter_map(|(name, _)| GroupName::new(name.as_str()).ok())
-        .collect()
 }

@@ -17,10 +17,12 @@ use crate::config::Config;
 use crate::diagnostic::Diagnostics;
 use crate::model::Roster;
 
-/// A roster of a thousand people is well below 1 MiB.
-const LARGEST_ROSTER: usize = 4 << 20;
+/// The largest roster that is read, in bytes; one of a thousand people is well below 1 MiB. Whoever reads the file
+/// needs to read no more than one byte beyond.
+pub const LARGEST_ROSTER: usize = 4 << 20;
 
-const LARGEST_CONFIG: usize = 256 << 10;
+/// The largest configuration that is read, in bytes.
+pub const LARGEST_CONFIG: usize = 256 << 10;
 
 /// Reads a roster; `file` is only its name in the diagnostics.
 pub fn roster(file: &str, bytes: &[u8]) -> Result<Roster, Diagnostics> {

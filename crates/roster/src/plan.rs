@@ -9,6 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::name::{GroupName, OsUser, Shell};
 
+mod accounts;
+mod files;
+mod home;
+mod host;
+mod ids;
+
+pub use home::home;
+pub use host::{HostPlan, host};
+
 /// Whom something is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -67,12 +76,13 @@ impl Plan {
         self.notices.extend(other.notices);
     }
 
-    /// The same plan for some subjects only.
+    /// The same plan for some subjects only. A step that needs one of somebody else's stays away with that.
     pub fn only(self, wanted: impl Fn(&Subject) -> bool) -> Plan {
         let mut new_index = BTreeMap::new();
         let mut steps = Vec::new();
         for (index, mut step) in self.steps.into_iter().enumerate() {
-            if wanted(&step.subject) {
+            let has_needs = step.needs.iter().all(|need| new_index.contains_key(need));
+            if has_needs && wanted(&step.subject) {
                 step.needs = step.needs.iter().filter_map(|need| new_index.get(need).copied()).collect();
                 new_index.insert(index, steps.len());
                 steps.push(step);
@@ -81,6 +91,19 @@ impl Plan {
         let problems = self.problems.into_iter().filter(|problem| wanted(&problem.subject)).collect();
         let notices = self.notices.into_iter().filter(|notice| wanted(&notice.subject)).collect();
         Plan { steps, problems, notices }
+    }
+
+    /// Adds a step behind the others.
+    fn step(&mut self, subject: &Subject, action: Action, reason: impl Into<String>) -> &mut Step {
+        let reason = reason.into();
+        let step = Step { subject: subject.clone(), action, reason, inverse: None, needs: Vec::new() };
+        self.steps.push(step);
+        let last = self.steps.len() - 1;
+        &mut self.steps[last]
+    }
+
+    fn notice(&mut self, subject: &Subject, text: impl Into<String>) {
+        self.notices.push(Notice { subject: subject.clone(), text: text.into() });
     }
 }
 
@@ -147,6 +170,51 @@ impl Action {
             Action::Home(HomeAction::RemoveUnfinished { .. }) => "remove-unfinished-clone",
             Action::Home(HomeAction::MakeFolder { .. }) => "make-folder",
             Action::Home(HomeAction::Clone(_)) => "clone",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.subject, self.action)
+    }
+}
+
+/// What is done, in one line without the subject.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::CreateAccount(account) => {
+                let NewAccount { uid, gid, shell, groups, home, .. } = account;
+                write!(f, "create account uid {uid}")?;
+                if gid != uid {
+                    write!(f, " gid {gid}")?;
+                }
+                let kept = if home.exists { " (is there already)" } else { "" };
+                write!(f, ", home {}{kept}, shell {shell}", home.path.display())?;
+                if !groups.is_empty() {
+                    f.write_str(", groups")?;
+                }
+                groups.iter().try_for_each(|group| write!(f, " {group}"))
+            }
+            Action::CreateHome(home) => write!(f, "create home {}", home.path.display()),
+            Action::AddToGroup { group, .. } => write!(f, "add to group {group}"),
+            Action::WriteFile(file) => write!(f, "write {}, mode {:04o}", file.path.display(), file.mode),
+            Action::SetEnvKeys { path, keys } => {
+                f.write_str("set")?;
+                keys.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
+                write!(f, " in {}", path.display())
+            }
+            Action::Cut => f.write_str("cut access"),
+            Action::Return => f.write_str("give access back"),
+            Action::Home(HomeAction::RemoveUnfinished { path }) => {
+                write!(f, "remove the unfinished clone ~/{path}")
+            }
+            Action::Home(HomeAction::MakeFolder { path }) => write!(f, "make folder ~/{path}"),
+            Action::Home(HomeAction::Clone(clone)) => {
+                let locked = if clone.locked { ", locked" } else { "" };
+                write!(f, "clone {} to ~/{}{locked}", clone.url, clone.path)
+            }
         }
     }
 }

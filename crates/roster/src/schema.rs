@@ -35,7 +35,7 @@ pub fn roster() -> Schema {
     }
     if let Some(person) = schema.pointer_mut("/$defs/Person").and_then(Value::as_object_mut) {
         let owner = json!({ "properties": { "tier": { "const": "namespace-owner" } }, "required": ["tier"] });
-        let some = |list: &str| json!({ "required": [list], "properties": { list: { "minItems": 1 } } });
+        let some = |list: &str| json!({ "required": [list], "properties": { list: { "type": "array", "minItems": 1 } } });
         let workspace = json!({
             "properties": { "code_layout": { "const": "workspace" } },
             "required": ["code_layout"],
@@ -53,7 +53,29 @@ pub fn roster() -> Schema {
             }
         }
     }
+    for holder in ["", "/$defs/Person", "/$defs/Forgejo"] {
+        if let Some(holder) = schema.pointer_mut(holder) {
+            allow_empty(holder);
+        }
+    }
     schema
+}
+
+/// `repos:` with nothing behind it is the same as no `repos`, and so is every field that is not required.
+fn allow_empty(holder: &mut Value) {
+    let required = holder.get("required").cloned().unwrap_or_default();
+    let required: Vec<&str> = required.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let Some(properties) = holder.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (name, property) in properties {
+        let Some(property) = property.as_object_mut().filter(|_| !required.contains(&name.as_str())) else {
+            continue;
+        };
+        if let Some(kind) = property.get("type").filter(|kind| kind.is_string()).cloned() {
+            property.insert("type".into(), json!([kind, "null"]));
+        } else if let Some(reference) = property.remove("$ref") {
+            property.insert("anyOf".into(), json!([{ "$ref": reference }, { "type": "null" }]));
+        }
+    }
 }
 
 /// The schema of `config.toml`.

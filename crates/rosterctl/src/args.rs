@@ -114,7 +114,7 @@ pub(crate) enum Command {
     #[command(after_long_help = "Exit code: 0.")]
     History {
         /// List at most this many
-        #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
     /// Show one past run with its steps and their durations

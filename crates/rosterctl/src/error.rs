@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     Failed,
     /// The time given to `wait` ran out.
     TimedOut,
+    /// Somebody pressed Ctrl-C.
+    Interrupted,
     /// Whoever read our output is gone. Nothing is said about it.
     BrokenPipe,
 }
@@ -37,6 +39,10 @@ impl CommandError {
         CommandError { kind: Kind::TimedOut, ..CommandError::new(what) }
     }
 
+    pub(crate) fn interrupted(what: impl Into<String>) -> Self {
+        CommandError { kind: Kind::Interrupted, ..CommandError::new(what) }
+    }
+
     /// Adds why.
     pub(crate) fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
@@ -49,11 +55,12 @@ impl CommandError {
         self
     }
 
-    /// The exit code. That of a broken pipe is what a shell makes of SIGPIPE.
+    /// The exit code. Those of an interrupt and a broken pipe are what a shell makes of SIGINT and SIGPIPE.
     pub(crate) fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Failed => 1,
             Kind::TimedOut => 5,
+            Kind::Interrupted => 130,
             Kind::BrokenPipe => 141,
         }
     }

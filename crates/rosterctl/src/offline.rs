@@ -1,4 +1,4 @@
-//! The commands that need no daemon: they read files, ask the pure core and print.
+//! The commands that need no daemon. They read files, ask the pure core and print.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -41,7 +41,7 @@ pub(crate) fn validate(global: &Global, file: Option<&Path>, out: &Out) -> Resul
         },
         None => Config::default(),
     };
-    let (name, bytes) = read(file.unwrap_or(&config.roster.path))?;
+    let (name, bytes) = read_roster(file, &config)?;
     match roster::parse::roster(&name, &bytes) {
         Ok(roster) if !out.json => {
             out.text(&format!("{name}: valid, {}\n", count(roster.users.len(), "person", "people")))?;
@@ -75,7 +75,7 @@ pub(crate) fn derive(
         Some((name, bytes)) => valid(&name, roster::parse::config(&name, &bytes), out)?,
         None => Config::default(),
     };
-    let (name, bytes) = read(file.unwrap_or(&config.roster.path))?;
+    let (name, bytes) = read_roster(file, &config)?;
     let roster = valid(&name, roster::parse::roster(&name, &bytes), out)?;
     let ports = ports.map(read_ports).transpose()?.unwrap_or_default();
     if let Some(path) = k8s_users {
@@ -93,7 +93,8 @@ pub(crate) fn derive(
 fn valid<T>(name: &str, parsed: std::result::Result<T, Diagnostics>, out: &Out) -> Result<T> {
     parsed.map_err(|diagnostics| {
         out.aside(&diagnostics.render(out.aside.colour));
-        CommandError::new(format!("{name} is not valid")).next(format!("correct it; `rosterctl validate {name}` checks it"))
+        CommandError::new(format!("{name} is not valid"))
+            .next(format!("correct it; `rosterctl validate {name}` checks it"))
     })
 }
 
@@ -115,7 +116,10 @@ fn check_tiers(roster: &Roster, path: &Path, out: &Out) -> Result<()> {
             match check.differences.as_slice() {
                 [] => Ok(()),
                 differences => {
-                    let all = differences.iter().map(|difference| format!("\n  - {difference}")).collect::<String>();
+                    let all = differences
+                        .iter()
+                        .map(|difference| format!("\n  - {difference}"))
+                        .collect::<String>();
                     Err(CommandError::new(format!("tiers differ from the map in {}:{all}", path.display()))
                         .next("make the roster and the cluster's map agree"))
                 }
@@ -131,9 +135,9 @@ fn check_tiers(roster: &Roster, path: &Path, out: &Out) -> Result<()> {
 fn read_ports(path: &Path) -> Result<Ports> {
     let (name, bytes) = read(path)?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        CommandError::new(format!("cannot take ports from {name}"))
-            .because(error)
-            .next("it must be JSON like {\"t3\": {\"alice\": 3773}}, the `ports` of `rosterctl derive --json`")
+        CommandError::new(format!("cannot take ports from {name}")).because(error).next(
+            "it must be JSON like {\"t3\": {\"alice\": 3773}}, the `ports` of `rosterctl derive --json`",
+        )
     })
 }
 
@@ -143,6 +147,14 @@ fn read_config(global: &Global) -> Result<Option<(String, Vec<u8>)>> {
         Some(path) => read(path).map(Some),
         None if Path::new(CONFIG).exists() => read(Path::new(CONFIG)).map(Some),
         None => Ok(None),
+    }
+}
+
+fn read_roster(file: Option<&Path>, config: &Config) -> Result<(String, Vec<u8>)> {
+    let hint = "name another file, or set [roster] path in config.toml";
+    match file {
+        Some(file) => read(file),
+        None => read(&config.roster.path).map_err(|error| error.next(hint)),
     }
 }
 
@@ -158,12 +170,9 @@ fn read(path: &Path) -> Result<(String, Vec<u8>)> {
     match result {
         Ok(_) => Ok((name, bytes)),
         Err(error) => {
-            let hint = match error.kind() {
-                io::ErrorKind::NotFound => "name the file on the command line, or see [roster] path in config.toml",
-                io::ErrorKind::PermissionDenied => "run it as root",
-                _ => "see that it is a readable file",
-            };
-            Err(CommandError::new(format!("cannot read {name}")).because(error).next(hint))
+            let denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let failure = CommandError::new(format!("cannot read {name}")).because(error);
+            Err(if denied { failure.next("run it as root") } else { failure })
         }
     }
 }
@@ -172,7 +181,8 @@ fn read(path: &Path) -> Result<(String, Vec<u8>)> {
 fn installed_shells(roster: &Roster, config: &Config) -> BTreeSet<Shell> {
     let named = roster.users.values().filter_map(|person| person.shell.as_ref());
     let program = |shell: &&Shell| {
-        fs::metadata(shell.as_str()).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        fs::metadata(shell.as_str())
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
     config.accounts.shells.iter().chain(named).filter(program).cloned().collect()
 }

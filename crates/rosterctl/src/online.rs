@@ -37,12 +37,19 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             }
             Command::Plan { user } => {
                 let plan = client.plan(user.as_ref()).await.map_err(explain)?;
-                let waiting = client.status(None).await.map_err(explain)?.waiting;
-                show_plan(plan, waiting, out)
+                let status = client.status(None).await.map_err(explain)?;
+                match user {
+                    // The daemon plans for whoever is on disk; for a mistyped name that is nothing.
+                    Some(user) if plan == Plan::default() && !known(&status, user) => {
+                        Err(refused(ControlError::NoSuchUser { user: user.to_string() }))
+                    }
+                    _ => show_plan(plan, status.waiting, out),
+                }
             }
             Command::Reconcile { user } => {
                 let events = client.reconcile(user.as_ref()).await.map_err(explain)?;
-                Ok(follow(events, out, "waiting for rosterd").await?.outcome.exit_code())
+                let run = follow(events, out, "waiting for rosterd").await?;
+                close(&mut client, &run, out).await
             }
             Command::Wait { timeout } => {
                 let seconds = timeout.map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX));
@@ -53,8 +60,8 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                     Some(timeout) => tokio::time::timeout(timeout.saturating_add(GRACE), follow)
                         .await
                         .unwrap_or_else(|_| Err(refused(ControlError::TimedOut))),
-                };
-                Ok(run?.outcome.exit_code())
+                }?;
+                close(&mut client, &run, out).await
             }
             Command::History { limit } => {
                 let runs = client.history(*limit).await.map_err(explain)?;
@@ -112,6 +119,10 @@ fn outcome_of(status: &Status, user: &OsUser) -> Outcome {
     }
 }
 
+fn known(status: &Status, user: &OsUser) -> bool {
+    status.subjects.contains_key(&Subject::User(user.clone()))
+}
+
 /// A plan, and why the roster on disk is not what it leads to.
 #[derive(Serialize)]
 struct PlanAnswer {
@@ -137,14 +148,17 @@ fn show_plan(plan: Plan, waiting: Option<WaitingStatus>, out: &Out) -> Result<u8
     Ok(code)
 }
 
-/// Prints what a run tells until it ends.
+/// Prints each step of a run until it ends.
 async fn follow(mut events: Events<'_>, out: &Out, phase: &str) -> Result<Run> {
     let mut spinner = Spinner::new(out, phase);
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     let mut ticks = tokio::time::interval(Duration::from_millis(120));
     let ended = loop {
         let event = tokio::select! {
             biased;
             event = events.next() => event,
+            _ = &mut interrupt => break Err(CommandError::interrupted("stopped looking; rosterd goes on")
+                .next("`rosterctl wait` shows how it ends")),
             _ = ticks.tick() => {
                 spinner.tick();
                 continue;
@@ -167,11 +181,19 @@ async fn follow(mut events: Events<'_>, out: &Out, phase: &str) -> Result<Run> {
         }
     };
     spinner.clear();
-    let run = ended?;
+    ended
+}
+
+/// Says how a run ended, and why nothing could be done when so.
+async fn close(client: &mut Client, run: &Run, out: &Out) -> Result<u8> {
     if !out.json {
-        out.text(&render::closing(&run, out.look))?;
+        let waiting = match run.outcome {
+            Outcome::Held | Outcome::Failed => client.status(None).await.map_err(explain)?.waiting,
+            Outcome::Converged | Outcome::Degraded => None,
+        };
+        out.text(&render::closing(run, waiting.as_ref(), Timestamp::now(), out.look))?;
     }
-    Ok(run)
+    Ok(run.outcome.exit_code())
 }
 
 /// Whom to cut after all; `None` when there is nothing to confirm.

@@ -61,20 +61,28 @@ async fn one_connection(daemon: Rc<Daemon>, stream: tokio::net::UnixStream) -> z
     let groups = peer.unix_supplementary_group_ids().iter().map(|gid| gid.as_raw());
     let reads =
         uid == 0 || groups.chain([peer.unix_primary_group_id().as_raw()]).any(|gid| Some(gid) == readers);
-    Server::new(One(Some(connection)), Control { daemon, uid, reads }).run().await
+    Server::new(One::First(Box::new(connection)), Control { daemon, uid, reads }).run().await
 }
 
-/// A listener that gives one connection.
+/// A listener that gives one connection, says that there are no more, and is then silent, as zlink asks.
 #[derive(Debug)]
-struct One(Option<zlink::tokio::unix::Connection>);
+enum One {
+    First(Box<zlink::tokio::unix::Connection>),
+    Last,
+    Silent,
+}
 
 impl zlink::Listener for One {
     type Socket = zlink::tokio::unix::Stream;
 
     async fn accept(&mut self) -> zlink::Result<Option<Connection<Self::Socket>>> {
-        match self.0.take() {
-            Some(connection) => Ok(Some(connection)),
-            None => Ok(None),
+        match std::mem::replace(self, One::Last) {
+            One::First(connection) => Ok(Some(*connection)),
+            One::Last => {
+                *self = One::Silent;
+                Ok(None)
+            }
+            One::Silent => std::future::pending().await,
         }
     }
 }

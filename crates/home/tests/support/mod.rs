@@ -1,7 +1,9 @@
 //! What the tests stand on: people with homes (numeric ids only; the machine's user database is not touched) and a
 //! real git server over HTTP: nginx, fcgiwrap and `git http-backend` on a loopback port, private to one test.
-//! Needs root, nginx-light, fcgiwrap, apache2-utils, git and git-crypt. Plain std and tempfile, so that other tests can include it.
+//! Needs root, nginx-light, fcgiwrap, apache2-utils, git and git-crypt. Plain std, nix and tempfile, so that
+//! other tests can include it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::ffi::OsStr;
 use std::fs;
@@ -74,6 +76,18 @@ impl Somebody {
         chown(self.path(below), Some(self.uid), Some(self.uid)).unwrap();
     }
 
+    /// A chain of folders that no path names.
+    pub fn mkdir_deep(&self, below: &str, depth: usize) {
+        use nix::fcntl::{OFlag, open, openat};
+        let (flags, mode) = (OFlag::O_RDONLY | OFlag::O_DIRECTORY, nix::sys::stat::Mode::S_IRWXU);
+        let mut dir = open(&self.path(below), flags, mode).unwrap();
+        for _ in 0..depth {
+            nix::sys::stat::mkdirat(&dir, "a", mode).unwrap();
+            dir = openat(&dir, "a", flags, mode).unwrap();
+            nix::unistd::fchown(&dir, Some(self.uid.into()), Some(self.uid.into())).unwrap();
+        }
+    }
+
     pub fn write(&self, below: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(below), content).unwrap();
         chown(self.path(below), Some(self.uid), Some(self.uid)).unwrap();
@@ -130,8 +144,49 @@ impl Somebody {
 pub struct GitServer {
     pub port: u16,
     dir: TempDir,
-    nginx: Child,
-    fcgi: Child,
+    children: Vec<Child>,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn wait_for(port: u16) {
+    for _ in 0..500 {
+        if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("nothing listens on port {port}");
+}
+
+/// An nginx of one process, all of whose files are in `dir`.
+fn nginx(dir: &Path, name: &str, server: &str) -> Child {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {}/{kind}-{name};", dir.display()))
+        .concat();
+    let root = dir.display();
+    let conf = format!(
+        "daemon off; master_process off; pid {root}/{name}.pid; error_log {root}/error.log;
+         events {{ worker_connections 64; }}
+         http {{
+           log_format all '$host $request_uri \"$http_authorization\" $status';
+           access_log {root}/access.log all; client_max_body_size 0; {temporary}
+           {server}
+         }}"
+    );
+    let file = dir.join(format!("{name}.conf"));
+    fs::write(&file, conf).unwrap();
+    let log = dir.join("error.log");
+    clean_command("/usr/sbin/nginx", dir)
+        .arg("-e")
+        .arg(log)
+        .arg("-c")
+        .arg(file)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nginx")
 }
 
 impl GitServer {
@@ -139,7 +194,7 @@ impl GitServer {
         let dir = tempfile::Builder::new().prefix("rosterd-git-").tempdir().unwrap();
         let root = dir.path().display();
         fs::create_dir(dir.path().join("repos")).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let backend = run(Command::new("git").arg("--exec-path"));
         let backend = format!("{}/git-http-backend", backend.trim());
         run(Command::new("htpasswd")
@@ -160,15 +215,8 @@ impl GitServer {
              fastcgi_param CONTENT_LENGTH $content_length;
              fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;"
         );
-        let conf = format!(
-            "daemon off; master_process off; pid {root}/nginx.pid; error_log {root}/error.log;
-             events {{ worker_connections 64; }}
-             http {{
-               log_format all '$host $request_uri \"$http_authorization\" $status';
-               access_log {root}/access.log all;
-               client_body_temp_path {root}/1; proxy_temp_path {root}/2; fastcgi_temp_path {root}/3;
-               uwsgi_temp_path {root}/4; scgi_temp_path {root}/5; client_max_body_size 0;
-               server {{
+        let server = format!(
+            "server {{
                  listen 127.0.0.1:{port};
                  location ~ ^/public(/.*)$ {{ {cgi} }}
                  location ~ ^/private(/.*)$ {{ auth_basic git; auth_basic_user_file {root}/htpasswd; {cgi} }}
@@ -176,10 +224,8 @@ impl GitServer {
                  location ~ ^/moved(/.*)$ {{ return 301 /private$1?$args; }}
                  location /broken {{ return 503; }}
                  location /forbidden {{ return 403; }}
-               }}
              }}"
         );
-        fs::write(dir.path().join("nginx.conf"), conf).unwrap();
         let socket = dir.path().join("fcgi.sock");
         let fcgi = clean_command("/usr/sbin/fcgiwrap", dir.path())
             .arg("-s")
@@ -187,25 +233,29 @@ impl GitServer {
             .stderr(Stdio::null())
             .spawn()
             .expect("fcgiwrap");
-        let nginx = clean_command("/usr/sbin/nginx", dir.path())
-            .arg("-e")
-            .arg(dir.path().join("error.log"))
-            .arg("-c")
-            .arg(dir.path().join("nginx.conf"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nginx");
-        let server = GitServer { port, dir, nginx, fcgi };
-        for _ in 0..200 {
-            if socket.exists() && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return server;
-            }
-            sleep(Duration::from_millis(20));
+        let nginx = nginx(dir.path(), "plain", &server);
+        let server = GitServer { port, dir, children: vec![nginx, fcgi] };
+        wait_for(port);
+        while !socket.exists() {
+            sleep(Duration::from_millis(5));
         }
-        panic!(
-            "no git server: {}",
-            fs::read_to_string(server.dir.path().join("error.log")).unwrap_or_default()
+        server
+    }
+
+    /// The same over TLS on a port of its own, on every loopback address.
+    pub fn serve_tls(&mut self, certificate: &Path, key: &Path) -> u16 {
+        let port = free_port();
+        let server = format!(
+            "server {{ listen {port} ssl; ssl_certificate {}; ssl_certificate_key {};
+             location / {{ proxy_pass http://127.0.0.1:{}; }} }}",
+            certificate.display(),
+            key.display(),
+            self.port
         );
+        let nginx = nginx(self.dir.path(), "tls", &server);
+        self.children.push(nginx);
+        wait_for(port);
+        port
     }
 
     /// The URL of a repository, by the way it is served: public, private, elsewhere, moved, broken, forbidden.
@@ -283,7 +333,7 @@ impl GitServer {
 
 impl Drop for GitServer {
     fn drop(&mut self) {
-        for child in [&mut self.nginx, &mut self.fcgi] {
+        for child in &mut self.children {
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -1,5 +1,6 @@
 //! The worker as the tests use it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,12 +15,9 @@ use crate::support::Somebody;
 
 pub const LIMITS: Limits = Limits { deadline: Duration::from_secs(30), memory_mib: 512 };
 
-/// `examples/worker.rs`, which `cargo test` builds beside the tests.
+/// `support/worker_main.rs`.
 pub fn program() -> PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    let program = deps.parent().unwrap().parent().unwrap().join("examples/worker");
-    assert!(program.exists(), "no {}: run `cargo build -p home --examples`", program.display());
-    program
+    env!("CARGO_BIN_EXE_home-test-worker").into()
 }
 
 pub fn person(of: &Somebody) -> Person {
@@ -33,10 +31,10 @@ pub fn person(of: &Somebody) -> Person {
 }
 
 pub async fn start(of: &Somebody) -> Worker {
-    start_within(of, &LIMITS).await.unwrap()
+    start_within(of, LIMITS).await.unwrap()
 }
 
-pub async fn start_within(of: &Somebody, limits: &Limits) -> Result<Worker, WorkerError> {
+pub async fn start_within(of: &Somebody, limits: Limits) -> Result<Worker, WorkerError> {
     Worker::start(&program(), &person(of), limits).await
 }
 

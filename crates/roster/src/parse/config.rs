@@ -19,7 +19,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     let mut paths = Paths::default();
 
     table(reader, &mut fields, "roster", |reader, fields| {
-        paths.file(reader, fields, "path", &mut config.roster.path);
+        paths.file(reader, fields, "roster.path", &mut config.roster.path);
     });
     table(reader, &mut fields, "accounts", |reader, fields| {
         if let Some(field) = fields.take("home_base")
@@ -28,7 +28,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
             check_home_base(reader, &field, &path);
             config.accounts.home_base = path;
         }
-        paths.file(reader, fields, "skel", &mut config.accounts.skel);
+        paths.file(reader, fields, "accounts.skel", &mut config.accounts.skel);
         if let Some(field) = fields.take("shells") {
             config.accounts.shells = reader.names("shells", field.node);
         }
@@ -37,9 +37,9 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
         read_tiers(reader, &field, &mut config);
     }
     table(reader, &mut fields, "maps", |reader, fields| {
-        paths.file(reader, fields, "ttyd_user_map", &mut config.maps.ttyd_user_map);
-        paths.file(reader, fields, "ttyd_admins", &mut config.maps.ttyd_admins);
-        paths.file(reader, fields, "dispatch", &mut config.maps.dispatch);
+        paths.file(reader, fields, "maps.ttyd_user_map", &mut config.maps.ttyd_user_map);
+        paths.file(reader, fields, "maps.ttyd_admins", &mut config.maps.ttyd_admins);
+        paths.file(reader, fields, "maps.dispatch", &mut config.maps.dispatch);
     });
     table(reader, &mut fields, "code", |reader, fields| {
         config.code.infra = fields.take("infra").and_then(|field| read_url(reader, &field, false));
@@ -47,8 +47,13 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
             fields.take("repositories").and_then(|field| read_url(reader, &field, true));
     });
     table(reader, &mut fields, "claude", |reader, fields| {
-        paths.optional(reader, fields, "managed_settings_source", &mut config.claude.managed_settings_source);
-        paths.file(reader, fields, "managed_settings", &mut config.claude.managed_settings);
+        paths.optional(
+            reader,
+            fields,
+            "claude.managed_settings_source",
+            &mut config.claude.managed_settings_source,
+        );
+        paths.file(reader, fields, "claude.managed_settings", &mut config.claude.managed_settings);
     });
     if let Some(field) = fields.take("service") {
         config.service = read_services(reader, &mut paths, &field);
@@ -57,7 +62,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
         number(reader, fields, "max_cuts", (0, 10_000), &mut config.guard.max_cuts);
     });
     table(reader, &mut fields, "tier_check", |reader, fields| {
-        paths.optional(reader, fields, "k8s_users", &mut config.tier_check.k8s_users);
+        paths.optional(reader, fields, "tier_check.k8s_users", &mut config.tier_check.k8s_users);
     });
     table(reader, &mut fields, "worker", |reader, fields| {
         number(reader, fields, "parallel", (1, 64), &mut config.worker.parallel);
@@ -181,7 +186,7 @@ fn read_env_file(
     field: &Field<'_>,
     port_key: Option<&str>,
 ) -> Option<String> {
-    let path = absolute(reader, field)?;
+    absolute(reader, field)?;
     let text = reader.text(field.node)?.to_owned();
     if text.matches("{user}").count() != 1 {
         let found =
@@ -189,9 +194,12 @@ fn read_env_file(
         reader.tell(found.help("such as `/etc/t3-serve/{user}.env`"));
         return None;
     }
-    // Two services may share a file when each sets a key of its own.
-    let what = format!("env_file with {}", port_key.unwrap_or_default());
-    paths.claim(reader, &what, field, path);
+    let key = (text.clone(), port_key.unwrap_or_default().to_owned());
+    if let Some(first) = paths.env_files.insert(key, field.node.span.clone()) {
+        let found =
+            Found::new(field.node.span.clone(), "two services with one `env_file` and one `port_key`");
+        reader.tell(found.also(&first, "the first one").help("each needs a file or a key of its own"));
+    }
     Some(text)
 }
 
@@ -251,19 +259,22 @@ fn check_home_base(reader: &mut Reader, field: &Field<'_>, path: &Path) {
     }
 }
 
-/// The files that rosterd opens as root, for the rules that hold between them.
-#[derive(Default)]
+/// Where the file says which files rosterd opens as root, for the rules that hold between them.
+#[derive(Debug, Default)]
 struct Paths {
-    seen: Vec<(PathBuf, Span)>,
-    written: BTreeMap<(PathBuf, String), Span>,
+    given: BTreeMap<&'static str, Span>,
+    /// With the key of the port: two services may share a file when each sets a key of its own.
+    env_files: BTreeMap<(String, String), Span>,
 }
 
 impl Paths {
+    /// Reads the path `key`, such as `maps.dispatch`, from its table.
     fn file(&mut self, reader: &mut Reader, fields: &mut Fields<'_>, key: &'static str, into: &mut PathBuf) {
-        let Some(field) = fields.take(key) else { return };
-        let Some(path) = absolute(reader, &field) else { return };
-        *into = path.clone();
-        self.claim(reader, "", &field, path);
+        let Some(field) = fields.take(key.rsplit('.').next().unwrap_or(key)) else { return };
+        if let Some(path) = absolute(reader, &field) {
+            *into = path;
+            self.given.insert(key, field.node.span.clone());
+        }
     }
 
     fn optional(
@@ -275,40 +286,54 @@ impl Paths {
     ) {
         let mut path = PathBuf::new();
         self.file(reader, fields, key, &mut path);
-        if !path.as_os_str().is_empty() {
+        if self.given.contains_key(key) {
             *into = Some(path);
         }
     }
 
-    fn claim(&mut self, reader: &mut Reader, what: &str, field: &Field<'_>, path: PathBuf) {
-        let span = &field.node.span;
-        if let Some(first) = self.written.insert((path.clone(), what.to_owned()), span.clone()) {
-            let found =
-                Found::new(span.clone(), format!("{} is used twice", quoted(&path.to_string_lossy())));
-            reader.tell(found.also(&first, "also here").help("each needs a file of its own"));
-        }
-        self.seen.push((path, span.clone()));
-    }
-
-    /// Told at the end, when the homes' folder is known.
+    /// Told at the end, when all are known, the defaults among them.
     fn judge(self, reader: &mut Reader, config: &Config) {
+        let named = [
+            ("roster.path", Some(&config.roster.path)),
+            ("accounts.skel", Some(&config.accounts.skel)),
+            ("maps.ttyd_user_map", Some(&config.maps.ttyd_user_map)),
+            ("maps.ttyd_admins", Some(&config.maps.ttyd_admins)),
+            ("maps.dispatch", Some(&config.maps.dispatch)),
+            ("claude.managed_settings_source", config.claude.managed_settings_source.as_ref()),
+            ("claude.managed_settings", Some(&config.claude.managed_settings)),
+            ("tier_check.k8s_users", config.tier_check.k8s_users.as_ref()),
+        ];
         let homes = &config.accounts.home_base;
-        // A base of `/` was refused already; below it is everything.
-        if homes == Path::new("/") {
-            return;
+        for (index, (key, path)) in named.into_iter().enumerate() {
+            let Some(path) = path else { continue };
+            let same = named[..index].iter().find(|(_, other)| *other == Some(path));
+            if let Some((other, _)) = same
+                && let Some(span) = self.given.get(key).or(self.given.get(other))
+            {
+                let message = format!("`{other}` and `{key}` are the same file");
+                reader.tell(Found::new(span.clone(), message).help("each needs a file of its own"));
+            }
+            if let Some(span) = self.given.get(key).filter(|_| below(path, homes)) {
+                reader.tell(below_homes(span, path, homes));
+            }
         }
-        for (path, span) in self.seen.into_iter().filter(|(path, _)| path.starts_with(homes)) {
-            let message = format!(
-                "{} is below {}, where people's homes are",
-                quoted(&path.to_string_lossy()),
-                quoted(&homes.to_string_lossy())
-            );
-            reader.tell(
-                Found::new(span, message)
-                    .help("rosterd opens this file as root, so it must be where only root can put files"),
-            );
+        for ((path, _), span) in self.env_files {
+            if below(Path::new(&path), homes) {
+                reader.tell(below_homes(&span, Path::new(&path), homes));
+            }
         }
     }
+}
+
+/// Below `/` is everything; that base was refused already.
+fn below(path: &Path, homes: &Path) -> bool {
+    homes != Path::new("/") && path.starts_with(homes)
+}
+
+fn below_homes(span: &Span, path: &Path, homes: &Path) -> Found {
+    let (path, homes) = (quoted(&path.to_string_lossy()), quoted(&homes.to_string_lossy()));
+    Found::new(span.clone(), format!("{path} is below {homes}, where the homes are"))
+        .help("rosterd opens this file as root, so it must be where only root can put files")
 }
 
 /// A URL to clone from: `http`, `https` or `file`, without a user name or token in it, since clones keep their URL

@@ -48,6 +48,15 @@ pub(super) enum Format {
     Toml,
 }
 
+impl Format {
+    fn mapping(self) -> &'static str {
+        match self {
+            Format::Yaml => "fields, such as `name: value`",
+            Format::Toml => "a table",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Reader {
     format: Format,
@@ -77,7 +86,7 @@ impl Reader {
             Value::Mapping(entries) => entries,
             Value::Refused => return None,
             _ => {
-                self.wrong_type(node, "fields, such as `name: value`");
+                self.wrong_type(node, self.format.mapping());
                 return None;
             }
         };
@@ -248,13 +257,16 @@ impl Reader {
                     Found::new(node.span.clone(), format!("{} must be a list, found one value", quoted(key)));
                 // Whoever meant several wrote them apart by commas or blanks.
                 let items = text.split([',', ' ']).filter(|item| !item.is_empty());
-                self.tell(found.help(match self.format {
-                    Format::Yaml => format!("write `{key}: [{}]`", items.collect::<Vec<_>>().join(", ")),
-                    Format::Toml => format!(
-                        "write `{key} = [{}]`",
-                        items.map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", ")
-                    ),
-                }));
+                let items: Vec<String> = match self.format {
+                    Format::Yaml => items.map(str::to_owned).collect(),
+                    Format::Toml => items.map(|item| format!("{item:?}")).collect(),
+                };
+                let equals = if self.format == Format::Yaml { ":" } else { " =" };
+                self.tell(match text.len() > 80 || text.contains(char::is_control) {
+                    false => found.help(format!("write `{key}{equals} [{}]`", items.join(", "))),
+                    true if text.contains("PRIVATE KEY") => found.secret(),
+                    true => found,
+                });
             }
             _ => self.wrong_type(node, "a list"),
         }
@@ -303,7 +315,7 @@ impl Reader {
             Value::Text(text) => format!("the text {}", quoted(text)),
             Value::Other(what) => (*what).to_owned(),
             Value::Sequence(_) => "a list".to_owned(),
-            Value::Mapping(_) => "fields".to_owned(),
+            Value::Mapping(_) => self.format.mapping().to_owned(),
         };
         self.tell(Found::new(node.span.clone(), format!("expected {expected}, found {actual}")));
     }

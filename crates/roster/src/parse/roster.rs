@@ -50,11 +50,11 @@ fn read_users(reader: &mut Reader, node: &Node<'_>) -> BTreeMap<OsUser, Person> 
 }
 
 /// What only one person may have, with who has it.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Taken(BTreeMap<(&'static str, String), (Span, String)>);
 
 impl Taken {
-    /// Claims `value` of `field` for `os_user`; it is compared as `compared`.
+    /// Claims a value for `os_user`; `field` says what it is to them, such as "the `uid`".
     fn claim(
         &mut self,
         reader: &mut Reader,
@@ -68,8 +68,7 @@ impl Taken {
             .entry((field, compared.to_ascii_lowercase()))
             .or_insert_with(|| (span.clone(), os_user.to_owned()));
         if holder.0 != *span {
-            let message =
-                format!("{} is already the `{field}` of user {}", quoted(compared), quoted(&holder.1));
+            let message = format!("{} is already {field} of user {}", quoted(compared), quoted(&holder.1));
             reader.tell(Found::new(span.clone(), message).also(&holder.0, "given here"));
         }
     }
@@ -95,26 +94,26 @@ fn read_person(
         .require("authentik_user", "add `authentik_user: …`, the login at the identity provider")
         .and_then(|field| {
             let login = reader.name::<Login>(field.node)?;
-            taken.claim(reader, "authentik_user", login.local_part(), &field.node.span, os_user);
+            taken.claim(reader, "the `authentik_user`", login.local_part(), &field.node.span, os_user);
             Some(login)
         });
     let k8s_user = fields
         .require("k8s_user", "add `k8s_user: …`, the name in the cluster's `k8s_users` map")
         .and_then(|field| {
             let name = reader.name::<KubeUser>(field.node)?;
-            taken.claim(reader, "k8s_user", name.as_str(), &field.node.span, os_user);
+            taken.claim(reader, "the `k8s_user`", name.as_str(), &field.node.span, os_user);
             Some(name)
         });
     let email = fields.take("email").and_then(|field| {
         let email = reader.name::<Email>(field.node)?;
-        taken.claim(reader, "email", email.as_str(), &field.node.span, os_user);
+        taken.claim(reader, "the `email`", email.as_str(), &field.node.span, os_user);
         Some(email)
     });
     let tier = read_tier(reader, &mut fields, os_user);
     let (code_layout, repos) = read_code(reader, &mut fields);
     let domains = fields.take("domains").map_or_else(Vec::new, |field| {
         reader.names_with("domains", field.node, |reader, domain: &Domain, span| {
-            taken.claim(reader, "domains", domain.as_str(), span, os_user);
+            taken.claim(reader, "one of the `domains`", domain.as_str(), span, os_user);
         })
     });
     let quota = fields.take("quota").map(|field| read_quota(reader, &field, os_user));
@@ -124,7 +123,7 @@ fn read_person(
     let shell = fields.take("shell").and_then(|field| reader.name(field.node));
     let uid = fields.take("uid").and_then(|field| {
         let uid = reader.number(field.node, UIDS.0, UIDS.1)?;
-        taken.claim(reader, "uid", &uid.to_string(), &field.node.span, os_user);
+        taken.claim(reader, "the `uid`", &uid.to_string(), &field.node.span, os_user);
         Some(uid)
     });
     let groups = fields.take("groups").map_or_else(Vec::new, |field| reader.names("groups", field.node));
@@ -250,7 +249,7 @@ fn read_forgejo(reader: &mut Reader, taken: &mut Taken, field: &Field<'_>, os_us
     let mut fields = reader.fields(field.node, &what, field.key_span)?;
     let user = fields.require("user", "add `user: …`, the login at the forge").and_then(|field| {
         let login = reader.name::<Login>(field.node)?;
-        taken.claim(reader, "forgejo user", login.as_str(), &field.node.span, os_user);
+        taken.claim(reader, "the forge login", login.as_str(), &field.node.span, os_user);
         Some(login)
     });
     let pushes = [("none", Push::None), ("collaborator", Push::Collaborator), ("whitelist", Push::Whitelist)];

@@ -4,8 +4,8 @@ use crate::diagnostic::{Also, Diagnostic, Diagnostics, Place};
 use crate::parse::node::Span;
 use crate::parse::reader::{Found, Reader};
 
-/// How much of a line is shown on each side of a place.
-const SHOWN: usize = 90;
+/// A line up to this length is kept whole, of a longer one this much on each side of the place.
+const SHOWN: usize = 240;
 
 pub(super) struct Source<'t> {
     file: &'t str,
@@ -28,6 +28,9 @@ impl<'t> Source<'t> {
                 ),
             );
             return refuse("", found.help("this is not the file you meant, or something has written to it"));
+        }
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+            return refuse("", Found::new(0..0, "the file is UTF-16").help("save it as UTF-8"));
         }
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let text = match std::str::from_utf8(bytes) {
@@ -95,23 +98,27 @@ impl<'t> Source<'t> {
         let (before, here, after) = (&text[..at], &text[at..end], &text[end..]);
 
         let column = before.chars().count() + 1;
-        let here: String = if secret { "*".repeat(8) } else { here.chars().take(SHOWN).collect() };
-        let width = here.chars().count();
-        let left = before.char_indices().rev().nth(SHOWN - 1).map_or(0, |(at, _)| at);
-        let (cut, before) = before.split_at(left);
+        let whole = text.chars().nth(SHOWN).is_none();
+        let most = if whole { SHOWN } else { SHOWN / 4 };
+        let here = if secret { "*".repeat(8) } else { cut(here, most) };
+        let left = before.char_indices().rev().nth(most - 1).map_or(0, |(at, _)| if whole { 0 } else { at });
         let mut shown = String::new();
-        if !cut.is_empty() {
+        if left > 0 {
             shown.push('…');
         }
-        shown.push_str(before);
+        shown.push_str(&before[left..]);
         let start = shown.chars().count();
         shown.push_str(&here);
-        let mut rest = if width < SHOWN { after.chars() } else { "…".chars() };
-        shown.extend(rest.by_ref().take(SHOWN));
-        if rest.next().is_some() {
-            shown.push('…');
-        }
+        shown.push_str(&cut(after, most));
+        let width = here.chars().count();
         Place { line, column, text: shown, start, width }
+    }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
     }
 }
 

@@ -24,6 +24,7 @@ const MOST_VALUES: usize = 200_000;
 pub(super) fn parse<'t>(text: &'t str, reader: &mut Reader) -> Option<Node<'t>> {
     let mut options = Options::default();
     options.set_emit_comments(false);
+    options.disallow_directives = true;
     options.emit_anchor_events = true;
     options.emit_unresolved_aliases = true;
     options.flow_nesting_limit = DEEPEST;
@@ -100,11 +101,6 @@ impl<'t> Builder<'t, '_> {
                     let found = Found::new(span, "a second YAML document begins here, a roster is one");
                     return Err(found.help("remove the `---`, and give `users:` only once").into());
                 }
-                Event::DocumentStart(_, Some(_)) => {
-                    return Err(Found::new(span, "YAML directives (`%…`) are not accepted")
-                        .help("remove the line")
-                        .into());
-                }
                 Event::DocumentStart(..) => {}
                 event => root = Some(self.node(event, span)?),
             }
@@ -172,26 +168,47 @@ impl<'t> Builder<'t, '_> {
 
     fn syntax(&self, error: &granit_parser::ScanError) -> Found {
         let at = error.marker().byte_offset().unwrap_or(self.text.len()).min(self.text.len());
-        let begin = self.text.get(..at).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
-        let line = self.text.get(begin..).and_then(|rest| rest.split('\n').next()).unwrap_or_default();
-        let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
-        if let Some(tab) = line[..indent].find('\t') {
-            let tab = begin + tab;
-            return Found::new(tab..tab + 1, "YAML may not be indented with tabs")
-                .help("use spaces, two for each level");
+        let (before, after) = self.text.split_at_checked(at).unwrap_or((self.text, ""));
+        let begin = before.rfind('\n').map_or(0, |at| at + 1);
+        let previous = before[..begin].trim_end_matches('\n').rfind('\n').map_or(0, |at| at + 1);
+        let line_above = &before[previous..begin];
+
+        // A text may go on in the next line, so the parser sees a tab's line as part of the one before, or stumbles
+        // only in the one after.
+        let mut line_at = previous;
+        for line in self.text[previous..].split('\n').take(3) {
+            let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
+            if let Some(tab) = line[..indent].find('\t') {
+                let tab = line_at + tab;
+                return Found::new(tab..tab + 1, "YAML may not be indented with tabs")
+                    .help("use spaces, two for each level");
+            }
+            if ["<<<<<<< ", "=======", ">>>>>>> "].iter().any(|mark| line.starts_with(mark)) {
+                let found = Found::new(line_at..line_at + line.len(), "a merge conflict is left in the file");
+                return found
+                    .help("choose one side, and remove the lines with `<<<<<<<`, `=======` and `>>>>>>>`");
+            }
+            line_at += line.len() + 1;
         }
-        let here =
-            at..at + self.text.get(at..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+
+        let here = at..at + after.chars().next().map_or(0, char::len_utf8);
         let found = |message: &str| Found::new(here.clone(), message);
         match error.kind() {
             ErrorKind::RecursionLimitExceeded => found("nested more deeply than a roster can be"),
-            ErrorKind::DirectiveDisallowed => found("YAML directives (`%…`) are not accepted"),
+            ErrorKind::DirectiveDisallowed => {
+                found("YAML directives (`%…`) are not accepted").help("remove the line")
+            }
             ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation | ErrorKind::TabInIndentation => {
                 found("YAML may not be indented with tabs").help("use spaces, two for each level")
             }
             ErrorKind::MappingValueNotAllowed | ErrorKind::InvalidColonPlacement => {
-                found("not valid YAML: a `:` may not stand here")
-                    .help("check the indentation; write a text that holds `: ` in quotes")
+                let found = found("not valid YAML: a `:` may not stand here");
+                let above = line_above.trim_end();
+                if above.contains(':') && !above.contains(": ") && !above.ends_with(':') {
+                    found.help("the `:` in the line above needs a space behind it")
+                } else {
+                    found.help("check the indentation; write a text that holds `: ` in quotes")
+                }
             }
             ErrorKind::InvalidIndentation
             | ErrorKind::ExpectedBlockMappingKey
@@ -199,6 +216,15 @@ impl<'t> Builder<'t, '_> {
                 found("not valid YAML: this line does not fit the ones around it")
                     .help("fields of one person begin at the same column, each as `name: value`")
             }
+            ErrorKind::ExpectedFlowMappingSeparator
+            | ErrorKind::ExpectedFlowSequenceSeparator
+            | ErrorKind::UnexpectedEofFlowMapping
+            | ErrorKind::UnexpectedEofFlowSequence
+            | ErrorKind::UnclosedFlowCollection { .. } => {
+                found("not valid YAML: expected `,` or the closing bracket")
+                    .help("is a `{` or `[` before it left open?")
+            }
+            ErrorKind::UnclosedQuotedScalar => found("not valid YAML: this quote is not closed"),
             kind => found(&format!("not valid YAML: {kind}")),
         }
     }

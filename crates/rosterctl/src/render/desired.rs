@@ -89,6 +89,7 @@ mod tests {
             parked: true,
             claude_auth: true,
             login_locked: true,
+            shell_is_asked_for: false,
             home_content: HomeDesired {
                 workspace: true,
                 clones: vec![CloneDesired {
@@ -102,14 +103,37 @@ mod tests {
             accounts: [(user("alice"), account)].into(),
             ttyd_user_map: "# made by rosterd\nalice@example.org=alice\n".into(),
             ttyd_admins: "# made by rosterd\n".into(),
-            dispatch: [("alice@example.org".parse().unwrap(), Dispatch { os_user: user("alice"), port: 3773 })].into(),
+            dispatch: [(
+                "alice@example.org".parse().unwrap(),
+                Dispatch { os_user: user("alice"), port: 3773 },
+            )]
+            .into(),
             ports: [("t3".parse().unwrap(), [(user("alice"), 3773), (user("gone"), 3774)].into())].into(),
         }
     }
 
     #[test]
     fn what_is_desired_is_a_tree_and_the_files() {
-        insta::assert_snapshot!(desired(&sample(), &Config::default(), LOOK), @"");
+        insta::assert_snapshot!(desired(&sample(), &Config::default(), LOOK), @r"
+        alice  namespace-owner, parked
+           account  /home/alice, /bin/zsh, uid 1005
+           groups   docker
+           ports    t3 3773
+           clone    ~/code/infra from https://git.example.org/infra.git (locked)
+           spaces   alice-dev
+
+        /etc/ttyd-user-map
+          # made by rosterd
+          alice@example.org=alice
+
+        /etc/ttyd-admins
+          # made by rosterd
+
+        /etc/t3-serve/dispatch.json
+          alice@example.org -> alice port 3773
+
+        1 account.
+        ");
     }
 
     #[test]

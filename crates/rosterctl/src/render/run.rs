@@ -1,8 +1,9 @@
 //! `rosterctl reconcile`, `wait`, `show` and `history`: runs and their steps.
 
 use jiff::Timestamp;
-use roster::report::{Outcome, Run, RunSummary, StepRecord, StepResult};
+use roster::report::{Outcome, Run, RunSummary, StepRecord, StepResult, WaitingStatus};
 
+use super::status::waiting_roster;
 use super::{action, next, outcome, trigger};
 use crate::page::{Look, Page, Style, count};
 use crate::when::{ago, took};
@@ -40,10 +41,16 @@ fn step_on(page: &mut Page, record: &StepRecord) {
     }
 }
 
-/// What remains to be said when the steps of a run have been shown.
-pub(crate) fn closing(run: &Run, look: Look) -> String {
+/// What remains to be said when the steps of a run have been shown; `waiting` is what holds the roster back now.
+pub(crate) fn closing(run: &Run, waiting: Option<&WaitingStatus>, now: Timestamp, look: Look) -> String {
     let mut page = Page::new(look);
     closing_on(&mut page, run);
+    if run.outcome == Outcome::Degraded {
+        next(&mut page, 2, "`rosterctl status` shows who is affected and when it is tried again");
+    }
+    if let Some(waiting) = waiting {
+        waiting_roster(&mut page, waiting, now);
+    }
     page.finish()
 }
 
@@ -59,16 +66,6 @@ fn closing_on(page: &mut Page, run: &Run) {
     let mut text = count_steps(run);
     text.push_str(&format!(" in {}; run {}, generation {}.", took(run.took_ms), run.id, run.generation));
     page.open(&format!("{word}: "), style, &text);
-    match run.outcome {
-        Outcome::Converged => {}
-        Outcome::Degraded => {
-            next(page, 2, "`rosterctl status` shows who is affected and when it is tried again")
-        }
-        Outcome::Held => {
-            next(page, 2, "`rosterctl confirm` shows whom the roster would cut and lets it proceed")
-        }
-        Outcome::Failed => next(page, 2, "`rosterctl status` shows why nothing could be done"),
-    }
 }
 
 fn count_steps(run: &Run) -> String {
@@ -131,10 +128,11 @@ pub(crate) fn history(runs: &[RunSummary], now: Timestamp, look: Look) -> String
 
 #[cfg(test)]
 mod tests {
+    use roster::ledger::WaitingCause;
     use roster::plan::{Notice, Subject};
     use roster::report::Trigger;
 
-    use super::super::samples::{LOOK, at, clone, create, now, unreachable, write};
+    use super::super::samples::{LOOK, at, clone, create, now, unreachable, user, write};
     use super::*;
 
     fn sample() -> Run {
@@ -184,7 +182,6 @@ mod tests {
         note: machine: group code-shared does not exist
         degraded: 1 step done, 1 failed, 1 skipped in 2.3 s; run 20260301T115600Z-0001,
           generation 12.
-          next: `rosterctl status` shows who is affected and when it is tried again
         ");
     }
 
@@ -214,10 +211,26 @@ mod tests {
             notices: vec![],
             ..sample()
         };
-        insta::assert_snapshot!(closing(&quiet, LOOK), @"converged: nothing to do in 12 ms; run 20260301T115600Z-0001, generation 12.");
-        insta::assert_snapshot!(closing(&Run { outcome: Outcome::Held, ..quiet }, LOOK), @r"
+        insta::assert_snapshot!(closing(&quiet, None, now(), LOOK), @"converged: nothing to do in 12 ms; run 20260301T115600Z-0001, generation 12.");
+    }
+
+    #[test]
+    fn a_run_that_was_held_says_what_holds_it() {
+        let held = Run { outcome: Outcome::Held, took_ms: 12, steps: vec![], problems: vec![], ..sample() };
+        let waiting = WaitingStatus {
+            since: at("2026-03-01T11:55:00Z"),
+            cause: WaitingCause::Held {
+                cuts: vec![user("dave"), user("erin")],
+                max_cuts: 1,
+                confirmed: false,
+            },
+        };
+        insta::assert_snapshot!(closing(&held, Some(&waiting), now(), LOOK), @r"
+        note: machine: group code-shared does not exist
         held: no steps in 12 ms; run 20260301T115600Z-0001, generation 12.
-          next: `rosterctl confirm` shows whom the roster would cut and lets it proceed
+        held since 5 min ago: the roster on disk would cut 2 people, more than the 1
+          that [guard] max_cuts allows: dave, erin
+          next: put them back into the roster, or let them go with `rosterctl confirm`
         ");
     }
 

@@ -29,6 +29,8 @@ users:
     repos: [tripit]
 ";
 
+/// A place with a valid configuration and roster. Every call names the configuration: the machine's own is not
+/// part of the test.
 fn place() -> Place {
     let place = Place::new();
     place.write("config.toml", CONFIG);
@@ -40,22 +42,48 @@ fn place() -> Place {
 fn a_valid_roster_is_counted() {
     let place = place();
     let text = place.run(&["--config", "config.toml", "validate", "roster.yaml"]).answer(0);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    config.toml: valid
+    roster.yaml: valid, 2 people
+    ");
     let json = place.run(&["--config", "config.toml", "validate", "roster.yaml", "--json"]).json(0);
     assert_eq!(json, json!([]));
-    let text = place.run_with(&["validate", "-"], "users: {}\n").answer(0);
-    assert!(text.ends_with("standard input: valid, 0 people\n"), "{text}");
+    let text = place.run_with(&["--config", "config.toml", "validate", "-"], "users: {}\n").answer(0);
+    assert_eq!(text, "config.toml: valid\nstandard input: valid, 0 people\n");
 }
 
 #[test]
 fn every_mistake_of_a_roster_is_told_with_its_place() {
     let place = place();
-    place.write("bad.yaml", &ROSTER.replace("tier: admin", "teir: admin").replace("[carol-dev]", "carol-dev"));
-    let text = place.run(&["validate", "bad.yaml"]).complaint(1);
-    insta::assert_snapshot!(text, @"");
-    let done = place.run(&["validate", "bad.yaml", "--json"]);
+    place
+        .write("bad.yaml", &ROSTER.replace("tier: admin", "teir: admin").replace("[carol-dev]", "carol-dev"));
+    let done = place.run(&["--config", "config.toml", "validate", "bad.yaml"]);
+    assert_eq!((done.code, done.stdout.as_str()), (Some(1), "config.toml: valid\n"));
+    insta::assert_snapshot!(done.stderr, @r"
+    error: unknown field `teir` in user `alice`
+     --> bad.yaml:5:5
+      |
+    5 |     teir: admin
+      |     ^^^^
+      |
+      = help: did you mean `tier`?
+
+    error: `namespaces` must be a list, found one value
+      --> bad.yaml:10:17
+       |
+    10 |     namespaces: carol-dev
+       |                 ^^^^^^^^^
+       |
+       = help: write `namespaces: [carol-dev]`
+
+    bad.yaml: 2 errors
+    ");
+    let done = place.run(&["--config", "config.toml", "validate", "bad.yaml", "--json"]);
     let list = done.json(1);
-    assert_eq!((&list[0]["file"], &list[0]["line"], &list[0]["column"]), (&json!("bad.yaml"), &json!(5), &json!(5)));
+    assert_eq!(
+        (&list[0]["file"], &list[0]["line"], &list[0]["column"]),
+        (&json!("bad.yaml"), &json!(5), &json!(5))
+    );
     assert!(list.as_array().unwrap().len() >= 2, "{list}");
 }
 
@@ -70,22 +98,25 @@ fn a_bad_configuration_is_told_together_with_the_roster() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let place = Place::new();
-    insta::assert_snapshot!(place.run(&["validate", "none.yaml"]).complaint(1), @"");
-    insta::assert_snapshot!(place.run(&["--config", "none.toml", "validate", "none.yaml"]).complaint(1), @"");
+    let place = place();
+    insta::assert_snapshot!(place.run(&["--config", "config.toml", "derive", "none.yaml"]).complaint(1), @"error: cannot read none.yaml: No such file or directory (os error 2)");
+    insta::assert_snapshot!(place.run(&["--config", "none.toml", "validate", "none.yaml"]).complaint(1), @"error: cannot read none.toml: No such file or directory (os error 2)");
 }
 
 #[test]
 fn bytes_that_are_no_roster_are_refused_without_panic() {
-    let place = Place::new();
+    let place = place();
     std::fs::write(place.path().join("binary.yaml"), [0xff, 0xfe, 0x00, 0x80]).unwrap();
-    for (name, text) in [("tab.yaml", "users:\n\talice: {}\n"), ("list.yaml", "- a\n"), ("open.yaml", "users: {")] {
+    for (name, text) in
+        [("tab.yaml", "users:\n\talice: {}\n"), ("list.yaml", "- a\n"), ("open.yaml", "users: {")]
+    {
         place.write(name, text);
     }
     for name in ["binary.yaml", "tab.yaml", "list.yaml", "open.yaml"] {
         for command in ["validate", "derive"] {
-            let text = place.run(&[command, name]).complaint(1);
-            assert!(text.contains(name) && !text.contains("panicked"), "{text}");
+            let text = place.run(&["--config", "config.toml", command, name, "--json"]);
+            assert_eq!(text.code, Some(1), "{}", text.stderr);
+            assert!((text.stdout + &text.stderr).contains(name), "{name}");
         }
     }
 }
@@ -93,7 +124,35 @@ fn bytes_that_are_no_roster_are_refused_without_panic() {
 #[test]
 fn derive_shows_a_tree() {
     let text = place().run(&["--config", "config.toml", "derive", "roster.yaml"]).answer(0);
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    alice  admin
+       account  /home/alice, /bin/sh
+       groups   code-shared, docker, sudo
+       ports    playwright 8931, t3 3773
+       clone    ~/code from https://git.example.org/infra.git (locked)
+    carol  namespace-owner
+       account  /home/carol, /bin/sh
+       ports    playwright 8932, t3 3774
+       clone    ~/code/infra from https://git.example.org/infra.git (locked)
+       clone    ~/code/tripit from https://git.example.org/tripit.git
+       spaces   carol-dev
+
+    /etc/ttyd-user-map
+      # Generated by rosterd from the roster. Do not edit: changes are replaced.
+      # <login>=<account>, in the order of their ports
+      alice=alice
+      carol=carol
+
+    /etc/ttyd-admins
+      # Generated by rosterd from the roster. Do not edit: changes are replaced.
+      alice
+
+    /etc/t3-serve/dispatch.json
+      alice -> alice port 3773
+      carol -> carol port 3774
+
+    2 accounts.
+    ");
 }
 
 #[test]
@@ -107,7 +166,10 @@ fn derive_prints_the_desired_state_for_programs() {
     assert_eq!(carol["repos"], json!(["tripit"]));
     assert_eq!((&carol["parked"], &carol["claude_auth"]), (&json!(false), &json!(true)));
     assert_eq!(json["accounts"]["alice"]["groups"], json!(["code-shared", "docker", "sudo"]));
-    assert_eq!(json["ports"], json!({ "t3": { "alice": 3773, "carol": 3774 }, "playwright": { "alice": 8931, "carol": 8932 } }));
+    assert_eq!(
+        json["ports"],
+        json!({ "t3": { "alice": 3773, "carol": 3774 }, "playwright": { "alice": 8931, "carol": 8932 } })
+    );
     assert_eq!(json["dispatch"]["carol"], json!({ "os_user": "carol", "port": 3774 }));
     for key in ["ttyd_user_map", "ttyd_admins"] {
         assert!(json[key].as_str().unwrap().contains("alice"), "{json}");
@@ -134,12 +196,25 @@ fn a_tier_that_differs_from_the_cluster_ends_derive_and_names_both() {
         place.run(&["--config", "config.toml", "derive", "roster.yaml", "--k8s-users", "map.json", "--json"])
     };
     let text = derive(r#"{ "alice": { "role": "admin" }, "carol": { "role": "power-user" } }"#).complaint(1);
-    insta::assert_snapshot!(text, @"");
-    let _all_equal: Value = derive(r#"{ "alice": { "role": "admin" }, "carol": { "role": "namespace-owner" } }"#).json(0);
+    insta::assert_snapshot!(text, @r"
+    error: tiers differ from the map in map.json:
+      - carol is `namespace-owner` in the roster, `carol` is `power-user` in the map
+      next: make the roster and the cluster's map agree
+    ");
+    let _all_equal: Value =
+        derive(r#"{ "alice": { "role": "admin" }, "carol": { "role": "namespace-owner" } }"#).json(0);
     let missing = derive(r#"{ "alice": { "role": "admin" } }"#);
     assert_eq!(missing.code, Some(0));
-    assert!(missing.stderr.starts_with("warning: ") && missing.stderr.contains("carol"), "{}", missing.stderr);
+    assert!(
+        missing.stderr.starts_with("warning: ") && missing.stderr.contains("carol"),
+        "{}",
+        missing.stderr
+    );
     let unreadable = derive("not JSON");
     assert_eq!(unreadable.code, Some(0));
-    assert!(unreadable.stderr.starts_with("warning: the tiers are not checked: map.json: "), "{}", unreadable.stderr);
+    assert!(
+        unreadable.stderr.starts_with("warning: the tiers are not checked: map.json: "),
+        "{}",
+        unreadable.stderr
+    );
 }

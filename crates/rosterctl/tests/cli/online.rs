@@ -129,6 +129,18 @@ fn plan_exits_2_when_there_are_changes_and_0_when_not() {
 }
 
 #[test]
+fn a_plan_for_a_mistyped_name_is_an_error() {
+    let place = Place::new();
+    let _asked = daemon(&place, |method| match method {
+        "Plan" => reply(json!({ "plan": { "steps": [], "problems": [], "notices": [] } })),
+        _ => reply(json!({ "status": status("converged", Value::Null) })),
+    });
+    let _text = place.ask(&["plan", "--user", "bob"]).answer(0);
+    let text = place.ask(&["plan", "--user", "bop"]).complaint(1);
+    assert!(text.contains("nobody named bop"), "{text}");
+}
+
+#[test]
 fn a_plan_beside_an_invalid_roster_exits_1_and_says_so() {
     let place = Place::new();
     let waiting =
@@ -145,12 +157,15 @@ fn a_plan_beside_an_invalid_roster_exits_1_and_says_so() {
 fn reconcile_shows_each_step_and_exits_with_the_outcome() {
     for (outcome, code) in [("converged", 0), ("failed", 1), ("degraded", 3), ("held", 4)] {
         let place = Place::new();
-        let asked = daemon(&place, move |_| {
-            events(vec![
+        let asked = daemon(&place, move |method| match method {
+            "Status" => reply(
+                json!({ "status": status(outcome, if outcome == "held" { held() } else { Value::Null }) }),
+            ),
+            _ => events(vec![
                 json!({ "event": "phase", "text": "looking at the machine" }),
                 step_event(),
                 ended(outcome, vec![record()]),
-            ])
+            ]),
         });
         let text = place.ask(&["reconcile", "--user", "alice"]).answer(code);
         if outcome == "degraded" {
@@ -160,6 +175,7 @@ fn reconcile_shows_each_step_and_exits_with_the_outcome() {
               next: `rosterctl status` shows who is affected and when it is tried again
             ");
         }
+        assert_eq!(text.contains("rosterctl confirm"), outcome == "held", "{text}");
         let lines = place.ask(&["reconcile", "--json"]).answer(code);
         let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let kinds: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();

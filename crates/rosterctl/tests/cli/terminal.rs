@@ -70,6 +70,24 @@ fn a_run_shows_its_phase_and_marks_its_steps() {
 }
 
 #[test]
+fn ctrl_c_says_that_the_run_goes_on() {
+    let place = Place::new();
+    let _asked = daemon(&place, |_| {
+        std::thread::sleep(Duration::from_secs(5));
+        vec![]
+    });
+    let mut command = place.command(&["--socket", "control.sock", "reconcile"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("rosterd goes on"), "{text}");
+}
+
+#[test]
 fn confirm_asks_and_takes_only_yes() {
     let place = Place::new();
     let asked = daemon(&place, |method| match method {

@@ -1,0 +1,130 @@
+//! What holds a run back until an admin confirms it: a roster that would take access from too many at once
+//! (invariant 2). An empty file, a lost page or a bad merge looks like everybody leaving.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Guard;
+use crate::model::{Roster, Tier};
+use crate::name::OsUser;
+
+/// Whether a roster may take the place of the one in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may.
+    Pass,
+    /// Not until an admin confirms it.
+    Held {
+        /// Who would be cut.
+        cuts: Vec<OsUser>,
+        /// What is against it.
+        why: Objection,
+    },
+}
+
+/// What is against a roster. Its `Display` is a sentence without its full stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "objection", rename_all = "kebab-case")]
+pub enum Objection {
+    /// Nobody is left in it.
+    Emptied,
+    /// The last admin would be cut.
+    NoAdminLeft,
+    /// More people would be cut than `[guard] max_cuts`.
+    TooManyCuts {
+        /// How many.
+        cuts: usize,
+        /// How many may.
+        max_cuts: usize,
+    },
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Objection::Emptied => f.write_str("the roster is empty, everybody would be cut"),
+            Objection::NoAdminLeft => f.write_str("the last admin would be cut"),
+            Objection::TooManyCuts { cuts, max_cuts } => {
+                write!(f, "{cuts} people would be cut at once, [guard] max_cuts allows {max_cuts}")
+            }
+        }
+    }
+}
+
+/// Those who are in `before` and no longer in `after`.
+pub fn cuts(before: &Roster, after: &Roster) -> Vec<OsUser> {
+    before.users.keys().filter(|user| !after.users.contains_key(*user)).cloned().collect()
+}
+
+/// Whether `after` may take the place of `before`.
+pub fn judge(before: &Roster, after: &Roster, guard: &Guard) -> Verdict {
+    let is_admin = |roster: &Roster, user: &OsUser| {
+        roster.users.get(user).is_some_and(|person| person.tier == Tier::Admin)
+    };
+    let cuts = cuts(before, after);
+    let cuts_an_admin = cuts.iter().any(|user| is_admin(before, user));
+    let why = if !before.users.is_empty() && after.users.is_empty() {
+        Objection::Emptied
+    } else if cuts.len() > guard.max_cuts {
+        Objection::TooManyCuts { cuts: cuts.len(), max_cuts: guard.max_cuts }
+    } else if cuts_an_admin && !after.users.keys().any(|user| is_admin(after, user)) {
+        Objection::NoAdminLeft
+    } else {
+        return Verdict::Pass;
+    };
+    Verdict::Held { cuts, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{person, roster};
+
+    fn held(verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Pass => "pass".into(),
+            Verdict::Held { cuts, why } => format!("{why}: {cuts:?}"),
+        }
+    }
+
+    const GUARD: Guard = Guard { max_cuts: 3 };
+
+    #[test]
+    fn as_many_cuts_as_the_guard_allows_pass_and_one_more_is_held_invariant_2() {
+        let before = roster(&["a", "b", "c", "d", "e", "f", "g", "h"]);
+        assert_eq!(judge(&before, &roster(&["d", "e", "f", "g", "h"]), &GUARD), Verdict::Pass);
+        let verdict = judge(&before, &roster(&["e", "f", "g", "h"]), &GUARD);
+        assert_eq!(
+            held(verdict),
+            r#"4 people would be cut at once, [guard] max_cuts allows 3: ["a", "b", "c", "d"]"#
+        );
+    }
+
+    #[test]
+    fn an_emptied_roster_is_held_however_few_it_cuts_invariant_2() {
+        let verdict = judge(&roster(&["a"]), &Roster::default(), &Guard { max_cuts: usize::MAX });
+        assert_eq!(held(verdict), r#"the roster is empty, everybody would be cut: ["a"]"#);
+        assert_eq!(judge(&Roster::default(), &Roster::default(), &GUARD), Verdict::Pass);
+    }
+
+    #[test]
+    fn cutting_the_last_admin_is_held_invariant_2() {
+        let mut before = roster(&["a", "b", "c"]);
+        before.users.extend([person("root1", Tier::Admin), person("root2", Tier::Admin)]);
+        let mut one_left = before.clone();
+        one_left.users.pop_last();
+        assert_eq!(judge(&before, &one_left, &GUARD), Verdict::Pass);
+        let mut none_left = one_left.clone();
+        none_left.users.pop_last();
+        assert_eq!(held(judge(&one_left, &none_left, &GUARD)), r#"the last admin would be cut: ["root1"]"#);
+    }
+
+    #[test]
+    fn a_rename_counts_as_a_cut_and_newcomers_do_not_make_up_for_cuts_invariant_2() {
+        let before = roster(&["a", "b", "c", "d"]);
+        let after = roster(&["w", "x", "y", "z"]);
+        assert_eq!(cuts(&before, &after).len(), 4);
+        assert!(matches!(judge(&before, &after, &GUARD), Verdict::Held { .. }));
+    }
+}

@@ -1,0 +1,131 @@
+//! From what should be in a home to the steps, given what the worker saw in it. What a person made there is
+//! never touched (invariant 1): a place that is taken is told and left as it is.
+
+use super::{Action, HomeAction, Plan, Problem, Subject};
+use crate::desired::{CloneDesired, HomeDesired};
+use crate::name::OsUser;
+use crate::observed::{HomeObserved, Place};
+
+const CODE: &str = "code";
+
+/// The steps in the home of `user`.
+pub fn home(user: &OsUser, desired: &HomeDesired, observed: &HomeObserved) -> Plan {
+    let subject = Subject::User(user.clone());
+    let mut plan = Plan::default();
+    for path in &observed.unfinished {
+        let action = Action::Home(HomeAction::RemoveUnfinished { path: path.clone() });
+        plan.step(&subject, action, "an earlier run ended in the middle of it");
+    }
+    let folder = match desired.workspace {
+        true => match workspace(&mut plan, &subject, desired, observed) {
+            Ok(folder) => folder,
+            Err(Taken) => return plan,
+        },
+        false => None,
+    };
+    for clone in &desired.clones {
+        let place = if clone.path == CODE { Some(&observed.code) } else { observed.clones.get(&clone.path) };
+        match place {
+            Some(Place::Absent) => {
+                let action = Action::Home(HomeAction::Clone(clone.clone()));
+                let step = plan.step(&subject, action, "wanted, not there");
+                step.inverse = Some(format!("remove ~/{}", clone.path));
+                step.needs.extend(folder);
+            }
+            Some(place) => taken(&mut plan, &subject, clone, place),
+            None => cannot_look(&mut plan, &subject, &clone.path, "the worker did not answer for it"),
+        }
+    }
+    plan
+}
+
+/// There is no folder for the clones, and there will be none.
+struct Taken;
+
+/// Sees to the folder that holds the clones: the step that makes it, or nothing where it is there already.
+fn workspace(
+    plan: &mut Plan,
+    subject: &Subject,
+    desired: &HomeDesired,
+    observed: &HomeObserved,
+) -> Result<Option<usize>, Taken> {
+    match &observed.code {
+        Place::EmptyFolder | Place::Folder => return Ok(None),
+        Place::Absent => {
+            let action = Action::Home(HomeAction::MakeFolder { path: CODE.into() });
+            plan.step(subject, action, "code_layout: workspace, no such folder").inverse =
+                Some("rmdir ~/code".into());
+            return Ok(Some(plan.steps.len() - 1));
+        }
+        Place::Clone { .. } => plan.notice(
+            subject,
+            "~/code is a clone and the roster says `code_layout: workspace`; it stays as it is until somebody \
+             moves it to ~/code/infra",
+        ),
+        Place::Other(what) => plan.notice(subject, format!("~/code is {what}, not a folder; it is left alone")),
+        Place::Unreadable(why) => cannot_look(plan, subject, CODE, why),
+    }
+    if !desired.clones.is_empty() && !matches!(observed.code, Place::Unreadable(_)) {
+        let paths: Vec<_> = desired.clones.iter().map(|clone| format!("~/{}", clone.path)).collect();
+        plan.notice(subject, format!("not cloned, for ~/code is no plain folder: {}", paths.join(", ")));
+    }
+    Err(Taken)
+}
+
+/// Tells about a place that something stands in, unless it is the clone that should be there.
+fn taken(plan: &mut Plan, subject: &Subject, clone: &CloneDesired, place: &Place) {
+    let path = &clone.path;
+    let left = "it is left alone";
+    match place {
+        Place::Clone { origin: Some(origin), .. } if same_repository(origin, &clone.url) => {}
+        Place::Clone { origin: Some(origin), .. } => plan.notice(
+            subject,
+            format!("~/{path} is a clone of {}, not of {}; {left}", without_user(origin), clone.url),
+        ),
+        Place::Clone { origin: None, .. } => {
+            plan.notice(subject, format!("~/{path} is a git repository without an `origin`; {left}"));
+        }
+        Place::EmptyFolder => {
+            let text = format!(
+                "~/{path} is an empty folder that rosterd did not make; {left}. Without it, {} is cloned there",
+                clone.url
+            );
+            plan.notice(subject, text);
+        }
+        Place::Folder => {
+            plan.notice(subject, format!("~/{path} is a folder, not a clone of {}; {left}", clone.url));
+        }
+        Place::Other(what) => {
+            plan.notice(subject, format!("~/{path} is {what}, not a clone of {}; {left}", clone.url));
+        }
+        Place::Unreadable(why) => cannot_look(plan, subject, path, why),
+        Place::Absent => {}
+    }
+}
+
+fn cannot_look(plan: &mut Plan, subject: &Subject, path: &str, why: &str) {
+    plan.problems.push(Problem {
+        subject: subject.clone(),
+        what: format!("~/{path} cannot be looked at"),
+        why: why.into(),
+        next: format!("see to it that {subject} can read ~/{path}"),
+    });
+}
+
+/// Whether two URLs name one repository: user information, a last `/` and `.git` make no difference.
+fn same_repository(one: &str, other: &str) -> bool {
+    let plain = |url: &str| {
+        let url = without_user(url);
+        let url = url.trim_end_matches('/');
+        url.strip_suffix(".git").unwrap_or(url).to_owned()
+    };
+    plain(one) == plain(other)
+}
+
+/// A URL as it may be shown: user information can be a secret (invariant 7).
+fn without_user(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
