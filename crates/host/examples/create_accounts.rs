@@ -5,7 +5,7 @@
 //! create_accounts ROOT COUNT [GROUP...]
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::Write;
 use std::sync::atomic::AtomicBool;
@@ -74,8 +74,10 @@ fn plan(
     let mut plan = Plan::default();
     for (user, id) in roster.users.keys().zip(observed.limits.uid_min..) {
         let action = if observed.accounts.contains_key(user.as_str()) {
-            let mine: BTreeSet<GroupName> = roster::observed::groups_of(observed, user.as_str());
-            for group in groups.iter().filter(|group| !mine.contains(group)) {
+            let is_member = |group: &&GroupName| {
+                observed.groups.get(group.as_str()).is_some_and(|found| found.members.contains(user.as_str()))
+            };
+            for group in groups.iter().filter(|group| !is_member(group)) {
                 plan.steps.push(step(user, Action::AddToGroup { user: user.clone(), group: group.clone() }));
             }
             continue;

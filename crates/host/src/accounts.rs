@@ -31,8 +31,16 @@ use crate::parse::LoginDefs;
 const MAX_BYTES: u64 = 64 << 20;
 
 /// One step of the change.
+#[derive(Debug)]
+pub(crate) struct UserChange<'a> {
+    pub(crate) what: What<'a>,
+    /// Places in the same list of steps without which this one is not done.
+    pub(crate) needs: Vec<usize>,
+}
+
+/// What a step of the change does.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum UserChange<'a> {
+pub(crate) enum What<'a> {
     Account(&'a NewAccount),
     Member { user: &'a OsUser, group: &'a GroupName },
 }
@@ -44,8 +52,8 @@ impl Host {
         let new: Vec<(usize, &NewAccount)> = changes
             .iter()
             .enumerate()
-            .filter_map(|(index, change)| match change {
-                UserChange::Account(account) if !account.home.exists => Some((index, *account)),
+            .filter_map(|(index, change)| match change.what {
+                What::Account(account) if !account.home.exists => Some((index, account)),
                 _ => None,
             })
             .collect();
@@ -101,8 +109,14 @@ impl Host {
             if results.get(index).is_none_or(Option::is_some) {
                 continue;
             }
-            let result = match change {
-                UserChange::Account(account) => database
+            let not_done = |needed: &&usize| results.get(**needed).is_none_or(Option::is_some);
+            if change.needs.iter().any(|needed| not_done(&needed)) {
+                // The caller, who knows the plan, words it.
+                set(results, index, Err(Failure::new("a step that it needs was not done", "see that step")));
+                continue;
+            }
+            let result = match change.what {
+                What::Account(account) => database
                     .check(account)
                     .and_then(|()| {
                         if account.home.exists {
@@ -112,7 +126,7 @@ impl Host {
                         }
                     })
                     .map(|()| database.add(account, &aging)),
-                UserChange::Member { user, group } => database.add_member(user.as_str(), group.as_str()),
+                What::Member { user, group } => database.add_member(user.as_str(), group.as_str()),
             };
             set(results, index, result);
         }
@@ -188,7 +202,7 @@ fn read_all(etc: &OwnedFd) -> Result<Files, Failure> {
 }
 
 fn aging(etc: &OwnedFd) -> Result<Aging, Failure> {
-    let defs = files::read(etc, OsStr::new("login.defs"), files::MAX_BYTES).map_err(|why| {
+    let defs = files::read_linked(etc, OsStr::new("login.defs"), files::MAX_BYTES).map_err(|why| {
         Failure::new(format!("reading /etc/login.defs: {why}"), "make it a regular file of root again")
     })?;
     let defs = defs.map(|content| String::from_utf8_lossy(&content.bytes).into_owned()).unwrap_or_default();

@@ -9,7 +9,7 @@ use roster::plan::{Action, Plan, Step};
 use roster::report::StepResult;
 
 use crate::Host;
-use crate::accounts::UserChange;
+use crate::accounts::{UserChange, What};
 use crate::files::EnvKeys;
 
 /// Why steps were skipped when the daemon was told to stop.
@@ -82,13 +82,7 @@ impl Run<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return self.tell(index, StepResult::Skipped { why: STOPPED.into() }, Duration::ZERO);
         }
-        if let Some(needed) = step.needs.iter().copied().find(|needed| self.state(*needed) != State::Met) {
-            let why = match self.steps.get(needed) {
-                Some(needed) => {
-                    format!("it needs {} of {}, which was not done", needed.action.kind(), needed.subject)
-                }
-                None => format!("it needs step {needed}, which is not in the plan"),
-            };
+        if let Some(why) = self.unmet(step) {
             return self.tell(index, StepResult::Skipped { why }, Duration::ZERO);
         }
         let began = Instant::now();
@@ -100,34 +94,59 @@ impl Run<'_> {
         let results = self.apply_together(&together, way(&step.action));
         let took = began.elapsed();
         for (index, result) in together.into_iter().zip(results) {
-            self.tell(index, result, took);
+            let unmet = self.steps.get(index).and_then(|step| self.unmet(step));
+            self.tell(index, unmet.map_or(result, |why| StepResult::Skipped { why }), took);
         }
+    }
+
+    /// Which step that this one needs was not done, in words.
+    fn unmet(&self, step: &Step) -> Option<String> {
+        let needed = step.needs.iter().find(|needed| self.state(**needed) != State::Met)?;
+        Some(match self.steps.get(*needed) {
+            Some(needed) => {
+                format!("it needs {} of {}, which was not done", needed.action.kind(), needed.subject)
+            }
+            None => format!("it needs step {needed}, which is not in the plan"),
+        })
     }
 
     /// The step and all others of its kind that can be applied now.
     fn together(&self, first: usize, kind: Way) -> Vec<usize> {
+        let mut together = BTreeSet::new();
         let mut paths = BTreeSet::new();
-        let ready = |needed: &usize| self.state(*needed) == State::Met;
-        let waits = |(index, step): &(usize, &Step)| {
-            way(&step.action) == kind && self.state(*index) == State::Waiting && step.needs.iter().all(ready)
-        };
-        // A file that two steps are about is written by one after the other.
-        let first_of_its_file = |(_, step): &(usize, &Step)| match &step.action {
-            Action::SetEnvKeys { path, .. } => paths.insert(path.clone()),
-            _ => true,
-        };
-        let steps = self.steps.iter().enumerate().skip(first);
-        steps.filter(waits).filter(first_of_its_file).map(|(index, _)| index).collect()
+        for (index, step) in self.steps.iter().enumerate().skip(first) {
+            if way(&step.action) != kind || self.state(index) != State::Waiting {
+                continue;
+            }
+            // Within one change of the user database, a step may wait for one before it.
+            let met = |needed: &usize| {
+                self.state(*needed) == State::Met || kind == Way::Users && together.contains(needed)
+            };
+            // A file that two steps are about is written by one after the other.
+            let is_free = match &step.action {
+                Action::SetEnvKeys { path, .. } => paths.insert(path),
+                _ => true,
+            };
+            if step.needs.iter().all(met) && is_free {
+                together.insert(index);
+            }
+        }
+        together.into_iter().collect()
     }
 
     fn apply_together(&self, together: &[usize], kind: Way) -> Vec<StepResult> {
-        let actions = || together.iter().filter_map(|index| self.steps.get(*index)).map(|step| &step.action);
+        let steps = || together.iter().filter_map(|index| self.steps.get(*index));
+        let actions = || steps().map(|step| &step.action);
         match kind {
             Way::Users => {
-                let changes = actions().filter_map(|action| match action {
-                    Action::CreateAccount(account) => Some(UserChange::Account(account)),
-                    Action::AddToGroup { user, group } => Some(UserChange::Member { user, group }),
-                    _ => None,
+                let changes = steps().filter_map(|step| {
+                    let what = match &step.action {
+                        Action::CreateAccount(account) => What::Account(account),
+                        Action::AddToGroup { user, group } => What::Member { user, group },
+                        _ => return None,
+                    };
+                    let place = |needed: &usize| together.binary_search(needed).ok();
+                    Some(UserChange { what, needs: step.needs.iter().filter_map(place).collect() })
                 });
                 self.host.change_users(&changes.collect::<Vec<_>>(), self.stop)
             }

@@ -36,8 +36,18 @@ pub(crate) struct Content {
 
 /// Reads the regular file `name`; nothing when there is none. The error says why it cannot be read.
 pub(crate) fn read(folder: &OwnedFd, name: &OsStr, cap: u64) -> Result<Option<Content>, String> {
+    read_with(folder, name, cap, OFlag::O_NOFOLLOW)
+}
+
+/// The same for a file of the system that root may have made a link, such as `nsswitch.conf`, in a folder where
+/// only root makes links.
+pub(crate) fn read_linked(folder: &OwnedFd, name: &OsStr, cap: u64) -> Result<Option<Content>, String> {
+    read_with(folder, name, cap, OFlag::empty())
+}
+
+fn read_with(folder: &OwnedFd, name: &OsStr, cap: u64, links: OFlag) -> Result<Option<Content>, String> {
     // Without O_NONBLOCK a named pipe in its place would hold the run for ever.
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let flags = links | OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let mut file = match openat(folder, name, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
         Err(Errno::ENOENT) => return Ok(None),

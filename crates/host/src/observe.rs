@@ -15,7 +15,7 @@ use roster::name::{OsUser, Shell};
 use roster::observed::{EnvFileState, FileState, HomeFolder, HostObserved, PasswdEntry};
 
 use crate::Host;
-use crate::files::{self, MAX_BYTES};
+use crate::files::{self, Content, MAX_BYTES};
 use crate::folder::{self, FolderError, Missing};
 use crate::parse::{self, LoginDefs};
 
@@ -65,7 +65,7 @@ impl Host {
         if groups.is_empty() {
             return Err(ObserveError::Empty { path: "/etc/group".into() });
         }
-        let mut limits = LoginDefs::new(&text(&etc, "login.defs")?.unwrap_or_default()).id_limits();
+        let mut limits = LoginDefs::new(&linked_text(&etc, "login.defs")?.unwrap_or_default()).id_limits();
         // As for useradd: without the file, new accounts get no subordinate ids.
         let subuids = match text(&etc, "subuid")? {
             Some(text) => parse::subordinate(&text),
@@ -81,7 +81,8 @@ impl Host {
                 Vec::new()
             }
         };
-        let directory_services = parse::directory_services(&text(&etc, "nsswitch.conf")?.unwrap_or_default());
+        let directory_services =
+            parse::directory_services(&linked_text(&etc, "nsswitch.conf")?.unwrap_or_default());
         let foreign_accounts =
             if directory_services.is_empty() { BTreeMap::new() } else { foreign_accounts(roster, &accounts) };
         let homes = self.homes(roster, config, &accounts);
@@ -262,7 +263,16 @@ fn foreign_accounts(roster: &Roster, accounts: &BTreeMap<String, PasswdEntry>) -
 
 /// A text of `/etc`; nothing when there is no such file.
 fn text(etc: &OwnedFd, name: &str) -> Result<Option<String>, ObserveError> {
-    match files::read(etc, OsStr::new(name), MAX_DATABASE_BYTES) {
+    words(name, files::read(etc, OsStr::new(name), MAX_DATABASE_BYTES))
+}
+
+/// The same for a file that an admin may have made a link.
+fn linked_text(etc: &OwnedFd, name: &str) -> Result<Option<String>, ObserveError> {
+    words(name, files::read_linked(etc, OsStr::new(name), MAX_BYTES))
+}
+
+fn words(name: &str, read: Result<Option<Content>, String>) -> Result<Option<String>, ObserveError> {
+    match read {
         Ok(content) => Ok(content.map(|content| String::from_utf8_lossy(&content.bytes).into_owned())),
         Err(why) => Err(ObserveError::Unreadable { path: Path::new("/etc").join(name), why }),
     }

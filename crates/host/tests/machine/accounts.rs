@@ -85,6 +85,16 @@ fn a_collision_is_that_accounts_failure_alone() {
             Action::AddToGroup { user: user("bob"), group: GroupName::new("docker").unwrap() },
             &[1],
         ),
+        step(
+            Subject::User(user("alice")),
+            Action::AddToGroup { user: user("alice"), group: GroupName::new("dora").unwrap() },
+            &[0, 3],
+        ),
+        step(
+            Subject::User(user("alice")),
+            Action::AddToGroup { user: user("alice"), group: GroupName::new("docker").unwrap() },
+            &[0, 2],
+        ),
     ];
     let results = tree.apply(&plan(steps));
     assert_eq!(results[0], Some(StepResult::Done));
