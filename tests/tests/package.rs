@@ -1,0 +1,110 @@
+//! The package and its units: installing it changes no account by itself, and the units do what they say.
+
+use std::time::Duration;
+
+use machine_tests::{Machine, Suite, deb, on_each_debian};
+
+on_each_debian!(
+    installing_changes_no_account_and_needs_no_roster,
+    the_units_are_valid_and_confined,
+    removing_stops_everything_and_purging_forgets_the_ledger,
+);
+
+/// systemd's own measure, 0 to 10: below 4 it says "OK". What stays open is the work itself: other people's files, ids
+/// and the network of the workers.
+const EXPOSURE_BELOW: f64 = 3.5;
+
+fn installing_changes_no_account_and_needs_no_roster(suite: Suite) {
+    let machine = Machine::bare(suite);
+    machine.sh("useradd -m zoe").ok();
+    let accounts = |machine: &Machine| {
+        let all =
+            machine.sh("cat /etc/passwd /etc/group /etc/shadow /etc/gshadow /etc/subuid /etc/subgid").ok();
+        let others = all.lines().filter(|line| !line.starts_with("rosterd:")).map(str::to_owned);
+        others.collect::<Vec<_>>()
+    };
+    let before = accounts(&machine);
+    std::fs::copy(deb(), machine.root().join("root/rosterd.deb")).unwrap();
+    machine.sh("dpkg --install /root/rosterd.deb").ok();
+
+    assert_eq!(accounts(&machine), before);
+    let user = machine.sh("getent passwd rosterd").ok();
+    assert!(user.trim_end().ends_with("/usr/sbin/nologin"), "{user}");
+    for unit in ["rosterd.socket", "rosterd.service", "rosterd-reconcile.timer"] {
+        assert_eq!(machine.run(&["systemctl", "is-enabled", unit]).stdout, "enabled\n", "{unit}");
+        assert_eq!(machine.run(&["systemctl", "is-active", unit]).stdout, "active\n", "{unit}");
+    }
+    let told = machine.run(&["rosterctl", "status"]);
+    assert!((told.stdout.clone() + &told.stderr).contains("no roster"), "{told}");
+    machine.run(&["rosterctl", "validate", "/usr/share/doc/rosterd/roster.example.yaml"]).ok();
+    for kind in ["roster", "config"] {
+        let schema = machine.read_file(&format!("/usr/share/rosterd/{kind}.schema.json"));
+        assert_eq!(schema.trim(), machine.run(&["rosterctl", "schema", kind]).ok().trim());
+    }
+    assert!(machine.exists("/usr/share/man/man1/rosterctl.1.gz"));
+    assert!(machine.exists("/usr/share/bash-completion/completions/rosterctl"));
+    let explained = machine.sh("journalctl -x -u rosterd -o cat").ok();
+    assert!(explained.contains("rosterd watches its roster"), "the catalog is not known:\n{explained}");
+    assert_eq!(accounts(&machine), before);
+    // Installing it again, as an upgrade does, keeps it running and takes no choice back.
+    machine.sh("systemctl disable --now rosterd-reconcile.timer; dpkg --install /root/rosterd.deb").ok();
+    assert_eq!(machine.run(&["systemctl", "is-enabled", "rosterd-reconcile.timer"]).stdout, "disabled\n");
+    assert_eq!(machine.run(&["systemctl", "is-active", "rosterd.service"]).stdout, "active\n");
+}
+
+fn the_units_are_valid_and_confined(suite: Suite) {
+    let machine = Machine::with_rosterd(suite);
+    let units = ["rosterd.service", "rosterd.socket", "rosterd-reconcile.service", "rosterd-reconcile.timer"];
+    let verified = machine
+        .sh(&format!("cd /usr/lib/systemd/system && systemd-analyze verify --man=no {}", units.join(" ")));
+    assert_eq!((verified.status, verified.stderr.as_str()), (0, ""), "{verified}");
+    for unit in ["rosterd.service", "rosterd-reconcile.service"] {
+        let told = machine.run(&["systemd-analyze", "security", "--no-pager", unit]).ok();
+        let exposure = told
+            .lines()
+            .find_map(|line| {
+                line.split_once("Overall exposure level for")?
+                    .1
+                    .split_whitespace()
+                    .nth(1)?
+                    .parse::<f64>()
+                    .ok()
+            })
+            .unwrap_or_else(|| panic!("no overall exposure in:\n{told}"));
+        println!("{suite}: exposure of {unit}: {exposure}");
+        assert!(exposure < EXPOSURE_BELOW, "{unit}: {exposure}\n{told}");
+    }
+    // As it runs, not as it is written.
+    let pid = machine.run(&["systemctl", "show", "--value", "-p", "MainPID", "rosterd"]).ok();
+    let status = machine.read_file(&format!("/proc/{}/status", pid.trim()));
+    assert!(status.contains("NoNewPrivs:\t1") && status.contains("Seccomp:\t2"), "{status}");
+    let limits = machine.read_file(&format!("/proc/{}/limits", pid.trim()));
+    assert!(limits.lines().any(|line| line.starts_with("Max core file size        0  ")), "{limits}");
+    assert_eq!(machine.sh("stat -c '%U %G %a' /run/rosterd/control.sock").ok(), "root rosterd 660\n");
+    assert_eq!(machine.sh("stat -c '%U %G %a' /var/lib/rosterd").ok(), "root root 700\n");
+    let show = |key: &str| {
+        machine.run(&["systemctl", "show", "--value", "-p", key, "rosterd"]).ok().trim().to_owned()
+    };
+    assert_eq!((show("Type").as_str(), show("WatchdogUSec").as_str()), ("notify", "1min"));
+    assert!(!show("StatusText").is_empty(), "STATUS= is empty");
+}
+
+fn removing_stops_everything_and_purging_forgets_the_ledger(suite: Suite) {
+    let machine = Machine::with_rosterd(suite);
+    machine.sh("groupadd docker").ok();
+    machine.write_file(
+        "/etc/rosterd/roster.yaml",
+        "users:\n  alice: {authentik_user: alice, k8s_user: alice, tier: admin}\n",
+    );
+    machine.run(&["rosterctl", "wait", "--timeout", "30"]).ok();
+    machine.sh("dpkg --remove rosterd").ok();
+    assert_eq!(machine.sh("systemctl list-units --plain --no-legend 'rosterd*'").ok(), "");
+    assert!(machine.exists("/var/lib/rosterd/ledger.json"));
+    machine.sh("dpkg --purge rosterd").ok();
+    assert!(!machine.exists("/var/lib/rosterd"));
+    assert!(machine.exists("/etc/rosterd/roster.yaml"), "the roster is the admin's");
+    machine.sh("getent passwd alice && test -d /home/alice").ok();
+    machine.eventually("nothing is left to start", Duration::from_secs(5), |machine| {
+        machine.run(&["systemctl", "is-system-running"]).stdout.starts_with("running").then_some(())
+    });
+}
