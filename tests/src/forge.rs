@@ -17,6 +17,7 @@ use crate::scratch::Scratch;
 /// | `infra` | public, `secrets/` encrypted by git-crypt, default branch `main` |
 /// | `website` | public, default branch `master` |
 /// | `ledgerbook` | private: wants [`Forge::LOGIN`] |
+/// | `tripit`, `recipes` | public: those of roster.example.yaml |
 #[derive(Debug)]
 pub struct Forge {
     port: u16,
@@ -215,7 +216,13 @@ impl Forge {
     }
 
     fn make_repositories(&self) {
-        for (name, branch) in [("infra", "main"), ("website", "master"), ("ledgerbook", "main")] {
+        for (name, branch) in [
+            ("infra", "main"),
+            ("website", "master"),
+            ("ledgerbook", "main"),
+            ("tripit", "main"),
+            ("recipes", "main"),
+        ] {
             let (work, bare) =
                 (self.path("work").join(name), self.path("repositories").join(format!("{name}.git")));
             let (work_name, bare_name) = (work.display().to_string(), bare.display().to_string());

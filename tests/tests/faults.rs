@@ -1,0 +1,77 @@
+//! Faults from outside: kills, a remote that is down or hangs, a full disk, a held lock.
+
+use std::time::Duration;
+
+use machine_tests::{Forge, Machine, Suite};
+
+/// Invariant 5. The daemon is killed at sixty moments of a first run; systemd starts it again each time.
+#[test]
+fn killed_at_any_moment_the_next_run_converges() {
+    let forge = Forge::start();
+    let machine = Machine::with_rosterd(Suite::Bookworm);
+    machine.write_file("/etc/rosterd/config.toml", forge.config());
+    let mut text = String::from("users:\n");
+    for number in 0..60 {
+        text.push_str(&format!(
+            "  u{number}: {{authentik_user: u{number}, k8s_user: u{number}, tier: power-user}}\n"
+        ));
+        machine.write_file("/etc/rosterd/roster.yaml", &text);
+        // The debounce takes 100 ms; from there on the moments lie 5 ms apart, over twice the length of a run.
+        let wait = 0.100 + f64::from(number) * 0.005;
+        machine.sh(&format!("sleep {wait:.3}; systemctl kill --kill-whom=all -s KILL rosterd")).ok();
+        machine.eventually("rosterd is back", Duration::from_secs(20), |machine| {
+            (machine.run(&["systemctl", "is-active", "rosterd"]).stdout == "active\n").then_some(())
+        });
+    }
+    machine.run(&["rosterctl", "wait", "--timeout", "120"]);
+    machine.run(&["rosterctl", "reconcile"]).ok();
+    machine.run(&["rosterctl", "plan"]).ok();
+    for number in 0..60 {
+        let user = format!("u{number}");
+        assert_eq!(machine.sh_as(&user, "git -C ~/code status --porcelain").ok(), "", "{user}");
+        assert_eq!(machine.sh(&format!("stat -c '%U %a' /home/{user}")).ok(), format!("{user} 700\n"));
+    }
+    assert_eq!(machine.sh("getent passwd | cut -d: -f3 | sort | uniq -d").ok(), "", "an id was given twice");
+    machine.run(&["grpck", "-r"]).ok();
+    let stray = machine.sh("find /etc /home -xdev \\( -name '*rosterd-*' -o -name '.rosterd*' -o -name '*.lock' -size -1 \\) ! -path '/etc/.pwd.lock' ! -path '/etc/systemd/*' ! -path '/etc/rosterd/*' ! -path '/home/*/code/.git/*'").ok();
+    assert_eq!(stray, "");
+}
+
+/// Invariant 4: one person's failure is that person's, and it mends itself.
+#[test]
+fn one_persons_trouble_is_nobody_elses_and_mends_itself() {
+    let mut forge = Forge::start();
+    let machine = Machine::with_rosterd(Suite::Bookworm);
+    machine.write_file("/etc/rosterd/config.toml", forge.config());
+    let person =
+        |name: &str| format!("  {name}: {{authentik_user: {name}, k8s_user: {name}, tier: power-user}}\n");
+    let mut text = format!("users:\n{}", person("ann"));
+    machine.write_file("/etc/rosterd/roster.yaml", &text);
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+
+    // A home that is full, and one that cannot be written, before their clones are made.
+    text += &(person("full") + &person("fine"));
+    forge.down();
+    machine.write_file("/etc/rosterd/roster.yaml", &text);
+    machine.run(&["rosterctl", "wait", "--timeout", "120"]).exits(3);
+    machine
+        .sh("mount -t tmpfs -o size=64k,uid=$(id -u full),gid=$(id -g full),mode=700 tmpfs /home/full")
+        .ok();
+    forge.up();
+    machine.run(&["rosterctl", "reconcile"]).exits(3);
+    let status = machine.run(&["rosterctl", "status", "--json"]).json();
+    assert_eq!(status["subjects"]["full"]["state"], "degraded", "{status}");
+    for field in ["since", "next_try"] {
+        assert!(status["subjects"]["full"][field].is_string(), "{status}");
+    }
+    assert_eq!(status["subjects"]["fine"]["state"], "converged", "{status}");
+    assert_eq!(status["subjects"]["ann"]["state"], "converged", "{status}");
+
+    // Space again: it recovers without anybody asking.
+    machine.sh("umount /home/full").ok();
+    machine.eventually("full recovers by itself", Duration::from_secs(120), |machine| {
+        (machine.run(&["rosterctl", "status", "--json"]).json()["subjects"]["full"]["state"] == "converged")
+            .then_some(())
+    });
+    assert_eq!(machine.sh_as("full", "git -C ~/code status --porcelain").ok(), "");
+}
