@@ -53,7 +53,7 @@ fn a_bad_roster_changes_nothing(suite: Suite) {
         machine.write_file("/etc/rosterd/roster.yaml", text);
         let told = machine.run(&["rosterctl", "validate"]).exits(1);
         assert!((told.stderr.clone() + &told.stdout).contains(word), "{name}: {told}");
-        machine.run(&["rosterctl", "wait", "--timeout", "60"]).exits(1);
+        let _ = machine.run(&["rosterctl", "wait", "--timeout", "60"]).exits(1);
         let status = machine.run(&["rosterctl", "status", "--json"]).json();
         assert_eq!(status["waiting"]["cause"], "invalid", "{name}: {status}");
         assert!(status["waiting"]["since"].is_string(), "{name}: {status}");
@@ -76,9 +76,9 @@ fn a_shrunken_roster_is_held_until_confirmed(suite: Suite) {
     let before = untouched(&machine);
     for shrunken in ["users:\n".to_owned(), String::new(), people(3)] {
         machine.write_file("/etc/rosterd/roster.yaml", &shrunken);
-        machine.run(&["rosterctl", "wait", "--timeout", "60"]).exits(4);
-        machine.run(&["rosterctl", "reconcile"]).exits(4);
-        machine.run(&["rosterctl", "status"]).exits(4);
+        let _ = machine.run(&["rosterctl", "wait", "--timeout", "60"]).exits(4);
+        let _ = machine.run(&["rosterctl", "reconcile"]).exits(4);
+        let _ = machine.run(&["rosterctl", "status"]).exits(4);
         assert_eq!(untouched(&machine), before);
     }
     assert!(!machine.journal(&["MESSAGE_ID=8618293d7aba457c80c48da2cc08bb37"]).is_empty());

@@ -23,7 +23,7 @@ fn killed_at_any_moment_the_next_run_converges() {
             (machine.run(&["systemctl", "is-active", "rosterd"]).stdout == "active\n").then_some(())
         });
     }
-    machine.run(&["rosterctl", "wait", "--timeout", "120"]);
+    let _ = machine.run(&["rosterctl", "wait", "--timeout", "120"]);
     machine.run(&["rosterctl", "reconcile"]).ok();
     machine.run(&["rosterctl", "plan"]).ok();
     for number in 0..60 {
@@ -53,12 +53,12 @@ fn one_persons_trouble_is_nobody_elses_and_mends_itself() {
     text += &(person("full") + &person("fine"));
     forge.down();
     machine.write_file("/etc/rosterd/roster.yaml", &text);
-    machine.run(&["rosterctl", "wait", "--timeout", "120"]).exits(3);
+    let _ = machine.run(&["rosterctl", "wait", "--timeout", "120"]).exits(3);
     machine
         .sh("mount -t tmpfs -o size=64k,uid=$(id -u full),gid=$(id -g full),mode=700 tmpfs /home/full")
         .ok();
     forge.up();
-    machine.run(&["rosterctl", "reconcile"]).exits(3);
+    let _ = machine.run(&["rosterctl", "reconcile"]).exits(3);
     let status = machine.run(&["rosterctl", "status", "--json"]).json();
     assert_eq!(status["subjects"]["full"]["state"], "degraded", "{status}");
     for field in ["since", "next_try"] {

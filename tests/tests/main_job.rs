@@ -37,8 +37,9 @@ fn the_machine_becomes_what_the_roster_says(suite: Suite) {
     provision(&machine, &forge);
 
     // Carol may not read the private repository yet: that is carol's alone (invariant 4).
-    let waited = machine.run(&["rosterctl", "wait", "--timeout", "120"]).exits(3);
-    assert!(waited.stdout.contains("carol"), "{waited}");
+    let _ = machine.run(&["rosterctl", "wait", "--timeout", "120"]).exits(3);
+    let told = machine.run(&["rosterctl", "status"]).exits(3);
+    assert!(told.stdout.contains("carol") && told.stdout.contains(".git-credentials"), "{told}");
     let status = machine.run(&["rosterctl", "status", "--json"]).json();
     assert_eq!(status["subjects"]["bob"]["state"], "converged", "{status}");
     assert_eq!(status["subjects"]["carol"]["state"], "degraded", "{status}");

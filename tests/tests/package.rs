@@ -43,7 +43,7 @@ fn installing_changes_no_account_and_needs_no_roster(suite: Suite) {
     }
     assert!(machine.exists("/usr/share/man/man1/rosterctl.1.gz"));
     assert!(machine.exists("/usr/share/bash-completion/completions/rosterctl"));
-    let explained = machine.sh("journalctl -x -u rosterd -o cat").ok();
+    let explained = machine.sh("journalctl -x -u rosterd").ok();
     assert!(explained.contains("rosterd watches its roster"), "the catalog is not known:\n{explained}");
     assert_eq!(accounts(&machine), before);
     // Installing it again, as an upgrade does, keeps it running and takes no choice back.

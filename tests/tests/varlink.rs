@@ -28,7 +28,7 @@ fn only_root_may_change_and_only_the_group_may_read(suite: Suite) {
     machine.sh_as("reader", "rosterctl status").ok();
     let refused = machine.sh_as("reader", "rosterctl reconcile").exits(1);
     assert!(refused.stderr.contains("root"), "{refused}");
-    machine.sh_as("reader", "rosterctl confirm --yes").exits(0);
+    let _ = machine.sh_as("reader", "rosterctl confirm --yes").exits(0);
     let stranger = machine.sh_as("stranger", "rosterctl status").exits(1);
     assert!(stranger.stderr.contains("group rosterd"), "{stranger}");
 }
