@@ -41,10 +41,10 @@ fn show() {
     let more = "  erin: {authentik_user: erin, k8s_user: erin, tier: power-user, code_layout: workspace, repos: [recipes]}\n";
     let draft = format!("{}{more}", include_str!("../../../roster.example.yaml"));
     machine.write_file("/root/draft.yaml", draft.replace("tier: power-user, code", "teir: power-user, code"));
-    told("rosterctl validate draft.yaml");
+    told("rosterctl validate /root/draft.yaml");
     machine.write_file("/root/draft.yaml", &draft);
     told(
-        "rosterctl validate draft.yaml && cp draft.yaml /etc/rosterd/roster.yaml && rosterctl plan; rosterctl wait; rosterctl show last",
+        "rosterctl validate /root/draft.yaml && cp /root/draft.yaml /etc/rosterd/roster.yaml && rosterctl plan; rosterctl wait; rosterctl show last",
     );
     told("rosterctl reconcile; rosterctl history");
     told("journalctl -u rosterd -o cat --no-pager ROSTERD_USER=erin");
