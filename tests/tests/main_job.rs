@@ -35,6 +35,8 @@ fn the_machine_becomes_what_the_roster_says(suite: Suite) {
     let forge = Forge::start();
     let machine = Machine::with_rosterd(suite);
     provision(&machine, &forge);
+    let plan = machine.run(&["rosterctl", "plan", "--json"]);
+    assert!(plan.status == 0 || plan.json()["problems"].as_array().is_some_and(Vec::is_empty), "{plan}");
 
     // Carol may not read the private repository yet: that is carol's alone (invariant 4).
     let _ = machine.run(&["rosterctl", "wait", "--timeout", "120"]).exits(3);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::desired::HomeDesired;
 use crate::name::{OsUser, Shell};
 
 /// What the machine shows. Everything in it was read in one pass each.
@@ -169,6 +170,14 @@ pub struct HomeObserved {
     pub clones: BTreeMap<String, Place>,
     /// Unfinished clones of an earlier run, by path below the home.
     pub unfinished: Vec<String>,
+}
+
+impl HomeObserved {
+    /// A home that is not there yet, as a worker will find it: nothing in the place of anything.
+    pub fn of_a_new_home(desired: &HomeDesired) -> Self {
+        let clones = desired.clones.iter().map(|clone| (clone.path.clone(), Place::Absent)).collect();
+        HomeObserved { clones, ..HomeObserved::default() }
+    }
 }
 
 /// What stands at a place in a home.

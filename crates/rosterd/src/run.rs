@@ -11,7 +11,7 @@ use roster::derive;
 use roster::desired::{Desired, HomeDesired};
 use roster::ledger::{Applied, Degraded, Identity, Ledger, Waiting, WaitingCause};
 use roster::name::OsUser;
-use roster::observed::HostObserved;
+use roster::observed::{HomeObserved, HostObserved};
 use roster::plan::{self, Action, Notice, Plan, Problem, Step, Subject};
 use roster::report::{Outcome, Progress, Run, RunSummary, StepRecord, StepResult, Trigger};
 use roster::tier_check;
@@ -572,7 +572,7 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
             continue;
         }
         let observed = match host.observed.accounts.get(name.as_str()) {
-            None => Ok(roster::observed::HomeObserved::default()),
+            None => Ok(HomeObserved::of_a_new_home(&account.home_content)),
             Some(entry) => {
                 let person = home::Person {
                     user: name.clone(),
@@ -605,7 +605,7 @@ async fn look(
     person: &home::Person,
     desired: &HomeDesired,
     limits: home::Limits,
-) -> Result<roster::observed::HomeObserved, home::WorkerError> {
+) -> Result<HomeObserved, home::WorkerError> {
     let mut worker = home::Worker::start(&daemon.program, person, limits).await?;
     let observed = worker.observe(desired).await?;
     worker.finish().await;
