@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use roster::model::Roster;
 use roster::observed::{EnvFileState, HomeFolder, HostObserved, SubordinateRange};
-use roster::plan::Action;
+use roster::plan::{Action, Plan};
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, roster, user};
@@ -167,7 +167,11 @@ proptest! {
         let mut killed = machine;
         killed.run_until_killed(&people, writes);
         let resumed = killed.run(&people).plan;
-        prop_assert_eq!(&resumed.problems, &planned.problems);
+        // The same problems, though a uid's holder may be known by the ledger alone where it had an account before.
+        let facts = |plan: &Plan| -> Vec<_> {
+            plan.problems.iter().map(|problem| (problem.subject.clone(), problem.what.clone())).collect()
+        };
+        prop_assert_eq!(facts(&resumed), facts(&planned));
         // Only the order of lines in the user database may differ.
         for lines in [&mut killed.host.subuids, &mut whole.host.subuids] {
             lines.sort_by(|a, b| a.owner.cmp(&b.owner));
