@@ -75,3 +75,54 @@ fn one_persons_trouble_is_nobody_elses_and_mends_itself() {
     });
     assert_eq!(machine.sh_as("full", "git -C ~/code status --porcelain").ok(), "");
 }
+
+/// A held password lock, a home that cannot be written and a remote that hangs: each told, nothing half-made, the
+/// others converge.
+#[test]
+fn what_hangs_or_refuses_is_told_and_the_rest_converges() {
+    let forge = Forge::start();
+    let machine = Machine::with_rosterd(Suite::Bookworm);
+    machine.write_file("/etc/rosterd/config.toml", format!("{}[worker]\ndeadline_s = 10\n", forge.config()));
+    let person = |name: &str, more: &str| {
+        format!("  {name}: {{authentik_user: {name}, k8s_user: {name}, tier: power-user{more}}}\n")
+    };
+    let mut text = format!("users:\n{}", person("ann", ""));
+
+    // As lckpwdf(3) locks, for the first 30 seconds.
+    machine
+        .sh("perl -e 'use Fcntl; open(my $f, \">>\", \"/etc/.pwd.lock\") or die; \
+             my $l = pack(\"s s x4 q q i x4\", F_WRLCK, 0, 0, 0, 0); fcntl($f, F_SETLK, $l) or die; sleep 30' \
+             </dev/null >/dev/null 2>&1 & sleep 0.3")
+        .ok();
+    machine.write_file("/etc/rosterd/roster.yaml", &text);
+    let _ = machine.run(&["rosterctl", "wait", "--timeout", "60"]).exits(3);
+    let status = machine.run(&["rosterctl", "status"]).exits(3);
+    assert!(status.stdout.contains("lock"), "{status}");
+    assert_eq!(machine.run(&["getent", "passwd", "ann"]).status, 2, "half-made");
+    assert!(!machine.exists("/home/ann"), "half-made");
+    machine.eventually("ann is made when the lock is free", Duration::from_secs(90), |machine| {
+        (machine.run(&["rosterctl", "status", "--json"]).json()["subjects"]["ann"]["state"] == "converged")
+            .then_some(())
+    });
+
+    // One hangs, one is read-only, one is fine.
+    machine
+        .sh("useradd -m readonly; mount -t tmpfs -o mode=0700,uid=readonly,gid=readonly tmpfs /home/readonly; \
+             mount -o remount,ro /home/readonly")
+        .ok();
+    forge.hang("website", true);
+    text += &person("hangs", ", code_layout: workspace, repos: [website]");
+    text += &(person("readonly", "") + &person("fine", ""));
+    machine.write_file("/etc/rosterd/roster.yaml", &text);
+    let _ = machine.run(&["rosterctl", "wait", "--timeout", "120"]).exits(3);
+    let subjects = machine.run(&["rosterctl", "status", "--json"]).json()["subjects"].clone();
+    for (user, state) in
+        [("ann", "converged"), ("fine", "converged"), ("hangs", "degraded"), ("readonly", "degraded")]
+    {
+        assert_eq!(subjects[user]["state"], state, "{user}: {subjects}");
+    }
+    assert!(machine.exists("/home/hangs/code/infra/.git"), "what does not hang is there");
+    machine.sh("umount /home/readonly").ok();
+    forge.hang("website", false);
+    machine.run(&["rosterctl", "reconcile"]).ok();
+}

@@ -1,0 +1,140 @@
+//! `./dev bench`: how long rosterd takes on a real machine, beside the ordinary tool in the same run. A table, no
+//! verdict: the numbers are of this computer, the ratios are what to compare.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use machine_tests::{Forge, Machine, Suite};
+
+/// New accounts in the comparison with `useradd`.
+const MANY: usize = 1000;
+/// People with clones.
+const CLONERS: usize = 100;
+
+fn main() {
+    println!("| what | rosterd | ordinary tool | ratio |\n| --- | --- | --- | --- |");
+    accounts();
+    clones();
+}
+
+fn row(what: &str, ours: Duration, other: Option<(&str, Duration)>) {
+    let ours = ours.as_secs_f64();
+    match other {
+        None => println!("| {what} | {ours:.3} s | | |"),
+        Some((name, other)) => {
+            let other = other.as_secs_f64();
+            println!("| {what} | {ours:.3} s | {name}: {other:.3} s | {:.1} |", other / ours);
+        }
+    }
+}
+
+fn roster(count: usize) -> String {
+    (0..count).fold(String::from("users:\n"), |mut text, number| {
+        let name = format!("dev{number:04}");
+        let _ = writeln!(text, "  {name}: {{authentik_user: {name}, k8s_user: {name}, tier: power-user}}");
+        text
+    })
+}
+
+/// From the file's save to the answer of `rosterctl wait`.
+fn apply(machine: &Machine, roster: &str) -> Duration {
+    let began = Instant::now();
+    machine.write_file("/etc/rosterd/roster.yaml", roster);
+    machine.run(&["rosterctl", "wait", "--timeout", "600"]).ok();
+    began.elapsed()
+}
+
+/// The best of five: the others are disturbances.
+fn no_op(machine: &Machine) -> Duration {
+    let once = || {
+        let began = Instant::now();
+        machine.run(&["rosterctl", "reconcile"]).ok();
+        let run = machine.run(&["rosterctl", "show", "last", "--json"]).json();
+        assert_eq!(run["steps"].as_array().map(Vec::len), Some(0), "not a no-op: {run}");
+        began.elapsed()
+    };
+    (0..5).map(|_| once()).min().unwrap_or_default()
+}
+
+fn accounts() {
+    let ours = Machine::with_rosterd(Suite::Bookworm);
+    let theirs = Machine::bare(Suite::Bookworm);
+    let by_loop = timed(|| {
+        theirs.sh(&format!("for n in $(seq -w 0 {}); do useradd -m -p '!' dev$n; done", MANY - 1)).ok()
+    });
+    let first = apply(&ours, &roster(MANY));
+    assert_eq!(ours.sh("ls /home | wc -l").ok().trim(), MANY.to_string());
+    row(
+        &format!("first run, {MANY} new accounts with homes"),
+        first,
+        Some(("useradd -m -p '!' in a loop", by_loop)),
+    );
+    let by_loop = timed(|| {
+        theirs.sh(&format!(
+            "for n in $(seq -w 0 {}); do getent passwd dev$n; id -nG dev$n; stat -c %a /home/dev$n; done",
+            MANY - 1
+        ))
+    });
+    row(
+        &format!("no-op run, {MANY} people without clones"),
+        no_op(&ours),
+        Some(("getent, id, stat in a loop", by_loop)),
+    );
+    let by_hand =
+        timed(|| theirs.sh("useradd -m -p '!' new; usermod -aG sudo new; chmod 700 /home/new").ok());
+    row(
+        "one new person without clones, from save to applied",
+        apply(&ours, &roster(MANY + 1)),
+        Some(("useradd, usermod, chmod", by_hand)),
+    );
+    resident(&ours, "1,000 people");
+    idle(&ours);
+}
+
+fn clones() {
+    let forge = Forge::start();
+    let machine = Machine::with_rosterd(Suite::Bookworm);
+    machine.write_file("/etc/rosterd/config.toml", forge.config());
+    row(&format!("first run, {CLONERS} people with a clone each"), apply(&machine, &roster(CLONERS)), None);
+    let ours = no_op(&machine);
+    let by_loop = timed(|| {
+        machine.sh(&format!(
+            "for n in $(seq -f %04g 0 {}); do getent passwd dev$n; id -nG dev$n; stat -c %a /home/dev$n; \
+             runuser -u dev$n -- git -C /home/dev$n/code remote get-url origin; done",
+            CLONERS - 1
+        ))
+    });
+    row(
+        &format!("no-op run, {CLONERS} people with a clone each"),
+        ours,
+        Some(("getent, id, stat, git remote in a loop", by_loop)),
+    );
+    resident(&machine, "100 people with clones");
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> Duration {
+    let began = Instant::now();
+    let _ = work();
+    began.elapsed()
+}
+
+/// A number of `/proc/PID/status` of the daemon.
+fn of_the_daemon(machine: &Machine, key: &str) -> u64 {
+    let text = machine.sh(&format!("grep ^{key} /proc/$(pidof rosterd)/status")).ok();
+    text.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+fn resident(machine: &Machine, who: &str) {
+    let megabytes = of_the_daemon(machine, "VmRSS") as f64 / 1024.0;
+    println!("| resident memory of the idle daemon, {who} | {megabytes:.1} MB | | |");
+}
+
+/// The watchdog is told every 30 s; tokio's timer wakes two or three times on the way there.
+fn idle(machine: &Machine) {
+    // The threads of the last run end after ten idle seconds.
+    std::thread::sleep(Duration::from_secs(15));
+    let before = of_the_daemon(machine, "voluntary_ctxt_switches");
+    std::thread::sleep(Duration::from_secs(60));
+    let after = of_the_daemon(machine, "voluntary_ctxt_switches");
+    println!("| wake-ups of the idle daemon in 60 s, the watchdog's two beats | {} | | |", after - before);
+}
