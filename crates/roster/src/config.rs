@@ -86,10 +86,10 @@ pub struct Maps {
 #[serde(deny_unknown_fields, default)]
 pub struct Code {
     /// URL of the infra repository; without one nobody gets a clone of it.
-    #[schemars(extend("pattern" = r"^(https?://[^/@?#\s]+|file://)/[^?#\s]+$"))]
+    #[schemars(extend("pattern" = r"^https?://[^/@?#\s]+/[^?#\s]+$"))]
     pub infra: Option<String>,
     /// URL of every other repository, with `{name}` in the place of its name.
-    #[schemars(extend("pattern" = r"^(https?://[^/@?#\s{]+|file://)/[^?#\s{]*\{name\}[^?#\s{]*$"))]
+    #[schemars(extend("pattern" = r"^https?://[^/@?#\s{]+/[^?#\s{]*\{name\}[^?#\s{]*$"))]
     pub repositories: Option<String>,
 }
 

@@ -9,6 +9,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`parse`], [`diagnostic`], [`schema`] | the two files: read with places, every mistake at once; the JSON Schemas |
 //! | [`name`] | validated names: what is in one of these types is safe in a file, a path or an argument |
 //! | [`model`] | the roster: people and the policy of each |
 //! | [`config`] | this host and this site |

@@ -110,8 +110,8 @@ pub struct Status {
     pub generation: u64,
     /// Since when.
     pub since: Option<Timestamp>,
-    /// What the daemon does right now, in words.
-    pub activity: String,
+    /// What the daemon does right now, in words; nothing between runs.
+    pub activity: Option<String>,
     /// Why the roster on disk is not in force, when it is not.
     pub waiting: Option<WaitingStatus>,
     /// The newest run.

@@ -91,7 +91,7 @@ pub(crate) struct Daemon {
     in_force: RefCell<Option<Rc<InForce>>>,
     considered: RefCell<Option<OnDisk>>,
     last_run: RefCell<Option<RunSummary>>,
-    activity: RefCell<String>,
+    activity: RefCell<Option<String>>,
     /// Why the ledger could not be read at the start: nothing is changed until somebody looks.
     unreadable: Option<Problem>,
     unwritable: RefCell<Option<Problem>>,
@@ -141,7 +141,7 @@ impl Daemon {
             in_force: RefCell::new(in_force),
             considered: RefCell::new(None),
             last_run: RefCell::new(last_run.as_ref().map(RunSummary::from)),
-            activity: RefCell::new("starting".into()),
+            activity: RefCell::new(Some("starting".into())),
             unreadable,
             unwritable: RefCell::new(None),
             running: Cell::new(false),
@@ -237,15 +237,22 @@ impl Daemon {
         *self.last_run.borrow_mut() = Some(summary);
     }
 
-    pub(crate) fn activity(&self) -> String {
+    pub(crate) fn activity(&self) -> Option<String> {
         self.activity.borrow().clone()
     }
 
-    /// Tells `systemctl status` what we do.
+    /// Tells `rosterctl status` and `systemctl status` what we do.
     pub(crate) fn is_at(&self, activity: &str) {
-        *self.activity.borrow_mut() = activity.to_owned();
+        *self.activity.borrow_mut() = Some(activity.to_owned());
         self.is_alive();
         let _ = sd_notify::notify(&[NotifyState::Status(activity)]);
+    }
+
+    /// Between runs, `systemctl status` tells how the last one ended.
+    fn is_idle(&self) {
+        *self.activity.borrow_mut() = None;
+        self.is_alive();
+        let _ = sd_notify::notify(&[NotifyState::Status(&self.idle_text())]);
     }
 
     pub(crate) fn is_alive(&self) {
@@ -378,8 +385,7 @@ async fn one_run(daemon: Rc<Daemon>, ask: Ask) {
     daemon.is_alive();
     let run: Run = run::reconcile(&daemon, &ask).await;
     daemon.running.set(false);
-    let idle = daemon.idle_text();
-    daemon.is_at(&idle);
+    daemon.is_idle();
     daemon.runs.send_modify(|runs| *runs += 1);
     ask.tell(&Progress::Ended(Box::new(run)));
 }

@@ -363,18 +363,14 @@ fn read_url(reader: &mut Reader, field: &Field<'_>, for_any: bool) -> Option<Str
     let Some((scheme, _)) = text.split_once("://") else {
         return refuse(reader, found("is not a URL").help("such as `https://git.example.org/infra.git`"));
     };
-    let local = scheme == "file";
-    if !matches!(scheme, "http" | "https" | "file") {
-        return refuse(reader, found("must begin with `https://`, `http://` or `file://`"));
+    if !matches!(scheme, "http" | "https") {
+        return refuse(reader, found("must begin with `https://` or `http://`"));
     }
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || "\"'`\\<>|^".contains(c)) {
         return refuse(reader, found("holds white space or a character that no URL has"));
     }
-    if local != authority.is_empty() || path.is_empty() {
-        return refuse(
-            reader,
-            found(if local { "must be `file:///` and an absolute path" } else { "names no host or no path" }),
-        );
+    if authority.is_empty() || path.is_empty() {
+        return refuse(reader, found("names no host or no path"));
     }
     if path.split('/').any(|part| part == "..") {
         return refuse(reader, found("holds `..`"));

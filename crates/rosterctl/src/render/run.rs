@@ -1,10 +1,13 @@
 //! `rosterctl reconcile`, `wait`, `show` and `history`: runs and their steps.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
+use roster::plan::Subject;
 use roster::report::{Outcome, Run, RunSummary, StepRecord, StepResult, WaitingStatus};
 
 use super::status::waiting_roster;
-use super::{action, next, outcome, trigger};
+use super::{action, list, next, outcome, trigger};
 use crate::page::{Look, Page, Style, count};
 use crate::when::{ago, took};
 
@@ -46,12 +49,24 @@ pub(crate) fn closing(run: &Run, waiting: Option<&WaitingStatus>, now: Timestamp
     let mut page = Page::new(look);
     closing_on(&mut page, run);
     if run.outcome == Outcome::Degraded {
-        next(&mut page, 2, "`rosterctl status` shows who is affected and when it is tried again");
+        let text = match &*affected(run) {
+            [] => "`rosterctl status` shows who is affected and when it is tried again".into(),
+            who => format!("`rosterctl status` shows when it is tried again; affected: {}", list(who)),
+        };
+        next(&mut page, 2, &text);
     }
     if let Some(waiting) = waiting {
         waiting_roster(&mut page, waiting, now);
     }
     page.finish()
+}
+
+/// Who is not as the roster says because of this run; those that wait for their next try were not looked at.
+fn affected(run: &Run) -> Vec<&Subject> {
+    let failed = run.steps.iter().filter(|record| matches!(record.result, StepResult::Failed { .. }));
+    let subjects = run.problems.iter().map(|problem| &problem.subject);
+    let subjects: BTreeSet<_> = subjects.chain(failed.map(|record| &record.step.subject)).collect();
+    subjects.into_iter().collect()
 }
 
 fn closing_on(page: &mut Page, run: &Run) {
@@ -130,7 +145,7 @@ pub(crate) fn history(runs: &[RunSummary], now: Timestamp, look: Look) -> String
 #[cfg(test)]
 mod tests {
     use roster::ledger::WaitingCause;
-    use roster::plan::{Notice, Subject};
+    use roster::plan::Notice;
     use roster::report::Trigger;
 
     use super::super::samples::{LOOK, at, clone, create, now, unreachable, user, write};

@@ -24,8 +24,8 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
         None => "no run yet".into(),
     };
     page.open(&format!("{word}: "), style, &format!("{generation}; {last}."));
-    if !status.activity.is_empty() {
-        page.hang("rosterd: ", Style::Faint, &status.activity, Style::Plain);
+    if let Some(activity) = &status.activity {
+        page.hang("rosterd: ", Style::Faint, activity, Style::Plain);
     }
     if let Some(waiting) = &status.waiting {
         page.gap();
@@ -178,7 +178,7 @@ mod tests {
         Status {
             generation: 12,
             since: Some(at("2026-03-01T09:00:00Z")),
-            activity: "idle".into(),
+            activity: None,
             waiting: None,
             last_run: Some(RunSummary {
                 id: "20260301T115600Z-0001".into(),
@@ -204,7 +204,6 @@ mod tests {
         insta::assert_snapshot!(status(&sample(Outcome::Converged), now(), LOOK), @r"
         converged: generation 12 in force for 3 h; last run converged 4 min ago
           (20260301T115600Z-0001, 3 steps, 1.4 s).
-        rosterd: idle
 
         converged, 3: machine, bob, carol
         ");
@@ -213,6 +212,7 @@ mod tests {
     #[test]
     fn who_is_degraded_comes_first_with_why_since_when_and_the_next_try() {
         let mut sample = sample(Outcome::Degraded);
+        sample.activity = Some("looking at 3 homes".into());
         sample.subjects.insert(subject("adam"), SubjectStatus::Parked);
         sample.subjects.insert(subject("dave"), SubjectStatus::Cut { since: at("2026-02-25T12:00:00Z") });
         sample.subjects.insert(
@@ -227,7 +227,7 @@ mod tests {
         insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
         degraded: generation 12 in force for 3 h; last run degraded 4 min ago
           (20260301T115600Z-0001, 3 steps, 1.4 s).
-        rosterd: idle
+        rosterd: looking at 3 homes
 
         WHO   STATE     SINCE            NEXT TRY
         zoe   degraded  2 h ago, 3 runs  in 12 min
@@ -257,7 +257,6 @@ mod tests {
         insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
         held: generation 12 in force for 3 h; last run held 4 min ago
           (20260301T115600Z-0001, 3 steps, 1.4 s).
-        rosterd: idle
 
         held since 5 min ago: the roster on disk would cut 5 people, more than the 3
           that [guard] max_cuts allows: alice, bob, carol, dave, erin
@@ -293,7 +292,6 @@ mod tests {
         insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
         failed: generation 12 in force for 3 h; last run failed 4 min ago
           (20260301T115600Z-0001, 3 steps, 1.4 s).
-        rosterd: idle
 
         waiting since 5 min ago: the roster on disk is not valid, so the one before
           stays in force:
@@ -325,7 +323,6 @@ mod tests {
         });
         insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
         failed: no roster has been applied yet; no run yet.
-        rosterd: idle
 
         waiting since 5 min ago: tiers differ from the cluster's map, so nothing is
           changed:

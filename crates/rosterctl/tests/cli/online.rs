@@ -15,7 +15,7 @@ pub(crate) fn status(outcome: &str, waiting: Value) -> Value {
     json!({
         "generation": 12,
         "since": "2026-03-01T09:00:00Z",
-        "activity": "idle",
+        "activity": null,
         "waiting": waiting,
         "last_run": null,
         "outcome": outcome,
