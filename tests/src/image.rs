@@ -40,6 +40,9 @@ const PACKAGES: &[&str] = &[
     "procps",
     "strace",
     "less",
+    // Sources of accounts besides files: one that answers, and one that cannot (its daemon is not there).
+    "libnss-extrausers",
+    "libnss-sss",
     "nano",
 ];
 
@@ -48,6 +51,8 @@ const CUSTOMIZE: &str = r#"
 for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer dpkg-db-backup.timer fstrim.timer; do
     ln -sf /dev/null "$1/etc/systemd/system/$unit"
 done
+# Only the tests that want them name them.
+sed -i 's/ sss//; s/ extrausers//' "$1/etc/nsswitch.conf"
 mkdir -p "$1/var/log/journal"
 rm -f "$1/etc/machine-id"
 "#;

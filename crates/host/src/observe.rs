@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{SFlag, fstatat};
+use nix::unistd::User;
 use roster::config::Config;
 use roster::model::Roster;
 use roster::name::{OsUser, Shell};
@@ -83,8 +84,11 @@ impl Host {
         };
         let directory_services =
             parse::directory_services(&linked_text(&etc, "nsswitch.conf")?.unwrap_or_default());
-        let foreign_accounts =
-            if directory_services.is_empty() { BTreeMap::new() } else { foreign_accounts(roster, &accounts) };
+        let (foreign_accounts, unanswered_accounts) = if directory_services.is_empty() {
+            Default::default()
+        } else {
+            foreign_accounts(roster, &accounts)
+        };
         let homes = self.homes(roster, config, &accounts);
         let mut folders = Folders::new(self.root());
         let maps = &config.maps;
@@ -106,6 +110,7 @@ impl Host {
             limits,
             directory_services,
             foreign_accounts,
+            unanswered_accounts,
             homes,
         })
     }
@@ -251,14 +256,20 @@ fn value_of(text: &str, key: &str) -> Option<String> {
 }
 
 /// Names that are no local account but that a directory service knows. Asked name by name: listing a directory
-/// may be forbidden, and is slow.
-fn foreign_accounts(roster: &Roster, accounts: &BTreeMap<String, PasswdEntry>) -> BTreeMap<OsUser, u32> {
-    roster
-        .users
-        .keys()
-        .filter(|user| !accounts.contains_key(user.as_str()))
-        .filter_map(|user| Some((user.clone(), users::get_user_by_name(user.as_str())?.uid())))
-        .collect()
+/// may be forbidden, and is slow. The second map holds those it gave no answer for (invariant 8).
+fn foreign_accounts(
+    roster: &Roster,
+    accounts: &BTreeMap<String, PasswdEntry>,
+) -> (BTreeMap<OsUser, u32>, BTreeMap<OsUser, String>) {
+    let (mut foreign, mut unanswered) = (BTreeMap::new(), BTreeMap::new());
+    for user in roster.users.keys().filter(|user| !accounts.contains_key(user.as_str())) {
+        match User::from_name(user.as_str()) {
+            Ok(Some(found)) => drop(foreign.insert(user.clone(), found.uid.as_raw())),
+            Ok(None) => {}
+            Err(errno) => drop(unanswered.insert(user.clone(), errno.desc().to_owned())),
+        }
+    }
+    (foreign, unanswered)
 }
 
 /// A text of `/etc`; nothing when there is no such file.

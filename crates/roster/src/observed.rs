@@ -25,6 +25,8 @@ pub struct HostObserved {
     pub directory_services: Vec<String>,
     /// Desired names that are no local account but that a directory service answers for, with the uid it gives.
     pub foreign_accounts: BTreeMap<OsUser, u32>,
+    /// Desired names that are no local account and that a directory service gave no answer for: why.
+    pub unanswered_accounts: BTreeMap<OsUser, String>,
     /// Of the shells that the roster or the config names, those that are installed.
     pub shells: BTreeSet<Shell>,
     /// Per desired account, what stands in the place of its home: the one that `/etc/passwd` names, or for an

@@ -57,7 +57,7 @@ async fn one_connection(daemon: Rc<Daemon>, stream: tokio::net::UnixStream) -> z
     let mut connection = Connection::from(zlink::tokio::unix::Stream::try_from(stream)?);
     let peer = connection.peer_credentials().await?;
     let uid = peer.unix_user_id().as_raw();
-    let readers = nix::unistd::Group::from_name(READERS).ok().flatten().map(|group| group.gid.as_raw());
+    let readers = users::get_group_by_name(READERS).map(|group| group.gid());
     let groups = peer.unix_supplementary_group_ids().iter().map(|gid| gid.as_raw());
     let reads =
         uid == 0 || groups.chain([peer.unix_primary_group_id().as_raw()]).any(|gid| Some(gid) == readers);

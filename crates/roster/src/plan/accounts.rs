@@ -222,6 +222,16 @@ impl<'a> View<'a> {
                 "take the person out of the roster, or out of the directory",
             ));
         }
+        // An account that rosterd made before is no news to the directory.
+        if let Some(why) = self.observed.unanswered_accounts.get(user).filter(|_| known.is_none()) {
+            let services = self.observed.directory_services.join(", ");
+            return Err(problem(
+                user,
+                format!("nobody can say whether `{user}` exists in a directory service"),
+                format!("nsswitch.conf names {services} for passwd, which did not answer: {why}"),
+                format!("see whether `getent passwd {user}` answers; the account is made when it does"),
+            ));
+        }
         match self.observed.groups.get(user.as_str()) {
             Some(group) if known.is_none_or(|known| known.gid != group.gid) => Err(problem(
                 user,

@@ -140,6 +140,15 @@ fn an_account_of_the_system_is_refused() {
 }
 
 #[test]
+fn a_directory_that_does_not_answer_is_no_absence_invariant_8() {
+    let mut machine = Machine::fresh();
+    machine.host.directory_services = vec!["ldap".into()];
+    machine.host.unanswered_accounts.insert(user("alice"), "Connection refused".into());
+    let people = roster(json!({"alice": {}}));
+    insta::assert_snapshot!(about(&machine, &people, "alice"), @"! alice: nobody can say whether `alice` exists in a directory service: nsswitch.conf names ldap for passwd, which did not answer: Connection refused; see whether `getent passwd alice` answers; the account is made when it does");
+}
+
+#[test]
 fn an_account_in_a_directory_is_not_adopted_and_none_is_made_beside_it() {
     let mut machine = Machine::fresh();
     machine.host.directory_services = vec!["sss".into()];
