@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use crate::config::{Config, Service};
-use crate::desired::{Account, CloneDesired, Desired, Dispatch, HomeDesired, Ports};
+use crate::desired::{Account, CloneDesired, Desired, Dispatch, HomeDesired, Ports, UnknownPorts};
 use crate::model::{CodeLayout, Person, Roster, Tier};
 use crate::name::{OsUser, ServiceName, Shell};
 use crate::observed::{EnvFileState, HostObserved};
@@ -50,14 +50,16 @@ fn place((service, user): &(ServiceName, OsUser)) -> String {
 }
 
 /// What should be: every account, the text of the generated files, and all ports. `ports` holds those that were
-/// given out before, also of people who left; they stay as they are. `installed` are the shells of this machine.
+/// given out before, also of people who left; they stay as they are. Those in `unknown` have a port that could not be
+/// read, so they get none. `installed` are the shells of this machine.
 pub fn derive(
     roster: &Roster,
     config: &Config,
     ports: &Ports,
+    unknown: &UnknownPorts,
     installed: &BTreeSet<Shell>,
 ) -> Result<Desired, DeriveError> {
-    let ports = all_ports(roster, config, ports)?;
+    let ports = all_ports(roster, config, ports, unknown)?;
     let by_port = in_order_of_ports(roster, config, &ports);
 
     // Parked people stay in the maps: they keep their ports, and a front end can say that they are parked.
@@ -152,7 +154,12 @@ fn in_order_of_ports<'a>(
 
 /// Adds a port for each person and service that has none. A port has one use on the whole machine, so one that
 /// any service has given out, also to a person who left, is not given out again.
-fn all_ports(roster: &Roster, config: &Config, before: &Ports) -> Result<Ports, DeriveError> {
+fn all_ports(
+    roster: &Roster,
+    config: &Config,
+    before: &Ports,
+    unknown: &UnknownPorts,
+) -> Result<Ports, DeriveError> {
     let mut taken = BTreeMap::new();
     for (service, users) in before {
         for (user, port) in users {
@@ -168,7 +175,7 @@ fn all_ports(roster: &Roster, config: &Config, before: &Ports) -> Result<Ports, 
         let of_service = ports.entry(service.name.clone()).or_default();
         let mut free = service.base_port..=u16::MAX;
         for user in roster.users.keys() {
-            if of_service.contains_key(user) {
+            if of_service.contains_key(user) || unknown.contains(&(service.name.clone(), user.clone())) {
                 continue;
             }
             let Some(port) = free.find(|port| taken.insert(*port)) else {
@@ -193,18 +200,19 @@ impl Service {
 }
 
 /// Takes over the ports that the environment files of a machine name already, for those who have none yet. To be
-/// called before [`derive()`]. What cannot be taken over is told; its user gets a new port.
+/// called before [`derive()`]. What a file says and cannot be taken over is told; its user gets a new port. A file
+/// that cannot be read has not said that there is no port (invariant 8): its user gets none until it can.
 pub fn adopt_ports(
     ports: &mut Ports,
     roster: &Roster,
     config: &Config,
     observed: &HostObserved,
-) -> Vec<Notice> {
+) -> (UnknownPorts, Vec<Notice>) {
     let mut taken: BTreeMap<u16, String> = BTreeMap::new();
     for (service, users) in ports.iter() {
         taken.extend(users.iter().map(|(user, port)| (*port, format!("`{service}` of {user}"))));
     }
-    let mut notices = Vec::new();
+    let (mut unknown, mut notices) = (UnknownPorts::new(), Vec::new());
     for service in &config.service {
         for user in roster.users.keys() {
             if ports.get(&service.name).is_some_and(|users| users.contains_key(user)) {
@@ -218,14 +226,11 @@ pub fn adopt_ports(
             };
             let value = match observed.env_files.get(&path) {
                 Some(EnvFileState::Present { ports, .. }) => ports.get(&service.port_key),
-                Some(EnvFileState::Unreadable(why)) => {
-                    refuse(format!(
-                        "its {} cannot be taken over, for it cannot be read ({why})",
-                        service.port_key
-                    ));
+                Some(EnvFileState::Absent) => None,
+                Some(EnvFileState::Unreadable(_)) | None => {
+                    unknown.insert((service.name.clone(), user.clone()));
                     None
                 }
-                Some(EnvFileState::Absent) | None => None,
             };
             let Some(value) = value else { continue };
             let key = &service.port_key;
@@ -244,5 +249,5 @@ pub fn adopt_ports(
             }
         }
     }
-    notices
+    (unknown, notices)
 }

@@ -1,6 +1,6 @@
 //! What should be: roster, config and ledger thought through to single facts, without looking at the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -11,6 +11,9 @@ use crate::name::{GroupName, KubeUser, Login, Namespace, OsUser, RepoName, Servi
 
 /// `{service: {os_user: port}}`: the ports that were given out, which never move.
 pub type Ports = BTreeMap<ServiceName, BTreeMap<OsUser, u16>>;
+
+/// Services and people whose port is not known, because their environment file cannot be read.
+pub type UnknownPorts = BTreeSet<(ServiceName, OsUser)>;
 
 /// Everything that should be on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

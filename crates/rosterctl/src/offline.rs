@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use roster::config::Config;
-use roster::desired::Ports;
+use roster::desired::{Ports, UnknownPorts};
 use roster::diagnostic::Diagnostics;
 use roster::model::Roster;
 use roster::name::Shell;
@@ -81,8 +81,14 @@ pub(crate) fn derive(
     if let Some(path) = k8s_users {
         check_tiers(&roster, path, out)?;
     }
-    let desired = roster::derive::derive(&roster, &config, &ports, &installed_shells(&roster, &config))
-        .map_err(|error| CommandError::new(format!("cannot derive what {name} asks for")).because(error))?;
+    let desired = roster::derive::derive(
+        &roster,
+        &config,
+        &ports,
+        &UnknownPorts::new(),
+        &installed_shells(&roster, &config),
+    )
+    .map_err(|error| CommandError::new(format!("cannot derive what {name} asks for")).because(error))?;
     match out.json {
         true => out.document(&desired)?,
         false => out.text(&render::desired(&desired, &config, out.look))?,

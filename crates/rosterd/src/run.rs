@@ -273,9 +273,9 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
         })?;
     let ledger = daemon.ledger();
     let mut ports = ledger.ports.clone();
-    let told = derive::adopt_ports(&mut ports, &in_force.roster, &in_force.config, &observed);
-    let desired =
-        derive::derive(&in_force.roster, &in_force.config, &ports, &observed.shells).map_err(|error| {
+    let (unknown, told) = derive::adopt_ports(&mut ports, &in_force.roster, &in_force.config, &observed);
+    let desired = derive::derive(&in_force.roster, &in_force.config, &ports, &unknown, &observed.shells)
+        .map_err(|error| {
             problem("no desired state can be derived", chain(&error), "change the base port in config.toml")
         })?;
     let host = plan::host(&desired, &in_force.config, &ledger, &observed);

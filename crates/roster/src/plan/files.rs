@@ -93,8 +93,9 @@ pub(super) fn env_files(
         // Two services may share a file.
         let mut files: BTreeMap<PathBuf, BTreeMap<String, String>> = BTreeMap::new();
         for service in &config.service {
+            let keys = files.entry(service.env_file_of(user)).or_default();
+            // Without a port: their file cannot be read, which is told below.
             if let Some(port) = desired.ports.get(&service.name).and_then(|ports| ports.get(*user)) {
-                let keys = files.entry(service.env_file_of(user)).or_default();
                 keys.insert(service.port_key.clone(), port.to_string());
             }
         }

@@ -1,7 +1,7 @@
 //! Plans for the machine, case by case.
 
 use roster::model::Roster;
-use roster::name::OsUser;
+use roster::name::{OsUser, ServiceName};
 use roster::observed::{EnvFileState, FileState, HomeFolder, SubordinateRange};
 use roster::plan::{Action, NewAccount, Step};
 use serde_json::json;
@@ -478,6 +478,30 @@ fn an_env_file_gets_its_port_and_its_mode_and_waits_for_its_account() {
     --
     ! alice: /etc/t3-serve/alice.env cannot be read: it is a symlink; it is left as it is; make it a readable regular file, or remove it
     ");
+}
+
+/// Invariant 8: what cannot be read has not said that there is no port.
+#[test]
+fn who_has_an_env_file_that_cannot_be_read_gets_no_other_port_invariant_8() {
+    let people = roster(json!({"alice": {}, "bob": {}}));
+    let mut machine = Machine::fresh();
+    let file: std::path::PathBuf = "/etc/t3-serve/alice.env".into();
+    machine.host.env_files.insert(file.clone(), EnvFileState::Unreadable("it is a symlink".into()));
+    insta::assert_snapshot!(about(&machine, &people, "alice"), @"
+    alice: create account uid 1000, home /home/alice, shell /bin/zsh
+    alice: set PLAYWRIGHT_PORT=8931 in /etc/playwright-mcp/alice.env
+    ! alice: /etc/t3-serve/alice.env cannot be read: it is a symlink; it is left as it is; make it a readable regular file, or remove it
+    ");
+    machine.run(&people);
+    let t3 = |machine: &Machine, name: &str| {
+        machine.ledger.ports[&ServiceName::new("t3").unwrap()].get(&user(name)).copied()
+    };
+    assert_eq!((t3(&machine, "alice"), t3(&machine, "bob")), (None, Some(3773)));
+    // The admin puts a file in its place; the port in it is hers.
+    let ports = [("T3_PORT".to_owned(), "3900".to_owned())].into();
+    machine.host.env_files.insert(file, EnvFileState::Present { ports, mode: 0o600 });
+    machine.run(&people);
+    assert_eq!((t3(&machine, "alice"), t3(&machine, "bob")), (Some(3900), Some(3773)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use roster::config::Config;
 use roster::derive::derive;
-use roster::desired::Ports;
+use roster::desired::{Ports, UnknownPorts};
 use roster::name::{OsUser, ServiceName, Shell};
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn the_shell_is_the_persons_or_the_first_installed_one() {
     let zsh = Shell::new("/bin/zsh").unwrap();
     let shells = |config: &Config, installed: &[&Shell]| {
         let installed: BTreeSet<Shell> = installed.iter().map(|shell| (*shell).clone()).collect();
-        let desired = derive(&people, config, &Ports::new(), &installed).unwrap();
+        let desired = derive(&people, config, &Ports::new(), &UnknownPorts::new(), &installed).unwrap();
         desired.accounts.values().map(|account| account.shell.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(shells(&config, &[&zsh, &bash]), ["/usr/bin/fish", "/bin/zsh"]);
@@ -41,7 +41,7 @@ fn clones_lie_as_the_layout_says() {
     }));
     let mut config = Config::default();
     let clones = |config: &Config| {
-        let desired = derive(&people, config, &Ports::new(), &BTreeSet::new()).unwrap();
+        let desired = derive(&people, config, &Ports::new(), &UnknownPorts::new(), &BTreeSet::new()).unwrap();
         let content = |name| desired.accounts[&user(name)].home_content.clone();
         serde_json::to_string_pretty(&[content("single"), content("space")]).unwrap()
     };
@@ -87,7 +87,8 @@ fn clones_lie_as_the_layout_says() {
 #[test]
 fn groups_are_those_of_tier_and_person_each_once() {
     let people = roster(json!({"alice": {"tier": "admin", "groups": ["video", "docker"]}}));
-    let desired = derive(&people, &Config::default(), &Ports::new(), &BTreeSet::new()).unwrap();
+    let desired =
+        derive(&people, &Config::default(), &Ports::new(), &UnknownPorts::new(), &BTreeSet::new()).unwrap();
     let groups: Vec<_> = desired.accounts[&user("alice")].groups.iter().map(ToString::to_string).collect();
     assert_eq!(groups, ["code-shared", "docker", "sudo", "video"]);
 }
@@ -96,7 +97,8 @@ fn groups_are_those_of_tier_and_person_each_once() {
 fn the_user_map_is_ordered_by_port_and_people_who_left_are_in_no_map() {
     let people = roster(json!({"alice": {}, "bob": {"authentik_user": "bob@example.org"}}));
     let before = ports(json!({"t3": {"alice": 3775, "bob": 3774, "gone": 3773}}));
-    let desired = derive(&people, &Config::default(), &before, &BTreeSet::new()).unwrap();
+    let desired =
+        derive(&people, &Config::default(), &before, &UnknownPorts::new(), &BTreeSet::new()).unwrap();
     let lines: Vec<_> = desired.ttyd_user_map.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(lines, ["bob@example.org=bob", "alice=alice"]);
     let logins: Vec<_> = desired.dispatch.keys().map(ToString::to_string).collect();
@@ -111,8 +113,14 @@ fn the_user_map_is_ordered_by_port_and_people_who_left_are_in_no_map() {
 fn without_services_the_user_map_is_ordered_by_name_and_nothing_is_dispatched() {
     let mut config = Config::default();
     config.service.clear();
-    let desired =
-        derive(&roster(json!({"bob": {}, "alice": {}})), &config, &Ports::new(), &BTreeSet::new()).unwrap();
+    let desired = derive(
+        &roster(json!({"bob": {}, "alice": {}})),
+        &config,
+        &Ports::new(),
+        &UnknownPorts::new(),
+        &BTreeSet::new(),
+    )
+    .unwrap();
     assert!(desired.ttyd_user_map.ends_with("alice=alice\nbob=bob\n"));
     assert_eq!(desired.dispatch_json(), "{}\n");
 }
@@ -122,10 +130,11 @@ fn a_service_without_a_free_port_and_a_port_given_twice_are_told() {
     let mut config = Config::default();
     config.service[0].base_port = 65_535;
     let people = roster(json!({"alice": {}, "bob": {}}));
-    let error = derive(&people, &config, &Ports::new(), &BTreeSet::new()).unwrap_err();
+    let error = derive(&people, &config, &Ports::new(), &UnknownPorts::new(), &BTreeSet::new()).unwrap_err();
     insta::assert_snapshot!(error, @"service `t3`: no port from 65535 up is left for bob; give the service a lower base_port, ports that were given out do not move");
     let twice = ports(json!({"t3": {"alice": 4000}, "playwright": {"bob": 4000}}));
-    let error = derive(&people, &Config::default(), &twice, &BTreeSet::new()).unwrap_err();
+    let error =
+        derive(&people, &Config::default(), &twice, &UnknownPorts::new(), &BTreeSet::new()).unwrap_err();
     insta::assert_snapshot!(error, @"port 4000 is given out twice: for `playwright` of bob and for `t3` of alice; correct one of them");
 }
 
@@ -143,9 +152,9 @@ proptest! {
         for names in rosters {
             let people: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
             let people = roster(people.into());
-            let desired = derive(&people, &config, &ports, &BTreeSet::new()).unwrap();
-            prop_assert_eq!(&derive(&people, &config, &ports, &BTreeSet::new()).unwrap(), &desired);
-            prop_assert_eq!(&derive(&people, &config, &desired.ports, &BTreeSet::new()).unwrap(), &desired);
+            let desired = derive(&people, &config, &ports, &UnknownPorts::new(), &BTreeSet::new()).unwrap();
+            prop_assert_eq!(&derive(&people, &config, &ports, &UnknownPorts::new(), &BTreeSet::new()).unwrap(), &desired);
+            prop_assert_eq!(&derive(&people, &config, &desired.ports, &UnknownPorts::new(), &BTreeSet::new()).unwrap(), &desired);
             let uses: BTreeMap<u16, (&ServiceName, &OsUser)> =
                 desired.ports.iter().flat_map(|(s, users)| users.iter().map(move |(u, p)| (*p, (s, u)))).collect();
             prop_assert_eq!(uses.len(), desired.ports.values().map(BTreeMap::len).sum::<usize>());

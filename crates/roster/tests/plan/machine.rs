@@ -107,8 +107,8 @@ impl Machine {
     pub(crate) fn plan(&self, roster: &Roster) -> (Desired, plan::HostPlan, Vec<plan::Notice>) {
         let observed = self.observe(roster);
         let mut ports = self.ledger.ports.clone();
-        let told = adopt_ports(&mut ports, roster, &self.config, &observed);
-        let desired = derive(roster, &self.config, &ports, &observed.shells).unwrap();
+        let (unknown, told) = adopt_ports(&mut ports, roster, &self.config, &observed);
+        let desired = derive(roster, &self.config, &ports, &unknown, &observed.shells).unwrap();
         let planned = plan::host(&desired, &self.config, &self.ledger, &observed);
         (desired, planned, told)
     }
