@@ -75,6 +75,11 @@ pub(crate) fn is_folder(stat: &FileStat) -> bool {
     stat.st_mode & SFlag::S_IFMT.bits() == libc::S_IFDIR
 }
 
+/// Whether it is a regular file, itself.
+pub(crate) fn is_file(stat: &FileStat) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == libc::S_IFREG
+}
+
 /// Reads a small regular file of this user.
 pub(crate) fn read(dir: impl AsFd, name: &str, most: u64) -> Result<Option<Vec<u8>>, String> {
     let fd = match open(dir, name, OFlag::O_RDONLY) {
@@ -85,7 +90,7 @@ pub(crate) fn read(dir: impl AsFd, name: &str, most: u64) -> Result<Option<Vec<u
         Err(errno) => return Err(words(errno).to_owned()),
     };
     let stat = fstat(&fd).map_err(words)?;
-    if stat.st_mode & SFlag::S_IFMT.bits() != libc::S_IFREG {
+    if !is_file(&stat) {
         return Err(format!("it is {}", kind(&stat)));
     }
     if stat.st_uid != Uid::current().as_raw() {
@@ -123,6 +128,16 @@ pub(crate) fn sync(dir: impl AsFd) -> nix::Result<()> {
 /// Moves within a folder, to a name that must be free.
 pub(crate) fn rename(dir: impl AsFd, from: &str, to: &str) -> nix::Result<()> {
     renameat2(&dir, from, &dir, to, RenameFlags::RENAME_NOREPLACE)
+}
+
+/// Moves from one folder to another, to a name that must be free.
+pub(crate) fn bring(from: impl AsFd, name: &str, to: impl AsFd, new: &str) -> nix::Result<()> {
+    renameat2(from, name, to, new, RenameFlags::RENAME_NOREPLACE)
+}
+
+/// Lets two things change places in one step.
+pub(crate) fn exchange(dir: impl AsFd, name: &str, other: impl AsFd, with: &str) -> nix::Result<()> {
+    renameat2(dir, name, other, with, RenameFlags::RENAME_EXCHANGE)
 }
 
 /// The place beside `path` where it is made before it is moved.

@@ -46,6 +46,7 @@ pub fn home(clones: &[&CloneDesired]) -> HomeDesired {
     HomeDesired {
         workspace: clones.iter().any(|clone| clone.path != "code"),
         clones: clones.iter().copied().cloned().collect(),
+        ..HomeDesired::default()
     }
 }
 

@@ -12,12 +12,12 @@ fn wanted(workspace: bool, paths: &[&str]) -> HomeDesired {
         url: format!("https://git.example.org/{}.git", path.rsplit('/').next().unwrap()),
         locked: matches!(*path, "code" | "code/infra"),
     };
-    HomeDesired { workspace, clones: paths.iter().map(clone).collect() }
+    HomeDesired { workspace, clones: paths.iter().map(clone).collect(), ..HomeDesired::default() }
 }
 
 fn seen(code: Place, clones: &[(&str, Place)]) -> HomeObserved {
     let clones = clones.iter().map(|(path, place)| ((*path).into(), place.clone())).collect();
-    HomeObserved { code, clones, unfinished: Vec::new() }
+    HomeObserved { code, clones, ..HomeObserved::default() }
 }
 
 fn clone_of(url: &str) -> Place {
