@@ -85,6 +85,7 @@ pub(crate) fn set(text: &[u8], settings: &[(&str, &str)]) -> Result<Vec<u8>, usi
         let mut places: Vec<_> =
             entries.iter().filter(|entry| entry.is(&key)).map(|entry| entry.place.clone()).collect();
         match places.pop() {
+            Some(_) if places.is_empty() && self::value(&entries, name) == Some(value) => {}
             Some(last) => {
                 edits.push((last, format!("{} = {}", key.key, quoted(value)).into_bytes()));
                 edits.extend(places.into_iter().map(|place| (place, Vec::new())));
@@ -130,7 +131,7 @@ fn header(key: &Key<'_>) -> String {
 fn quoted(value: &str) -> String {
     let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").replace('\t', "\\t");
     let outer = value.starts_with(' ') || value.ends_with(' ');
-    if outer || value.contains(['#', ';']) { format!("\"{escaped}\"") } else { escaped }
+    if outer || value.is_empty() || value.contains(['#', ';']) { format!("\"{escaped}\"") } else { escaped }
 }
 
 /// What stands here is no git configuration.
