@@ -291,7 +291,63 @@ fn normal(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    /// Both kinds of links, to worktrees beside the clone and within it, mended twice, as after a kill.
+    #[test]
+    fn links_are_mended_in_their_own_manner_and_only_once_invariant_5() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let full = |path: &str| root.join(path).display().to_string();
+        let write = |path: &str, content: &str| {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), format!("{content}\n")).unwrap();
+        };
+        let clone = ".code.rosterd-moving";
+        let git = format!("{clone}/.git/worktrees");
+        // Absolute: beside, within, and one whose place in the clone has the name of the place it moves to.
+        write(&format!("{git}/beside/gitdir"), &full("beside/.git"));
+        write("beside/.git", &format!("gitdir: {}", full("code/.git/worktrees/beside")));
+        write(&format!("{git}/within/gitdir"), &full("code/infra/w/.git"));
+        write(&format!("{clone}/infra/w/.git"), &format!("gitdir: {}", full("code/.git/worktrees/within")));
+        // Relative: beside and within.
+        write(&format!("{git}/rel/gitdir"), "../../../../rel/.git");
+        write("rel/.git", "gitdir: ../code/.git/worktrees/rel");
+        write(&format!("{git}/relin/gitdir"), "../../../relin/.git");
+        write(&format!("{clone}/relin/.git"), "gitdir: ../.git/worktrees/relin");
+        // Not ours: it names another clone, or nothing is there.
+        write(&format!("{git}/taken/gitdir"), &full("taken/.git"));
+        write("taken/.git", &format!("gitdir: {}", full("other/.git/worktrees/taken")));
+        write(&format!("{git}/gone/gitdir"), &full("gone/.git"));
+        // Of a submodule with a slash in its name.
+        let module = format!("{clone}/.git/modules/lib/part");
+        write(&format!("{module}/HEAD"), "ref: refs/heads/main");
+        write(&format!("{module}/worktrees/sub/gitdir"), &full("sub/.git"));
+        write("sub/.git", &format!("gitdir: {}", full("code/.git/modules/lib/part/worktrees/sub")));
+
+        let home = tree::open_home(&root).unwrap();
+        let moving = Moving { home: &home, root: &root, now: clone, from: "code", to: "code/infra" };
+        for _ in 0..2 {
+            moving.repair().unwrap();
+            let says = |path: &str| fs::read_to_string(root.join(path)).unwrap().trim_end().to_owned();
+            let gitdir = |name: &str| says(&format!("{git}/{name}/gitdir"));
+            assert_eq!(gitdir("beside"), full("beside/.git"));
+            assert_eq!(says("beside/.git"), format!("gitdir: {}", full("code/infra/.git/worktrees/beside")));
+            assert_eq!(gitdir("within"), full("code/infra/infra/w/.git"));
+            let within = format!("gitdir: {}", full("code/infra/.git/worktrees/within"));
+            assert_eq!(says(&format!("{clone}/infra/w/.git")), within);
+            assert_eq!(gitdir("rel"), "../../../../../rel/.git");
+            assert_eq!(says("rel/.git"), "gitdir: ../code/infra/.git/worktrees/rel");
+            assert_eq!(gitdir("relin"), "../../../relin/.git");
+            assert_eq!(says(&format!("{clone}/relin/.git")), "gitdir: ../.git/worktrees/relin");
+            assert_eq!(says("taken/.git"), format!("gitdir: {}", full("other/.git/worktrees/taken")));
+            assert_eq!(gitdir("gone"), full("gone/.git"));
+            let sub = full("code/infra/.git/modules/lib/part/worktrees/sub");
+            assert_eq!(says("sub/.git"), format!("gitdir: {sub}"));
+        }
+    }
 
     #[test]
     fn paths_are_thought_through_by_their_words() {

@@ -33,7 +33,9 @@ pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired, code: &Place) -> Mo
     };
     let lookout = Lookout::of(desired, &infra);
     let mut observed = MovesObserved::default();
-    for path in lookout.hidden {
+    // Behind a symlink there is nothing of ours.
+    let can_hold = |path: &String| !path.starts_with("code/") || *code == Place::Folder;
+    for path in lookout.hidden.into_iter().filter(can_hold) {
         match look(home, &path) {
             Place::Absent => {}
             found => _ = observed.on_the_way.insert(path, found),
