@@ -143,12 +143,20 @@ fn is_there(home: &OwnedFd, through: &str) -> nix::Result<bool> {
 
 /// Exchanges the clone and a new empty folder of the same mode, so that its place is never without one.
 fn make_room(above: &OwnedFd, name: &str, hidden_in: &OwnedFd, hidden: &str) -> nix::Result<()> {
-    let Some(stat) = tree::stat(above, name)?.filter(tree::is_folder) else { return Err(Errno::ENOTDIR) };
+    let stat = fstat(tree::open(above, name, OFlag::O_PATH | OFlag::O_DIRECTORY)?)?;
     match mkdirat(hidden_in, hidden, Mode::from_bits_truncate(stat.st_mode & 0o777)) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno),
     }
-    let exchanged = tree::exchange(above, name, hidden_in, hidden);
+    let exchanged = tree::exchange(above, name, hidden_in, hidden).and_then(|()| {
+        let moved = tree::stat(hidden_in, hidden)?;
+        if moved.is_some_and(|moved| (moved.st_dev, moved.st_ino) == (stat.st_dev, stat.st_ino)) {
+            return Ok(());
+        }
+        // It was not the clone any more. Whatever it is goes back.
+        tree::exchange(above, name, hidden_in, hidden)?;
+        Err(Errno::ESTALE)
+    });
     if exchanged.is_err() {
         // Empty, or not ours to remove.
         let _ = unlinkat(hidden_in, hidden, UnlinkatFlags::RemoveDir);

@@ -160,6 +160,9 @@ pub(crate) fn remove(dir: impl AsFd, name: &str) -> nix::Result<()> {
     let mut path = vec![Folder::open(&dir, name)?];
     while let Some(depth) = path.len().checked_sub(1) {
         let folder = &mut path[depth];
+        if folder.entries.is_empty() {
+            folder.look()?;
+        }
         match folder.entries.pop() {
             Some(entry) => match unlinkat(&folder.dir, entry.as_c_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
@@ -180,7 +183,10 @@ pub(crate) fn remove(dir: impl AsFd, name: &str) -> nix::Result<()> {
     Ok(())
 }
 
-/// A folder that is being removed, and what is left to do in it.
+/// How many names of a folder are held at a time: a person may make ten million.
+const MAX_ENTRIES: usize = 4096;
+
+/// A folder that is being removed, and some of what is left in it.
 struct Folder {
     dir: Dir,
     name: CString,
@@ -190,15 +196,22 @@ struct Folder {
 impl Folder {
     fn open(above: impl AsFd, name: CString) -> nix::Result<Folder> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut dir = Dir::openat(above, name.as_c_str(), flags, Mode::empty())?;
-        let mut entries = Vec::new();
-        for entry in dir.iter() {
+        let dir = Dir::openat(above, name.as_c_str(), flags, Mode::empty())?;
+        Ok(Folder { dir, name, entries: Vec::new() })
+    }
+
+    /// Takes the next names, from the beginning: those that were there before are gone.
+    fn look(&mut self) -> nix::Result<()> {
+        for entry in self.dir.iter() {
             let entry = entry?.file_name().to_owned();
             if !matches!(entry.to_bytes(), b"." | b"..") {
-                entries.push(entry);
+                self.entries.push(entry);
+            }
+            if self.entries.len() >= MAX_ENTRIES {
+                break;
             }
         }
-        Ok(Folder { dir, name, entries })
+        Ok(())
     }
 }
 
