@@ -17,7 +17,7 @@ use roster::plan::HomeAction;
 use crate::credentials::{Credentials, host_of};
 use crate::place::without_user;
 use crate::protocol::Failure;
-use crate::{locked, sys, tree};
+use crate::{locked, moves, sys, tree, wiring};
 
 const LATER: &str = "tried again later by itself";
 
@@ -32,10 +32,12 @@ pub(crate) fn apply(home: &OwnedFd, action: &HomeAction, deadline: Instant) -> R
         }
         HomeAction::RemoveUnfinished { path } => remove_unfinished(home, path),
         HomeAction::Clone(wanted) => clone(home, wanted, deadline),
+        HomeAction::Move(action) => moves::apply(home, action),
+        HomeAction::Wire(wire) => wiring::apply(home, wire),
     }
 }
 
-fn cannot(what: &str, path: &str, errno: Errno) -> Failure {
+pub(crate) fn cannot(what: &str, path: &str, errno: Errno) -> Failure {
     let next = match errno {
         Errno::ENOSPC | Errno::EDQUOT => "free some space; tried again later by itself".to_owned(),
         Errno::EROFS => "make the file system writable; tried again later by itself".to_owned(),

@@ -9,7 +9,7 @@
 //! daemon (root)                                   worker (the user, in Landlock, rlimits, no new privileges)
 //! Worker::start ── Become ───────────────────────> identity, confine
 //! Worker::observe ── Observe(HomeDesired) ───────> place: what stands in each place, below the home's descriptor
-//! Worker::apply ── Apply(HomeAction) ────────────> clone, tree: make a folder, clone, remove an unfinished clone
+//! Worker::apply ── Apply(HomeAction) ────────────> clone, moves, wiring: one step
 //! Worker::finish ── end of input ────────────────> exits
 //! ```
 //!
@@ -17,22 +17,27 @@
 //!
 //! A clone is made by libgit2 in this process: no git, no ssh, no hook, no filter and no credential helper is ever
 //! started, and the kernel would refuse it (Landlock grants no execution, `RLIMIT_NPROC` is 0). `~/.gitconfig` is
-//! not read: what it says is in force whenever the person runs git in the finished clone, and a FIFO or a proxy in
-//! it cannot hold up the machine's housekeeping.
+//! not in force: what it says counts whenever the person runs git in the finished clone, and a proxy in it cannot
+//! hold up the machine's housekeeping. It is read as text, to leave alone what the person has set.
 
+mod checked;
 mod clone;
 mod confine;
 mod credentials;
+mod edit;
 #[cfg(test)]
 mod escape;
 mod gitconfig;
 mod identity;
+mod links;
 mod locked;
+mod moves;
 mod place;
 mod protocol;
 mod supervisor;
 mod sys;
 mod tree;
+mod wiring;
 mod worker;
 
 pub use protocol::Landlock;

@@ -7,13 +7,17 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::moves::Move;
 use crate::name::{GroupName, OsUser, Shell};
+use crate::wiring::Wire;
 
 mod accounts;
 mod files;
 mod home;
 mod host;
 mod ids;
+mod moves;
+mod wiring;
 
 pub use home::home;
 pub use host::{HostPlan, host};
@@ -170,6 +174,8 @@ impl Action {
             Action::Home(HomeAction::RemoveUnfinished { .. }) => "remove-unfinished-clone",
             Action::Home(HomeAction::MakeFolder { .. }) => "make-folder",
             Action::Home(HomeAction::Clone(_)) => "clone",
+            Action::Home(HomeAction::Move(moved)) => moved.kind(),
+            Action::Home(HomeAction::Wire(wire)) => wire.kind(),
         }
     }
 }
@@ -215,6 +221,8 @@ impl fmt::Display for Action {
                 let locked = if clone.locked { ", locked" } else { "" };
                 write!(f, "clone {} to ~/{}{locked}", clone.url, clone.path)
             }
+            Action::Home(HomeAction::Move(moved)) => moved.fmt(f),
+            Action::Home(HomeAction::Wire(wire)) => wire.fmt(f),
         }
     }
 }
@@ -284,6 +292,10 @@ pub enum HomeAction {
     },
     /// Clones a repository beside and moves it into place.
     Clone(crate::desired::CloneDesired),
+    /// Moves a clone with all that is in it.
+    Move(Move),
+    /// Tells git something that nobody has told it.
+    Wire(Wire),
 }
 
 /// What keeps a subject from what the roster says.

@@ -7,4 +7,6 @@ mod cases;
 mod derived;
 mod homes;
 mod machine;
+mod moves;
 mod properties;
+mod wiring;
