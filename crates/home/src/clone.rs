@@ -165,8 +165,11 @@ impl Attempt<'_> {
         let said = error.message();
         let has = |part: &str| said.to_ascii_lowercase().contains(part);
         let host = host_of(url);
-        let add_login =
-            format!("add a line for {host} to ~/.git-credentials of the person: https://NAME:TOKEN@{host}");
+        let scheme = url.split_once("://").map_or("https", |(scheme, _)| scheme);
+        let add_login = format!(
+            "add this line to ~/.git-credentials of the person, NAME and TOKEN percent-encoded: \
+                 {scheme}://NAME:TOKEN@{host}"
+        );
         let (why, next) = match (error.code(), error.class()) {
         (ErrorCode::Auth, _) => {
             let outcome = self.credentials.borrow().outcome.as_ref().map(|outcome| format!(", and {outcome}")).unwrap_or_default();

@@ -211,7 +211,7 @@ impl fmt::Display for Action {
                 keys.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
                 write!(f, " in {}", path.display())
             }
-            Action::Cut => f.write_str("cut access"),
+            Action::Cut => f.write_str("no longer sent sessions; account and files stay"),
             Action::Return => f.write_str("give access back"),
             Action::Home(HomeAction::RemoveUnfinished { path }) => {
                 write!(f, "remove the unfinished clone ~/{path}")

@@ -63,6 +63,9 @@ pub struct Run {
     pub took_ms: u64,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why the roster on disk was not in force when it ended, when it was not.
+    #[serde(default)]
+    pub waiting: Option<WaitingCause>,
     /// Every step with what became of it, in order.
     pub steps: Vec<StepRecord>,
     /// What kept subjects from what the roster says.

@@ -61,10 +61,13 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             }
             Command::Wait { timeout } => {
                 let seconds = timeout.map(|timeout| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX));
-                let events = client.wait(seconds).await.map_err(explain)?;
-                let follow = follow(events, out, "waiting for the roster on disk to be applied");
+                let follow = async {
+                    let events = client.wait(seconds).await.map_err(explain)?;
+                    follow(events, out, "waiting for the roster on disk to be applied").await
+                };
                 let run = match timeout {
                     None => follow.await,
+                    // Also when the daemon hangs and does not answer at all.
                     Some(timeout) => tokio::time::timeout(timeout.saturating_add(GRACE), follow)
                         .await
                         .unwrap_or_else(|_| Err(refused(ControlError::TimedOut))),

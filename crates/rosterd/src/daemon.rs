@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use roster::config::Config;
-use roster::ledger::Ledger;
+use roster::ledger::{Ledger, WaitingCause};
 use roster::name::OsUser;
 use roster::parse;
 use roster::plan::{Problem, Subject};
-use roster::report::{Outcome, Progress, Run, RunSummary, Trigger};
+use roster::report::{Progress, Run, RunSummary, Trigger};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -295,8 +295,18 @@ impl Daemon {
                 if ledger.degraded.len() > 5 { ", …" } else { "" }
             ));
         }
-        if last.outcome == Outcome::Held {
-            text.push_str("; see `rosterctl status` and `rosterctl confirm`");
+        match ledger.waiting.as_ref().map(|waiting| &waiting.cause) {
+            Some(WaitingCause::Held { cuts, .. }) => {
+                let cuts = journal::count(cuts.len(), "cut is", "cuts are");
+                text.push_str(&format!("; {cuts} held, see `rosterctl status` and `rosterctl confirm`"));
+            }
+            Some(WaitingCause::Invalid { .. }) => {
+                text.push_str("; what is on disk is not valid, see `rosterctl status`");
+            }
+            Some(WaitingCause::TierMismatch { .. }) => {
+                text.push_str("; tiers differ from the cluster's map, see `rosterctl status`");
+            }
+            None => {}
         }
         text
     }

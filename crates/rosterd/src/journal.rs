@@ -1,6 +1,9 @@
 //! What rosterd tells the journal: one record for each applied step, problem and run, each with a message id that
 //! `packaging/rosterd.catalog` explains. Nothing else in the daemon writes records about subjects.
 
+use std::collections::BTreeSet;
+
+use roster::change::Change;
 use roster::ledger::WaitingCause;
 use roster::plan::{Notice, Problem, Subject};
 use roster::report::{Outcome, Run, StepRecord, StepResult};
@@ -10,6 +13,7 @@ pub(crate) mod id {
     pub(crate) const STARTED: &str = "8e13657633c94fa08ed4d93e0aed09bd";
     pub(crate) const STOPPED: &str = "d642af3970d2429086904d16a7eb2b69";
     pub(crate) const ACCEPTED: &str = "0c36f454c6f2483eb7e458385af15721";
+    pub(crate) const CHANGED: &str = "5a4c1b7f0e6d4f0b9d3a7c2e81f65b04";
     pub(crate) const REJECTED: &str = "996033e62d5549a5a3607c353f445e33";
     pub(crate) const HELD: &str = "8618293d7aba457c80c48da2cc08bb37";
     pub(crate) const CONFIRMED: &str = "a18c8d653c6a4ca9a3e873d863a1ab50";
@@ -103,9 +107,22 @@ pub(crate) fn recovered(run: &str, generation: u64, subject: &Subject) {
     );
 }
 
-/// A new content of roster or config is in force.
-pub(crate) fn accepted(generation: u64, changes: &[String]) {
-    let told = if changes.is_empty() { "no change of a person".to_owned() } else { changes.join("; ") };
+/// A new content of roster or config is in force: what changed about each person, then that it is.
+pub(crate) fn accepted(generation: u64, changes: &[Change]) {
+    for change in changes {
+        tracing::info!(
+            message_id = id::CHANGED,
+            rosterd_generation = generation,
+            rosterd_user = change.user.as_str(),
+            "{change}"
+        );
+    }
+    let people: BTreeSet<_> = changes.iter().map(|change| &change.user).collect();
+    let told = if people.is_empty() {
+        "no change of a person".into()
+    } else {
+        format!("changes of {}", count(people.len(), "person", "people"))
+    };
     tracing::info!(
         message_id = id::ACCEPTED,
         rosterd_generation = generation,
@@ -206,7 +223,7 @@ mod tests {
         };
         let here = ids(include_str!("journal.rs"), ": &str = \"", '"');
         let catalog = ids(include_str!("../../../packaging/rosterd.catalog"), "-- ", '\n');
-        assert_eq!(here.len(), 12);
+        assert_eq!(here.len(), 13);
         assert_eq!(here, catalog);
     }
 }

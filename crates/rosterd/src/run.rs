@@ -25,6 +25,10 @@ use crate::sources::{self, OnDisk};
 const FIRST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
+/// What to do where there is no roster.
+const NO_ROSTER: &str =
+    "begin with /usr/share/doc/rosterd/roster.example.yaml, saved as /etc/rosterd/roster.yaml";
+
 /// What a run gathers while it goes on.
 struct Running<'a> {
     daemon: &'a Daemon,
@@ -102,6 +106,7 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
         started,
         took_ms: clock.elapsed().as_millis() as u64,
         outcome,
+        waiting: daemon.ledger().waiting.as_ref().map(|waiting| waiting.cause.clone()),
         steps: running.steps,
         problems: running.problems,
         notices: running.notices,
@@ -178,7 +183,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
         Decision::NothingYet => {
             running.notices.push(Notice {
                 subject: Subject::Machine,
-                text: "there is no roster yet: write one, see roster.example.yaml".into(),
+                text: format!("there is no roster yet; {NO_ROSTER}"),
             });
         }
         Decision::Wait(waiting) => {
@@ -189,6 +194,11 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
         }
         Decision::Accept { new, roster, config, changes } => {
             let accepted = daemon.change_ledger(|ledger| {
+                // Another configuration may be what mends anybody.
+                let reconfigured = ledger.applied.as_ref().is_none_or(|applied| applied.config != config);
+                if reconfigured {
+                    ledger.degraded.values_mut().for_each(|degraded| degraded.next_try = now);
+                }
                 ledger.generation += 1;
                 ledger.applied = Some(Applied { roster, config, since: now });
                 ledger.waiting = None;
@@ -201,10 +211,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
             });
             if accepted {
                 running.generation = daemon.ledger().generation;
-                journal::accepted(
-                    running.generation,
-                    &changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                );
+                journal::accepted(running.generation, &changes);
                 daemon.put_in_force(*new);
             }
         }
@@ -284,12 +291,17 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
     Ok(HostWork { desired, observed, plan, identities: host.identities })
 }
 
-/// Which subjects this run works on. A change of the roster does not wake those that wait for their next try.
+/// Which subjects this run works on. A change of the roster does not wake those that wait for their next try, but
+/// always the machine: its maps must follow, whatever else is wrong with it.
 fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, now: Timestamp) -> BTreeSet<Subject> {
     let users = desired.accounts.keys().chain(ledger.known()).cloned().map(Subject::User);
     let all = users.chain([Subject::Machine]);
     let waits =
         |subject: &Subject| ledger.degraded.get(subject).is_some_and(|degraded| degraded.next_try > now);
+    let waits = |subject: &Subject| match (subject, ask.trigger) {
+        (Subject::Machine, Trigger::Change) => false,
+        _ => waits(subject),
+    };
     match (&ask.user, ask.trigger) {
         (Some(user), _) => all.filter(|subject| *subject == Subject::User(user.clone())).collect(),
         (None, Trigger::Request | Trigger::Start) => all.collect(),
@@ -573,6 +585,9 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
         }
         let observed = match host.observed.accounts.get(name.as_str()) {
             None => Ok(HomeObserved::of_a_new_home(&account.home_content)),
+            Some(_) if plan.steps.iter().any(|step| step.subject == subject && makes_home(&step.action)) => {
+                Ok(HomeObserved::of_a_new_home(&account.home_content))
+            }
             Some(entry) => {
                 let person = home::Person {
                     user: name.clone(),
@@ -598,6 +613,10 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
         Some(user) => plan.only(|subject| *subject == Subject::User(user.clone())),
         None => plan,
     })
+}
+
+fn makes_home(action: &Action) -> bool {
+    matches!(action, Action::CreateHome(_))
 }
 
 async fn look(

@@ -28,14 +28,18 @@ fn show() {
     };
     told("systemctl status rosterd --no-pager --lines=0");
     machine.sh("groupadd docker; groupadd code-shared").ok();
-    machine.write_file("/etc/rosterd/config.toml", forge.config());
+    let config = machine.read_file("/etc/rosterd/config.toml");
+    machine.write_file(
+        "/etc/rosterd/config.toml",
+        format!("{config}\n# The demo's own repositories.\n{}", forge.config()),
+    );
     println!("\n==> roster.example.yaml becomes /etc/rosterd/roster.yaml; saving it is all an admin does");
     machine.write_file("/etc/rosterd/roster.yaml", include_str!("../../../roster.example.yaml"));
     told("rosterctl wait");
     told("rosterctl status");
     told("getent passwd alice bob carol dave; ls -ld /home/*; cat /etc/ttyd-user-map");
     told(
-        "runuser -u carol -- sh -c 'cd ~/code && ls && git -C infra status --short --branch && file infra/secrets/* 2>/dev/null | head -n 2'",
+        "runuser -u carol -- sh -c 'cd ~/code && ls && git -C infra status --short --branch && for f in infra/secrets/*; do echo \"$f begins with: $(head -c 9 \"$f\" | tr -d \"\\0\")\"; done'",
     );
     println!("\n==> a draft with one more person, first looked at and then saved");
     let more = "  erin: {authentik_user: erin, k8s_user: erin, tier: power-user, code_layout: workspace, repos: [recipes]}\n";

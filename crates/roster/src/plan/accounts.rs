@@ -97,6 +97,7 @@ impl<'a> View<'a> {
         let exists = |group: &&GroupName| self.observed.groups.contains_key(group.as_str());
         let groups = wanted.groups.iter().filter(exists).filter(|group| !is_primary(group));
         let groups = groups.filter(|group| !self.is_in(user, group)).cloned().collect();
+        self.tell_groups_of_other_tiers(user, wanted, &mut told);
         let home = self.lost_home(user, wanted, entry, &mut told);
         let adopted = known.is_none().then(|| {
             let (subuid, subgid) = ids.ranges_of(user, uid);
@@ -293,12 +294,16 @@ impl<'a> View<'a> {
         match self.observed.homes.get(user) {
             Some(HomeFolder::Absent) => Ok(false),
             Some(HomeFolder::Folder { uid, .. }) if Some(*uid) == owner => Ok(true),
-            Some(HomeFolder::Folder { uid, .. }) => refused(
-                format!("{path} exists and belongs to uid {uid}"),
-                format!(
-                    "move it away; or, if it is {user}'s and the uid is free, set `uid: {uid}` in the roster"
-                ),
-            ),
+            Some(HomeFolder::Folder { uid, .. }) => {
+                let limits = &self.observed.limits;
+                let is_a_persons = (limits.uid_min..=limits.uid_max).contains(uid);
+                let or = if is_a_persons {
+                    format!("; or, if it is {user}'s and the uid is free, set `uid: {uid}` in the roster")
+                } else {
+                    String::new()
+                };
+                refused(format!("{path} exists and belongs to uid {uid}"), format!("move it away{or}"))
+            }
             Some(HomeFolder::Other(what)) => {
                 refused(format!("{path} is {what}, not a folder"), "move it away".into())
             }
@@ -308,6 +313,20 @@ impl<'a> View<'a> {
                 "what stands there is not known",
                 format!("see to it that {path} can be read"),
             )),
+        }
+    }
+
+    /// Nobody is taken out of a group, so who came down from a tier still has what only that tier brings.
+    fn tell_groups_of_other_tiers(&self, user: &OsUser, wanted: &Account, told: &mut Told) {
+        for (tier, policy) in self.config.tiers.iter().filter(|(tier, _)| **tier != wanted.tier) {
+            let kept = policy.groups.iter().filter(|group| !wanted.groups.contains(group));
+            for group in kept.filter(|group| self.is_in(user, group)) {
+                told.add(format!(
+                    "is in the group `{group}`, which the tier {tier} brings and {} does not; nobody is taken out of \
+                     a group, `gpasswd --delete {user} {group}` does it",
+                    wanted.tier
+                ));
+            }
         }
     }
 

@@ -298,7 +298,7 @@ fn a_person_who_returns_has_the_same_ids_also_when_the_account_was_removed_by_ha
     machine.run(&both);
     let before = machine.ledger.identities.clone();
     insta::assert_snapshot!(shown(&machine.run(&one).plan), @"
-    alice: cut access
+    alice: no longer sent sessions; account and files stay
     machine: write /etc/ttyd-user-map, mode 0644
     machine: write /etc/t3-serve/dispatch.json, mode 0644
     ");
@@ -309,7 +309,7 @@ fn a_person_who_returns_has_the_same_ids_also_when_the_account_was_removed_by_ha
     let with_newcomer = roster(json!({"bob": {}, "carol": {}}));
     assert_eq!(account(&machine.run(&with_newcomer).plan.steps, "carol").uid, 1002);
     insta::assert_snapshot!(shown(&machine.run(&both).plan), @"
-    carol: cut access
+    carol: no longer sent sessions; account and files stay
     alice: give access back
     alice: create account uid 1000, home /home/alice (is there already), shell /bin/zsh
     machine: write /etc/ttyd-user-map, mode 0644

@@ -40,7 +40,7 @@ fn action(step: &Step) -> String {
             let keys = keys.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
             format!("set {} in {}", keys.join(" "), path.display())
         }
-        Action::Cut => "cut access; account and files stay".into(),
+        Action::Cut => "no longer sent sessions; account and files stay".into(),
         Action::Return => "give access back".into(),
         Action::Home(HomeAction::RemoveUnfinished { path }) => {
             format!("remove the unfinished clone ~/{path}")

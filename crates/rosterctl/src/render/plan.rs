@@ -41,11 +41,11 @@ pub(crate) fn plan(plan: &Plan, waiting: Option<&WaitingStatus>, now: Timestamp,
         }
     }
     page.gap();
-    page.para(Style::Strong, &closing(plan));
+    page.para(Style::Strong, &closing(plan, waiting.is_some()));
     page.finish()
 }
 
-fn closing(plan: &Plan) -> String {
+fn closing(plan: &Plan, waits: bool) -> String {
     let problems = match plan.problems.len() {
         0 => String::new(),
         number => format!(
@@ -54,7 +54,11 @@ fn closing(plan: &Plan) -> String {
         ),
     };
     if plan.steps.is_empty() {
-        let all = if problems.is_empty() { "No change: all is as the roster says." } else { "No change." };
+        let all = match (problems.is_empty(), waits) {
+            (true, false) => "No change: all is as the roster says.",
+            (true, true) => "No change: all is as the roster in force says.",
+            (false, _) => "No change.",
+        };
         return format!("{all}{problems}");
     }
     let subjects: BTreeSet<&Subject> = plan.steps.iter().map(|step| &step.subject).collect();
@@ -94,7 +98,7 @@ mod tests {
             now(),
             LOOK,
         );
-        insta::assert_snapshot!(text, @r"
+        insta::assert_snapshot!(text, @"
         machine
           + write /etc/ttyd-user-map, 2 lines (the content differs)
           note: group code-shared does not exist and is skipped; create it with
@@ -112,7 +116,7 @@ mod tests {
             next: see whether the remote answers; it is tried again by itself
 
         dave
-          - cut access; account and files stay (left the roster)
+          - no longer sent sessions; account and files stay (left the roster)
 
         4 steps for 2 people and the machine. 1 problem is in the way. Nothing was
         changed.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use roster::plan::Subject;
 use roster::report::{Outcome, Run, RunSummary, StepRecord, StepResult, WaitingStatus};
 
-use super::status::waiting_roster;
+use super::status::{cause_on, waiting_roster};
 use super::{action, list, next, outcome, trigger};
 use crate::page::{Look, Page, Style, count};
 use crate::when::{ago, took};
@@ -14,11 +14,11 @@ use crate::when::{ago, took};
 /// One step as it happened.
 pub(crate) fn step(record: &StepRecord, look: Look) -> String {
     let mut page = Page::new(look);
-    step_on(&mut page, record);
+    step_on(&mut page, record, "");
     page.finish()
 }
 
-fn step_on(page: &mut Page, record: &StepRecord) {
+fn step_on(page: &mut Page, record: &StepRecord, reason: &str) {
     let (style, plain, mark) = match record.result {
         StepResult::Done => (Style::Good, "ok      ", "✓ "),
         StepResult::Failed { .. } => (Style::Bad, "FAILED  ", "✗ "),
@@ -29,7 +29,7 @@ fn step_on(page: &mut Page, record: &StepRecord) {
         StepResult::Skipped { .. } => String::new(),
         _ => format!(", {}", took(record.took_ms)),
     };
-    let text = format!("{}: {}{took}", record.step.subject, action(&record.step));
+    let text = format!("{}: {}{took}{reason}", record.step.subject, action(&record.step));
     page.hang(lead, style, &text, Style::Plain);
     let indent = lead.chars().count();
     match &record.result {
@@ -109,9 +109,12 @@ pub(crate) fn run(run: &Run, now: Timestamp, look: Look) -> String {
     let text = format!("{}, {} ({started})", trigger(run.trigger), ago(run.started, now));
     page.open(&format!("run {}: ", run.id), Style::Strong, &text);
     for record in &run.steps {
-        step_on(&mut page, record);
+        step_on(&mut page, record, &format!(" ({})", record.step.reason));
     }
     closing_on(&mut page, run);
+    if let Some(cause) = &run.waiting {
+        cause_on(&mut page, cause, None);
+    }
     page.finish()
 }
 
@@ -160,6 +163,7 @@ mod tests {
             started: at("2026-03-01T11:56:00Z"),
             took_ms: 2_345,
             outcome: Outcome::Degraded,
+            waiting: None,
             steps: vec![
                 record(create("alice"), StepResult::Done, 34),
                 record(
@@ -182,15 +186,15 @@ mod tests {
 
     #[test]
     fn a_run_shows_its_steps_with_durations_and_what_to_do() {
-        insta::assert_snapshot!(run(&sample(), now(), LOOK), @r"
+        insta::assert_snapshot!(run(&sample(), now(), LOOK), @"
         run 20260301T115600Z-0001: change, 4 min ago (2026-03-01 11:56:00 UTC)
         ok      alice: create account with uid 1005, shell /bin/zsh, home /home/alice,
-                groups docker, sudo, 34 ms
+                groups docker, sudo, 34 ms (in the roster, no such account)
         FAILED  alice: clone https://git.example.org/infra.git into ~/code/infra,
-                locked, 2.0 s
+                locked, 2.0 s (no such clone)
                 why: failed to connect to git.example.org: connection refused
                 next: see whether the remote answers; it is tried again by itself
-        skipped machine: write /etc/ttyd-user-map, 2 lines
+        skipped machine: write /etc/ttyd-user-map, 2 lines (the content differs)
                 why: rosterd was told to stop
         ! bob: cannot clone https://git.example.org/tripit.git into ~/code/tripit:
           failed to connect to git.example.org: connection refused

@@ -27,6 +27,13 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
     if let Some(activity) = &status.activity {
         page.hang("rosterd: ", Style::Faint, activity, Style::Plain);
     }
+    if status.since.is_none() && status.waiting.is_none() {
+        next(
+            &mut page,
+            2,
+            "begin with /usr/share/doc/rosterd/roster.example.yaml, saved as /etc/rosterd/roster.yaml",
+        );
+    }
     if let Some(waiting) = &status.waiting {
         page.gap();
         waiting_roster(&mut page, waiting, now);
@@ -47,21 +54,29 @@ fn last_run(run: &RunSummary, now: Timestamp) -> String {
 
 /// Why the roster on disk is not in force, and what to do.
 pub(super) fn waiting_roster(page: &mut Page, waiting: &WaitingStatus, now: Timestamp) {
-    let since = ago(waiting.since, now);
-    match &waiting.cause {
+    cause_on(page, &waiting.cause, Some(&ago(waiting.since, now)));
+}
+
+/// The same for a run of the past, of which nobody knows any more since when.
+pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, since: Option<&str>) {
+    let lead = |word: &str| match since {
+        Some(since) => format!("{word} since {since}: "),
+        None => format!("{word}: "),
+    };
+    match cause {
         WaitingCause::Invalid { diagnostics } => {
-            let text = "the roster on disk is not valid, so the one before stays in force:";
-            page.open(&format!("waiting since {since}: "), Style::Bad, text);
+            let text = "what is on disk cannot be taken over, so what was in force before stays:";
+            page.open(&lead("waiting"), Style::Bad, text);
             page.verbatim("  ", diagnostics.trim_end());
             next(
                 page,
                 2,
-                "correct it and check it with `rosterctl validate`; it is read again when it is saved",
+                "correct it; it is read again when it is saved (`rosterctl validate` checks the text)",
             );
         }
         WaitingCause::Held { cuts, why, confirmed } => {
-            let lead = if *confirmed { "confirmed" } else { "held" };
-            page.open(&format!("{lead} since {since}: "), Style::Warn, &would_cut(cuts, *why));
+            let word = if *confirmed { "confirmed" } else { "held" };
+            page.open(&lead(word), Style::Warn, &would_cut(cuts, *why));
             if *confirmed {
                 next(page, 2, "nothing to do: the next run applies it");
             } else {
@@ -70,7 +85,7 @@ pub(super) fn waiting_roster(page: &mut Page, waiting: &WaitingStatus, now: Time
         }
         WaitingCause::TierMismatch { differences } => {
             let text = "tiers differ from the cluster's map, so nothing is changed:";
-            page.open(&format!("waiting since {since}: "), Style::Bad, text);
+            page.open(&lead("waiting"), Style::Bad, text);
             for difference in differences {
                 page.hang("  - ", Style::Plain, difference, Style::Plain);
             }
@@ -289,19 +304,19 @@ mod tests {
                 diagnostics: "error: unknown field `teir`\n --> roster.yaml:4:5\n  |\n4 |     teir: admin\n  |     ^^^^ did you mean `tier`?\n".into(),
             },
         });
-        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @"
         failed: generation 12 in force for 3 h; last run failed 4 min ago
           (20260301T115600Z-0001, 3 steps, 1.4 s).
 
-        waiting since 5 min ago: the roster on disk is not valid, so the one before
-          stays in force:
+        waiting since 5 min ago: what is on disk cannot be taken over, so what was in
+          force before stays:
           error: unknown field `teir`
            --> roster.yaml:4:5
             |
           4 |     teir: admin
             |     ^^^^ did you mean `tier`?
-          next: correct it and check it with `rosterctl validate`; it is read again when
-                it is saved
+          next: correct it; it is read again when it is saved (`rosterctl validate`
+                checks the text)
 
         converged, 3: machine, bob, carol
         ");

@@ -150,7 +150,7 @@ fn a_plan_beside_an_invalid_roster_exits_1_and_says_so() {
         _ => reply(json!({ "status": status("failed", waiting.clone()) })),
     });
     let text = place.ask(&["plan"]).answer(1);
-    assert!(text.contains("the roster on disk is not valid") && text.contains("error: a tab"), "{text}");
+    assert!(text.contains("cannot be taken over") && text.contains("error: a tab"), "{text}");
 }
 
 #[test]
