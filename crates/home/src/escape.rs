@@ -10,9 +10,8 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
-use roster::name::OsUser;
 
-use crate::protocol::{Become, Landlock};
+use crate::protocol::{Become, Landlock, Task};
 use crate::worker::enter;
 
 const ME: &str = "ROSTERD_TEST_ESCAPE";
@@ -48,15 +47,16 @@ fn attempts() {
     let Some(paths) = std::env::var(ME).ok() else { return };
     let (mine, other) = paths.split_once(':').map(|(a, b)| (PathBuf::from(a), PathBuf::from(b))).unwrap();
     let person = Become {
-        user: OsUser::new("ana").unwrap(),
+        user: "ana".into(),
         uid: UID,
         gid: UID,
         groups: vec![],
         home: mine.clone(),
         memory_mib: 1024,
         deadline_s: 60,
+        task: Task::Home { mirrors: "/nonexistent".into() },
     };
-    let (_home, landlock) = enter(&person).unwrap();
+    let (_place, landlock) = enter(&person).unwrap();
     assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
 
     // What it is for.

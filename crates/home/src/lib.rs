@@ -25,16 +25,24 @@ mod confine;
 mod credentials;
 #[cfg(test)]
 mod escape;
+mod fast_forward;
+mod fetch;
 mod gitconfig;
 mod identity;
 mod locked;
+mod mirror;
+mod objects;
 mod place;
 mod protocol;
+mod refs;
+mod remote_worker;
 mod supervisor;
 mod sys;
+mod transfer;
 mod tree;
 mod worker;
 
 pub use protocol::Landlock;
+pub use remote_worker::RemoteWorker;
 pub use supervisor::{Limits, Person, Worker, WorkerError};
 pub use worker::worker;

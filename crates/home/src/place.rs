@@ -14,7 +14,7 @@ use roster::observed::{HomeObserved, Place};
 use crate::{gitconfig, locked, tree};
 
 /// Far more than a clone's configuration ever is.
-const MAX_CONFIG: u64 = 1 << 20;
+pub(crate) const MAX_CONFIG: u64 = 1 << 20;
 
 /// Looks at `~/code` and at each place where a clone should be.
 pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired) -> HomeObserved {

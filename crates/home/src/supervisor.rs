@@ -1,6 +1,7 @@
 //! The daemon's end of a worker. What comes from the worker is untrusted: lines and counts are bounded, an answer to
 //! something that was not asked is an error, and texts are cleaned before anyone reads them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -16,11 +17,14 @@ use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::OsUser;
 use roster::observed::{HomeObserved, Place};
 use roster::plan::HomeAction;
+use roster::plan::refresh::Way;
+use roster::remote::{Answer, Asked, CloneState, FastForward, LookAt, Standing};
 use roster::report::StepResult;
 
 use crate::place::without_user;
-use crate::protocol::{Become, Landlock, MAX_LINE, Reply, Request, clean};
+use crate::protocol::{Become, Landlock, MAX_LINE, Reply, Request, Task, clean};
 use crate::tree;
+use crate::worker::ASK;
 
 /// Looking at a home takes a millisecond. A file system that the person made hang must not hold up the run for the
 /// time that a clone may take.
@@ -51,6 +55,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Heap and other private memory, in MiB.
     pub memory_mib: u64,
+    /// The folder of the mirrors, from which a home may take objects. It need not be there.
+    pub mirrors: &'static str,
 }
 
 /// Why a worker did not do what it was asked. Its `Display` says why, [`WorkerError::next`] what to do.
@@ -144,14 +150,20 @@ impl Worker {
     /// Starts `program worker` and waits until it has become `person`.
     pub async fn start(program: &Path, person: &Person, limits: Limits) -> Result<Worker, WorkerError> {
         let who = Become {
-            user: person.user.clone(),
+            user: person.user.to_string(),
             uid: person.uid,
             gid: person.gid,
             groups: person.groups.clone(),
             home: person.home.clone(),
             memory_mib: limits.memory_mib,
             deadline_s: limits.deadline.as_secs().max(1),
+            task: Task::Home { mirrors: limits.mirrors.into() },
         };
+        Worker::begin(program, who, limits).await
+    }
+
+    /// Starts a worker for any task.
+    pub(crate) async fn begin(program: &Path, who: Become, limits: Limits) -> Result<Worker, WorkerError> {
         who.check().map_err(|failure| WorkerError::Refused { why: failure.why, next: failure.next })?;
         // Beyond a month no clock is meant to reach.
         let deadline = Instant::now() + limits.deadline.min(Duration::from_secs(30 * 86_400));
@@ -179,7 +191,7 @@ impl Worker {
             deadline,
             landlock: Landlock::Absent,
         };
-        let doing = format!("becoming {}", person.user);
+        let doing = format!("becoming {}", who.user);
         match worker.ask(&Request::Become(who), &doing, deadline.min(Instant::now() + OBSERVE)).await? {
             Reply::Ready { landlock } => worker.landlock = landlock,
             Reply::Failed(failure) => {
@@ -212,16 +224,92 @@ impl Worker {
 
     /// Does one step. After a worker has failed as such, every further step fails at once.
     pub async fn apply(&mut self, action: &HomeAction) -> StepResult {
-        let doing = doing(action);
-        let reply = match self.ask(&Request::Apply(action.clone()), &doing, self.deadline).await {
-            Ok(Reply::Done) => return StepResult::Done,
-            Ok(Reply::Failed(failure)) => {
-                return StepResult::Failed { why: clean(&failure.why), next: clean(&failure.next) };
+        self.step(&Request::Apply(action.clone()), &doing(action)).await.0
+    }
+
+    /// The same, and why a mirror failed it, when one did and the step was done from the server.
+    pub async fn apply_from(&mut self, action: &HomeAction, way: &Way) -> (StepResult, Option<String>) {
+        let request = match way {
+            Way::Mirror(wanted) => Request::CloneMirrored(wanted.clone()),
+            Way::Server => Request::Apply(action.clone()),
+            Way::NotNow { why, next } => {
+                return (StepResult::Failed { why: why.clone(), next: next.clone() }, None);
             }
-            Ok(_) => self.nonsense("not what was asked", &doing),
+        };
+        self.step(&request, &doing(action)).await
+    }
+
+    pub(crate) async fn step(&mut self, request: &Request, doing: &str) -> (StepResult, Option<String>) {
+        let failed = |why, next| (StepResult::Failed { why, next }, None);
+        let error = match self.ask(request, doing, self.deadline).await {
+            Ok(Reply::Done) => return (StepResult::Done, None),
+            Ok(Reply::DoneWithoutMirror { why }) => return (StepResult::Done, Some(clean(&why))),
+            Ok(Reply::Failed(failure)) => return failed(clean(&failure.why), clean(&failure.next)),
+            Ok(_) => self.nonsense("not what was asked", doing),
             Err(error) => error,
         };
-        StepResult::Failed { why: reply.to_string(), next: reply.next() }
+        failed(error.to_string(), error.next())
+    }
+
+    /// What clones know of their remotes, by path.
+    pub async fn look(&mut self, clones: Vec<LookAt>) -> Result<BTreeMap<String, CloneState>, WorkerError> {
+        let doing = "looking at the clones";
+        let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
+        let until = self.deadline.min(Instant::now() + OBSERVE);
+        match self.ask(&Request::Look(clones), doing, until).await? {
+            Reply::States(states) if states.len() == paths.len() => {
+                let states = states.into_iter().map(|state| CloneState {
+                    unfit: state.unfit.map(|what| clean(&what)),
+                    busy: state.busy.map(|what| clean(&what)),
+                    ..state
+                });
+                Ok(paths.into_iter().zip(states).collect())
+            }
+            reply => Err(self.unexpected(reply, doing)),
+        }
+    }
+
+    /// Asks a remote for its refs, with the person's own login where it wants one.
+    pub async fn ask_remote(&mut self, url: &str) -> Result<Asked, WorkerError> {
+        let doing = format!("asking {url}");
+        let until = self.deadline.min(Instant::now() + ASK + OBSERVE);
+        match self.ask(&Request::Ask { url: url.to_owned() }, &doing, until).await? {
+            Reply::Asked(asked) => {
+                let answer = match asked.answer {
+                    Answer::Failed { why, next } => Answer::Failed { why: clean(&why), next: clean(&next) },
+                    Answer::WantsLogin { why, next } => {
+                        Answer::WantsLogin { why: clean(&why), next: clean(&next) }
+                    }
+                    refs => refs,
+                };
+                Ok(Asked { answer, ..asked })
+            }
+            reply => Err(self.unexpected(reply, &doing)),
+        }
+    }
+
+    /// How branches stand that may be behind, in their order.
+    pub async fn inspect(&mut self, branches: Vec<FastForward>) -> Result<Vec<Standing>, WorkerError> {
+        let (doing, count) = ("looking at branches that are behind", branches.len());
+        match self.ask(&Request::Inspect(branches), doing, self.deadline).await? {
+            Reply::Standings(standings) if standings.len() == count => {
+                let cleaned = standings.into_iter().map(|standing| Standing {
+                    obstacle: standing.obstacle.map(|what| clean(&what)),
+                    ..standing
+                });
+                Ok(cleaned.collect())
+            }
+            reply => Err(self.unexpected(reply, doing)),
+        }
+    }
+
+    fn unexpected(&mut self, reply: Reply, doing: &str) -> WorkerError {
+        match reply {
+            Reply::Failed(failure) => {
+                WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) }
+            }
+            _ => self.nonsense("not what was asked", doing),
+        }
     }
 
     /// Lets the worker end. One that does not is killed, and not waited for: a file system that hangs can keep a
@@ -314,6 +402,10 @@ fn doing(action: &HomeAction) -> String {
         HomeAction::MakeFolder { path } => format!("making ~/{path}"),
         HomeAction::Clone(CloneDesired { path, url, .. }) => {
             format!("cloning {} to ~/{path}", without_user(url))
+        }
+        HomeAction::Fetch(fetch) => format!("fetching {} into ~/{}", without_user(&fetch.url), fetch.path),
+        HomeAction::FastForward(FastForward { path, .. }) | HomeAction::FinishFastForward { path } => {
+            format!("fast-forwarding ~/{path}")
         }
     }
 }

@@ -363,7 +363,7 @@ async fn invariant_4_a_server_that_never_stops_sending_is_cut_off_and_cleaned_up
     ];
     for url in urls {
         let ana = Somebody::new();
-        let limits = Limits { deadline: Duration::from_secs(3), memory_mib: 64 };
+        let limits = Limits { deadline: Duration::from_secs(3), memory_mib: 64, ..work::LIMITS };
         let mut worker = start_within(&ana, limits).await.unwrap();
         let failed = worker.apply(&HomeAction::Clone(wanted("code", &url, false))).await;
         assert!(why(&failed).ends_with("it takes longer than the time for one home"), "{failed:?}");

@@ -113,7 +113,7 @@ fn cannot_look(plan: &mut Plan, subject: &Subject, path: &str, why: &str) {
 }
 
 /// Whether two URLs name one repository: user information, a last `/` and `.git` make no difference.
-fn same_repository(one: &str, other: &str) -> bool {
+pub(super) fn same_repository(one: &str, other: &str) -> bool {
     let plain = |url: &str| {
         let url = without_user(url);
         let url = url.trim_end_matches('/');
@@ -123,7 +123,7 @@ fn same_repository(one: &str, other: &str) -> bool {
 }
 
 /// A URL as it may be shown: user information can be a secret (invariant 7).
-fn without_user(url: &str) -> String {
+pub(super) fn without_user(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
