@@ -93,6 +93,15 @@ pub(crate) fn serve(
     match protocol::next(requests)? {
         None => return Ok(()),
         Some(Request::Ask { url: asked }) if asked == url => {}
+        Some(Request::Mirror(MirrorAction::Check { url: asked })) if asked == url => {
+            let Some(room) = room else { return Err(unexpected()) };
+            let checked = if is_whole(room) { Ok(()) } else { empty(room) };
+            let reply = match checked {
+                Ok(()) => Reply::Done,
+                Err(errno) => Reply::Failed(cannot(url, tree::words(errno).to_owned())),
+            };
+            return protocol::write_line(replies, &reply);
+        }
         Some(_) => return Err(unexpected()),
     }
     let transfer = Transfer::new(url, deadline, None);
@@ -118,39 +127,21 @@ pub(crate) fn serve(
         let refs = transfer::refs(connection.list()?)?;
         let not_mirrored = mirror.lacks(&repository, &refs);
         let asked = Asked { answer: Answer::Refs(refs.clone()), not_mirrored };
-        Ok((protocol::write_line(replies, &Reply::Asked(asked)), {
+        Ok(protocol::write_line(replies, &Reply::Asked(asked)).and_then(|()| {
             // The same connection goes on, so that the ref list is asked for once.
-            match protocol::next(requests) {
-                Ok(Some(Request::Mirror(MirrorAction::Fetch { url: asked }))) if asked == url => {
+            match protocol::next(requests)? {
+                None => Ok(()),
+                Some(Request::Mirror(MirrorAction::Fetch { url: asked })) if asked == url => {
                     let fetched = mirror.fetch(&repository, connection.remote(), &refs, &transfer);
                     protocol::write_line(replies, &done(url, &transfer, fetched))
-                        .and_then(|()| protocol::next(requests))
                 }
-                other => other,
+                Some(_) => Err(unexpected()),
             }
         }))
     })();
-    let next = match answered {
-        Ok((written, next)) => {
-            written?;
-            next?
-        }
-        Err(error) => {
-            protocol::write_line(replies, &Reply::Asked(failed(&error)))?;
-            protocol::next(requests)?
-        }
-    };
-    match next {
-        None => Ok(()),
-        Some(Request::Mirror(MirrorAction::Check { url: asked })) if asked == url => {
-            let checked = if is_whole(room) { Ok(()) } else { empty(room) };
-            let reply = match checked {
-                Ok(()) => Reply::Done,
-                Err(errno) => Reply::Failed(cannot(url, tree::words(errno).to_owned())),
-            };
-            protocol::write_line(replies, &reply)
-        }
-        Some(_) => Err(unexpected()),
+    match answered {
+        Ok(written) => written,
+        Err(error) => protocol::write_line(replies, &Reply::Asked(failed(&error))),
     }
 }
 

@@ -7,6 +7,7 @@ use roster::remote::Asked;
 use roster::report::StepResult;
 
 use crate::protocol::{Become, Request, Task};
+use crate::worker::ASK;
 use crate::supervisor::{Limits, Worker, WorkerError};
 
 /// A process that speaks to one remote. Dropping it kills it.
@@ -42,10 +43,10 @@ impl RemoteWorker {
 
     /// Asks the remote for its refs. To be done once, and first.
     pub async fn ask(&mut self) -> Result<Asked, WorkerError> {
-        self.worker.ask_remote(&self.url).await
+        self.worker.asked(&self.url, ASK).await
     }
 
-    /// Does one step in the mirror: a fetch first, a check last.
+    /// Does one step in the mirror: a fetch after the question, or a check instead of it.
     pub async fn apply(&mut self, action: &MirrorAction) -> StepResult {
         let doing = match action {
             MirrorAction::Fetch { url } => format!("fetching {url} into the mirror"),

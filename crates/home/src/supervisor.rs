@@ -271,8 +271,13 @@ impl Worker {
 
     /// Asks a remote for its refs, with the person's own login where it wants one.
     pub async fn ask_remote(&mut self, url: &str) -> Result<Asked, WorkerError> {
+        // The worker gives up by itself, so that the rest of the home is not lost.
+        self.asked(url, ASK + OBSERVE).await
+    }
+
+    pub(crate) async fn asked(&mut self, url: &str, within: Duration) -> Result<Asked, WorkerError> {
         let doing = format!("asking {url}");
-        let until = self.deadline.min(Instant::now() + ASK + OBSERVE);
+        let until = self.deadline.min(Instant::now() + within);
         match self.ask(&Request::Ask { url: url.to_owned() }, &doing, until).await? {
             Reply::Asked(asked) => {
                 let answer = match asked.answer {

@@ -9,6 +9,7 @@ use roster::name::{ObjectId, RefName};
 use roster::remote::{Answer, RemoteRefs};
 
 use crate::credentials::{Credentials, host_of};
+use crate::sys;
 
 const LATER: &str = "tried again later by itself";
 
@@ -55,12 +56,16 @@ impl<'a> Transfer<'a> {
 
     /// Asks a remote that belongs to no repository for its refs.
     pub(crate) fn ask(&self) -> Answer {
-        crate::sys::set_up_libgit2().and_then(|()| {
+        let answer = sys::set_up_libgit2().and_then(|()| {
+            sys::be_patient_for(self.deadline.saturating_duration_since(Instant::now()))?;
             let mut remote = Remote::create_detached(self.url)?;
             let connection = remote.connect_auth(Direction::Fetch, Some(self.callbacks()), None)?;
             refs(connection.list()?)
         })
-        .map_or_else(|error| self.answer(&error), Answer::Refs)
+        .map_or_else(|error| self.answer(&error), Answer::Refs);
+        // Objects may take their time.
+        let _ = sys::be_patient_for(sys::SILENCE);
+        answer
     }
 
     /// What a failure to ask means.

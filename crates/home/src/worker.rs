@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, umask};
 use roster::remote::Asked;
 
 use crate::confine::Room;
@@ -117,6 +118,8 @@ fn settle(person: &Become) -> Result<(Place, Landlock), Failure> {
         Task::Home { mirrors } => Place::Home { home, mirrors: Mirrors::open(mirrors) },
         Task::Remote { mirror: false, .. } => Place::Mirror(None),
         Task::Remote { url, mirror: true } => {
+            // Everybody may have what everybody may read.
+            umask(Mode::S_IWGRP | Mode::S_IWOTH);
             let name = mirror::folder(url);
             match tree::make_folder(&home, &name) {
                 Ok(()) | Err(Errno::EEXIST) => {}

@@ -44,17 +44,17 @@ pub fn check(url: &str, why: &str) -> Plan {
     plan
 }
 
-/// What is told once for all of a remote that did not answer.
-pub fn not_asked(url: &str, answer: &Answer) -> Plan {
+/// What is told of a remote that did not answer: once for all, or of the person who alone may ask it.
+pub fn not_asked(subject: &Subject, url: &str, answer: &Answer) -> Plan {
     let mut plan = Plan::default();
     if let Answer::Failed { why, .. } = answer {
         let text = format!("{url} cannot be read ({why}); clones of it stay as they are until it can");
-        plan.notice(&Subject::Machine, text);
+        plan.notice(subject, text);
     }
     plan
 }
 
-/// How a clone is made.
+/// How a step is done that may need a remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Way {
     /// From the mirror; the worker turns to the server when the mirror fails it.
@@ -70,8 +70,9 @@ pub enum Way {
     },
 }
 
-/// How `clone` is made.
-pub fn way(clone: &CloneDesired, remotes: &Remotes) -> Way {
+/// How a step in a home is done: which matters for clones.
+pub fn way(action: &HomeAction, remotes: &Remotes) -> Way {
+    let HomeAction::Clone(clone) = action else { return Way::Server };
     match remotes.get(&clone.url) {
         Some(Remote { answer: Answer::Refs(refs), mirrored: true })
             if refs.head.as_ref().is_some_and(|head| refs.branches.contains_key(head)) =>

@@ -50,6 +50,11 @@ fn action(step: &Step) -> String {
             let locked = if clone.locked { ", locked" } else { "" };
             format!("clone {} into ~/{}{locked}", clone.url, clone.path)
         }
+        // These say it for people as well.
+        action @ (Action::Home(
+            HomeAction::Fetch(_) | HomeAction::FastForward(_) | HomeAction::FinishFastForward { .. },
+        )
+        | Action::Mirror(_)) => action.to_string(),
     }
 }
 
