@@ -202,6 +202,22 @@ impl Forge {
         git(&work, &["push", "--quiet", "origin", "HEAD"]);
     }
 
+    /// Runs git in the work tree of a colleague who pushes; what it printed.
+    pub fn git(&self, repository: &str, arguments: &[&str]) -> String {
+        git(&self.path("work").join(repository), arguments)
+    }
+
+    /// The work tree of a colleague who pushes.
+    pub fn work(&self, repository: &str) -> PathBuf {
+        self.path("work").join(repository)
+    }
+
+    /// Makes another branch the default one.
+    pub fn set_default(&self, repository: &str, branch: &str) {
+        let bare = self.path("repositories").join(format!("{repository}.git"));
+        git(&bare, &["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")]);
+    }
+
     /// The commit that a repository's default branch points to.
     pub fn head(&self, repository: &str) -> String {
         git(&self.path("work").join(repository), &["rev-parse", "HEAD"]).trim().to_owned()

@@ -138,9 +138,15 @@ impl Asker {
     async fn one(&self, url: &str) -> Remote {
         let _turn = self.parallel.acquire().await;
         let Some(mut worker) = self.start(url).await else { return self.by_persons() };
-        let asked = worker.ask().await.unwrap_or_else(|error| Asked {
-            answer: Answer::Failed { why: chain(&error), next: error.next() },
-            not_mirrored: 0,
+        let asked = worker.ask().await.unwrap_or_else(|error| {
+            let (why, next) = match error {
+                home::WorkerError::Deadline { .. } => (
+                    "the server does not answer".into(),
+                    "look whether it hangs; tried again later by itself".into(),
+                ),
+                error => (chain(&error), error.next()),
+            };
+            Asked { answer: Answer::Failed { why, next }, not_mirrored: 0 }
         });
         self.say(Said::Plan(refresh::not_asked(&Subject::Machine, url, &asked.answer)));
         let mut mirrored = self.mirror && matches!(asked.answer, Answer::Refs(_));
