@@ -43,6 +43,8 @@ const JOURNAL: &str = "journal";
 /// git's own lock, and in the staging folder the file that is linked to become it.
 const LOCK: &str = "index.lock";
 const OUR_LOCK: &str = "lock";
+/// So many files are written to disk by one call for the file system.
+const MANY: usize = 50;
 /// Room for a hundred thousand files.
 const MAX_JOURNAL: u64 = 64 << 20;
 
@@ -173,9 +175,15 @@ fn go(folders: &Folders, repository: &Repository, forward: &FastForward) -> Resu
     let ops = folders.work.ops(&changes)?;
     let journal = Journal { forward: forward.clone(), index: before, ops };
     let text = serde_json::to_vec(&journal).map_err(|error| Stop::Because(error.to_string()))?;
-    File::from(openat(&folders.staging, JOURNAL, new, mode)?).write_all(&text)?;
+    let mut file = File::from(openat(&folders.staging, JOURNAL, new, mode)?);
+    file.write_all(&text)?;
     // New files and journal are on disk before any of them takes the place of an old one.
-    tree::sync(&folders.staging)?;
+    if journal.ops.len() > MANY {
+        tree::sync(&folders.staging)?;
+    } else {
+        folders.work.sync(&journal.ops)?;
+        file.sync_all()?;
+    }
     linkat(&folders.staging, OUR_LOCK, &folders.git, LOCK, LinkatFlags::empty()).map_err(|errno| match errno {
         Errno::EEXIST => Stop::Because("another git command is at work in it (`.git/index.lock`)".into()),
         errno => Stop::Os(errno),

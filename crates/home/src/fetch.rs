@@ -2,9 +2,13 @@
 //! come from the mirror where the remote is public, else from the server with the person's own login.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use git2::{ErrorCode, Oid, Repository, RepositoryOpenFlags};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::FileStat;
 
 use roster::remote::Fetch;
 
@@ -58,6 +62,7 @@ pub(crate) fn fetch(
     };
     let git = |error: git2::Error| look(error.message().to_owned());
     let mut damaged = None;
+    let began = SystemTime::now();
     if !has_all(&ids).map_err(git)? && let Some(mirrors) = mirrors.filter(|_| wanted.mirrored) {
         damaged = mirrors.bring(url, &ids, &repository).err();
     }
@@ -72,8 +77,7 @@ pub(crate) fn fetch(
         }
     }
     // On disk before a ref names it.
-    let folder = tree::open(home, path, nix::fcntl::OFlag::O_PATH).and_then(tree::sync);
-    folder.map_err(|errno| look(tree::words(errno).to_owned()))?;
+    sync_new_packs(home, path, began).map_err(|errno| look(tree::words(errno).to_owned()))?;
     move_refs(&repository, wanted).map_err(|error| match error.code() {
         ErrorCode::Locked => failed((
             "another git command holds a lock in it".into(),
@@ -82,6 +86,23 @@ pub(crate) fn fetch(
         _ => git(error),
     })?;
     Ok(damaged)
+}
+
+/// Writes to disk the packs that were written since `began`.
+fn sync_new_packs(home: &OwnedFd, path: &str, began: SystemTime) -> nix::Result<()> {
+    let folder = tree::open(home, &format!("{path}/.git/objects/pack"), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    // The clock of the file system may lag behind by a tick, and the worst is to sync an older pack.
+    let since = began.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64 - 1);
+    let here = folder.try_clone().map_err(|_| Errno::EMFILE)?;
+    for entry in Dir::from_fd(here)?.iter() {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else { continue };
+        let is_new = |stat: FileStat| !tree::is_folder(&stat) && stat.st_mtime.max(stat.st_ctime) >= since;
+        if tree::stat(&folder, name)?.is_some_and(is_new) {
+            nix::unistd::fsync(tree::open(&folder, name, OFlag::O_RDONLY)?)?;
+        }
+    }
+    nix::unistd::fsync(folder)
 }
 
 fn from_server(repository: &Repository, wanted: &Fetch, transfer: &Transfer<'_>) -> Result<(), git2::Error> {

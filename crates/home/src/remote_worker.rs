@@ -37,7 +37,7 @@ impl RemoteWorker {
             deadline_s: limits.deadline.as_secs().max(1),
             task: Task::Remote { url: url.to_owned(), mirror },
         };
-        let worker = Worker::begin(program, who, limits).await?;
+        let worker = Worker::begin(program, who, &[], limits).await?;
         Ok(RemoteWorker { worker, url: url.to_owned() })
     }
 

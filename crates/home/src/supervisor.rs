@@ -149,21 +149,16 @@ pub struct Worker {
 impl Worker {
     /// Starts `program worker` and waits until it has become `person`.
     pub async fn start(program: &Path, person: &Person, limits: Limits) -> Result<Worker, WorkerError> {
-        let who = Become {
-            user: person.user.to_string(),
-            uid: person.uid,
-            gid: person.gid,
-            groups: person.groups.clone(),
-            home: person.home.clone(),
-            memory_mib: limits.memory_mib,
-            deadline_s: limits.deadline.as_secs().max(1),
-            task: Task::Home { mirrors: limits.mirrors.into() },
-        };
-        Worker::begin(program, who, limits).await
+        Worker::begin(program, become_person(person, limits), &[], limits).await
     }
 
-    /// Starts a worker for any task.
-    pub(crate) async fn begin(program: &Path, who: Become, limits: Limits) -> Result<Worker, WorkerError> {
+    /// Starts a worker for any task; `also` are requests whose answers the caller receives.
+    pub(crate) async fn begin(
+        program: &Path,
+        who: Become,
+        also: &[Request],
+        limits: Limits,
+    ) -> Result<Worker, WorkerError> {
         who.check().map_err(|failure| WorkerError::Refused { why: failure.why, next: failure.next })?;
         // Beyond a month no clock is meant to reach.
         let deadline = Instant::now() + limits.deadline.min(Duration::from_secs(30 * 86_400));
@@ -192,7 +187,10 @@ impl Worker {
             landlock: Landlock::Absent,
         };
         let doing = format!("becoming {}", who.user);
-        match worker.ask(&Request::Become(who), &doing, deadline.min(Instant::now() + OBSERVE)).await? {
+        let until = deadline.min(Instant::now() + OBSERVE);
+        let first = Request::Become(who);
+        let requests: Vec<_> = std::iter::once(&first).chain(also).collect();
+        match worker.ask_all(&requests, &doing, until).await? {
             Reply::Ready { landlock } => worker.landlock = landlock,
             Reply::Failed(failure) => {
                 return Err(WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) });
@@ -200,6 +198,34 @@ impl Worker {
             _ => return Err(worker.nonsense("not what was asked", &doing)),
         }
         Ok(worker)
+    }
+
+    /// Starts a worker that looks at the home at once: what it shows, and what its clones know of their remotes, by
+    /// path. All is asked in one go, because most homes want nothing more, and on a busy machine each answer that is
+    /// waited for costs a turn.
+    pub async fn start_looking(
+        program: &Path,
+        person: &Person,
+        limits: Limits,
+        desired: &HomeDesired,
+        clones: Vec<LookAt>,
+    ) -> Result<(Worker, HomeObserved, BTreeMap<String, CloneState>), WorkerError> {
+        let who = become_person(person, limits);
+        let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
+        let also = [Request::Observe(desired.clone()), Request::Look(clones)];
+        let mut worker = Worker::begin(program, who, &also, limits).await?;
+        let until = worker.deadline.min(Instant::now() + OBSERVE);
+        let doing = "looking at the home";
+        let observed = match worker.receive(doing, until).await? {
+            Reply::Observed(observed) => {
+                checked(observed, desired).map_err(|what| worker.nonsense(what, doing))?
+            }
+            reply => return Err(worker.unexpected(reply, doing)),
+        };
+        let doing = "looking at the clones";
+        let reply = worker.receive(doing, until).await?;
+        let states = worker.states(reply, paths, doing)?;
+        Ok((worker, observed, states))
     }
 
     /// How far Landlock confines it.
@@ -257,6 +283,17 @@ impl Worker {
         let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
         let until = self.deadline.min(Instant::now() + OBSERVE);
         match self.ask(&Request::Look(clones), doing, until).await? {
+            reply => self.states(reply, paths, doing),
+        }
+    }
+
+    fn states(
+        &mut self,
+        reply: Reply,
+        paths: Vec<String>,
+        doing: &str,
+    ) -> Result<BTreeMap<String, CloneState>, WorkerError> {
+        match reply {
             Reply::States(states) if states.len() == paths.len() => {
                 let states = states.into_iter().map(|state| CloneState {
                     unfit: state.unfit.map(|what| clean(&what)),
@@ -317,36 +354,73 @@ impl Worker {
         }
     }
 
-    /// Lets the worker end. One that does not is killed, and not waited for: a file system that hangs can keep a
-    /// process for ever.
+    /// Lets the worker end, which nobody has to wait for. One that does not end is killed, and not waited for either: a
+    /// file system that hangs can keep a process for ever.
     pub async fn finish(mut self) {
         self.requests = None;
-        let _ = timeout_at(Instant::now() + Duration::from_secs(2), self.child.wait()).await;
-        let _ = self.child.start_kill();
+        tokio::spawn(async move {
+            let _ = timeout_at(Instant::now() + Duration::from_secs(2), self.child.wait()).await;
+            let _ = self.child.start_kill();
+        });
     }
 
     async fn ask(&mut self, request: &Request, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
-        let line = serde_json::to_vec(request).map_err(|e| self.nonsense(e, doing))?;
-        if line.len() > MAX_LINE {
-            return Err(self.nonsense("more is desired in this home than fits into a message", doing));
+        self.ask_all(&[request], doing, until).await
+    }
+
+    /// Sends requests and receives the answer to the first.
+    async fn ask_all(
+        &mut self,
+        requests: &[&Request],
+        doing: &str,
+        until: Instant,
+    ) -> Result<Reply, WorkerError> {
+        let mut lines = Vec::new();
+        for request in requests {
+            let line = serde_json::to_vec(request).map_err(|e| self.nonsense(e, doing))?;
+            if line.len() > MAX_LINE {
+                return Err(self.nonsense("more is desired in this home than fits into a message", doing));
+            }
+            lines.extend(line);
+            lines.push(b'\n');
         }
-        let Some(requests) = self.requests.as_mut() else {
+        let Some(mut requests) = self.requests.take() else {
             return Err(WorkerError::Ended { how: "it had failed before".into(), doing: doing.into() });
         };
-        let asked = Instant::now();
-        let answer = timeout_at(until, async {
-            // Whether the worker is there shows when the answer is read.
-            let _ = requests.write_all(&line).await;
-            let _ = requests.write_all(b"\n").await;
-            read_line(&mut self.replies).await
-        })
-        .await;
-        match answer {
+        let answer = {
+            // While it is written, for the worker may answer before it has read all.
+            let writing = async {
+                // Whether the worker is there shows when the answer is read.
+                let _ = requests.write_all(&lines).await;
+            };
+            let receiving = self.receive(doing, until);
+            tokio::pin!(writing, receiving);
+            tokio::select! {
+                answer = &mut receiving => {
+                    if answer.is_ok() {
+                        let _ = timeout_at(until, writing).await;
+                    }
+                    answer
+                }
+                () = &mut writing => receiving.await,
+            }
+        };
+        // After a failure the input stays closed.
+        if answer.is_ok() {
+            self.requests = Some(requests);
+        }
+        answer
+    }
+
+    /// The next answer.
+    async fn receive(&mut self, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
+        let began = Instant::now();
+        match timeout_at(until, read_line(&mut self.replies)).await {
             Err(_) => {
                 self.stop();
                 let seconds = match until == self.deadline {
                     true => self.limits.deadline,
-                    false => until.saturating_duration_since(asked),
+                    false => until.saturating_duration_since(began),
                 };
                 Err(WorkerError::Deadline {
                     seconds: seconds.as_secs_f64().round() as u64,
@@ -390,6 +464,19 @@ impl Worker {
             }
             _ => WorkerError::Ended { how: how(status, &clean(said.trim())), doing },
         }
+    }
+}
+
+fn become_person(person: &Person, limits: Limits) -> Become {
+    Become {
+        user: person.user.to_string(),
+        uid: person.uid,
+        gid: person.gid,
+        groups: person.groups.clone(),
+        home: person.home.clone(),
+        memory_mib: limits.memory_mib,
+        deadline_s: limits.deadline.as_secs().max(1),
+        task: Task::Home { mirrors: limits.mirrors.into() },
     }
 }
 

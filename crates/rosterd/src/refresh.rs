@@ -6,8 +6,8 @@ use std::time::Instant;
 use home::{Worker, WorkerError};
 use roster::desired::HomeDesired;
 use roster::name::OsUser;
-use roster::observed::HomeObserved;
-use roster::plan::{Action, HomeAction, Plan, Step, Subject, refresh};
+use roster::plan::refresh::{self, States};
+use roster::plan::{Action, HomeAction, Plan, Step, Subject};
 use roster::remote::{Remote, Remotes};
 use roster::report::StepResult;
 
@@ -22,21 +22,21 @@ pub(crate) struct Home<'a> {
     pub(crate) say: &'a dyn Fn(Said),
 }
 
-/// Refreshes the clones that are what they should be.
+/// Refreshes the clones that are what they should be, seen as `states`.
 pub(crate) async fn refresh(
     home: &Home<'_>,
     worker: &mut Worker,
-    observed: &HomeObserved,
+    states: States,
     remotes: Remotes,
 ) -> Result<(), WorkerError> {
     let Home { user, desired, say, .. } = *home;
-    let (fetches, remotes) = plan_fetches(home, worker, observed, remotes).await?;
-    apply(home, worker, fetches).await;
-    let look = refresh::look_at(desired, observed, &remotes);
-    if look.is_empty() {
-        return Ok(());
+    let (fetches, mut states, remotes) = plan_fetches(home, worker, states, remotes).await?;
+    if !fetches.steps.is_empty() {
+        apply(home, worker, fetches).await;
+        states = look_again(home, worker, &states, &remotes).await?;
+    } else {
+        say(Said::Plan(fetches));
     }
-    let states = worker.look(look).await?;
     let (branches, told) = refresh::behind(user, desired, &states, &remotes);
     say(Said::Plan(told));
     if !branches.is_empty() {
@@ -51,25 +51,22 @@ pub(crate) async fn refresh(
 pub(crate) async fn preview(
     home: &Home<'_>,
     worker: &mut Worker,
-    observed: &HomeObserved,
+    states: States,
     remotes: Remotes,
 ) -> Result<Plan, WorkerError> {
     let Home { user, desired, .. } = *home;
-    let (mut plan, remotes) = plan_fetches(home, worker, observed, remotes).await?;
-    let fetched = |path: &str| {
-        plan.steps.iter().any(|step| matches!(&step.action, Action::Home(HomeAction::Fetch(f)) if f.path == path))
-    };
-    let mut look = refresh::look_at(desired, observed, &remotes);
-    look.retain(|look| !fetched(&look.path));
-    if look.is_empty() {
-        return Ok(plan);
-    }
-    let states = worker.look(look).await?;
+    let (mut plan, mut states, remotes) = plan_fetches(home, worker, states, remotes).await?;
+    // What a fetch brings decides about the rest.
+    states.retain(|path, _| {
+        !plan.steps.iter().any(|step| matches!(&step.action, Action::Home(HomeAction::Fetch(f)) if f.path == *path))
+    });
     let (branches, told) = refresh::behind(user, desired, &states, &remotes);
-    let standings = worker.inspect(branches.clone()).await?;
-    let pairs: Vec<_> = branches.into_iter().zip(standings).collect();
     plan.append(told);
-    plan.append(refresh::fast_forwards(user, &pairs));
+    if !branches.is_empty() {
+        let standings = worker.inspect(branches.clone()).await?;
+        let pairs: Vec<_> = branches.into_iter().zip(standings).collect();
+        plan.append(refresh::fast_forwards(user, &pairs));
+    }
     Ok(plan)
 }
 
@@ -77,23 +74,35 @@ pub(crate) async fn preview(
 async fn plan_fetches(
     home: &Home<'_>,
     worker: &mut Worker,
-    observed: &HomeObserved,
+    mut states: States,
     mut remotes: Remotes,
-) -> Result<(Plan, Remotes), WorkerError> {
+) -> Result<(Plan, States, Remotes), WorkerError> {
     let Home { user, desired, .. } = *home;
-    let look = refresh::look_at(desired, observed, &remotes);
     let mut plan = Plan::default();
-    for url in refresh::to_ask_as_person(&look, desired, &remotes) {
+    let urls = refresh::to_ask_as_person(&states, desired, &remotes);
+    let asks = !urls.is_empty();
+    for url in urls {
         let answer = worker.ask_remote(&url).await?.answer;
         plan.append(refresh::not_asked(&Subject::User(user.clone()), &url, &answer));
         remotes.insert(url, Remote { answer, mirrored: false });
     }
-    if !look.is_empty() {
-        // Again, because the answers say which branch is the default one.
-        let states = worker.look(refresh::look_at(desired, observed, &remotes)).await?;
-        plan.append(refresh::fetches(user, desired, &states, &remotes));
+    if asks {
+        // The answers say which branch is the default one.
+        states = look_again(home, worker, &states, &remotes).await?;
     }
-    Ok((plan, remotes))
+    plan.append(refresh::fetches(user, desired, &states, &remotes));
+    Ok((plan, states, remotes))
+}
+
+async fn look_again(
+    home: &Home<'_>,
+    worker: &mut Worker,
+    states: &States,
+    remotes: &Remotes,
+) -> Result<States, WorkerError> {
+    let mut look = refresh::look_at(home.desired, remotes);
+    look.retain(|look| states.contains_key(&look.path));
+    worker.look(look).await
 }
 
 async fn apply(home: &Home<'_>, worker: &mut Worker, plan: Plan) {

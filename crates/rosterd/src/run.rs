@@ -494,12 +494,10 @@ async fn one_home(
         let (why, next) = (chain(error), error.next());
         Said::Problem(Box::new(Problem { subject: subject.clone(), what: what.into(), why, next }))
     };
-    let mut worker = match home::Worker::start(&daemon.program, person, limits).await {
-        Ok(worker) => worker,
-        Err(error) => return say(failed("no worker for the home", &error)),
-    };
-    let mut observed = match worker.observe(desired).await {
-        Ok(observed) => observed,
+    let look = plan::refresh::look_at(desired, &known);
+    let started = home::Worker::start_looking(&daemon.program, person, limits, desired, look).await;
+    let (mut worker, mut observed, mut states) = match started {
+        Ok(started) => started,
         Err(error) => return say(failed("the home could not be looked at", &error)),
     };
     let plan = plan::home(&person.user, desired, &observed);
@@ -522,13 +520,17 @@ async fn one_home(
         done[index] = result == StepResult::Done;
         say(Said::Step(Box::new(step), result, clock.elapsed()));
     }
-    let looked = if done.contains(&true) { worker.observe(desired).await } else { Ok(observed) };
-    observed = match looked {
-        Ok(observed) => observed,
-        Err(error) => return say(failed("the home could not be looked at", &error)),
-    };
+    if done.contains(&true) {
+        let look = plan::refresh::look_at(desired, &known);
+        let again = async { Ok((worker.observe(desired).await?, worker.look(look).await?)) };
+        (observed, states) = match again.await {
+            Ok(seen) => seen,
+            Err(error) => return say(failed("the home could not be looked at", &error)),
+        };
+    }
+    let states = plan::refresh::ours(desired, &observed, states);
     let home = refresh::Home { daemon, user: &person.user, desired, say: &say };
-    if let Err(error) = refresh::refresh(&home, &mut worker, &observed, known).await {
+    if let Err(error) = refresh::refresh(&home, &mut worker, states, known).await {
         say(failed("the clones could not be refreshed", &error));
     }
     worker.finish().await;
@@ -678,11 +680,12 @@ async fn look(
     limits: home::Limits,
     known: roster::remote::Remotes,
 ) -> Result<Plan, home::WorkerError> {
-    let mut worker = home::Worker::start(&daemon.program, person, limits).await?;
-    let observed = worker.observe(desired).await?;
+    let look = plan::refresh::look_at(desired, &known);
+    let (mut worker, observed, states) =
+        home::Worker::start_looking(&daemon.program, person, limits, desired, look).await?;
     let mut plan = plan::home(&person.user, desired, &observed);
     let home = refresh::Home { daemon, user: &person.user, desired, say: &drop };
-    plan.append(refresh::preview(&home, &mut worker, &observed, known).await?);
+    plan.append(refresh::preview(&home, &mut worker, plan::refresh::ours(desired, &observed, states), known).await?);
     worker.finish().await;
     Ok(plan)
 }

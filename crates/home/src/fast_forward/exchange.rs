@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat2};
 use nix::sys::stat::{FileStat, Mode, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,20 @@ impl WorkTree {
         // A file that goes may stand where a folder of new ones will be, and the other way round.
         ops.sort_by_key(|op| op.new.is_some());
         Ok(ops)
+    }
+
+    /// Writes the staged files to disk.
+    pub(crate) fn sync(&self, ops: &[Op]) -> nix::Result<()> {
+        for op in ops.iter().filter(|op| op.new.is_some()) {
+            let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+            match openat(below(&self.staged, &op.path)?, name(&op.path)?, flags, Mode::empty()) {
+                Ok(file) => nix::unistd::fsync(file)?,
+                // A symlink has no content of its own.
+                Err(Errno::ELOOP) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
     }
 
     /// Does all that is not done yet, or nothing.

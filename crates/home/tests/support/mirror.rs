@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
-use home::{Limits, RemoteWorker};
+use home::{Limits, RemoteWorker, Worker};
 use roster::desired::HomeDesired;
 use roster::plan::refresh;
 use roster::plan::{Action, MirrorAction, Plan};
@@ -15,7 +15,7 @@ use roster::report::StepResult;
 use tempfile::TempDir;
 
 use crate::support::{Somebody, open_dir};
-use crate::work::{LIMITS, person, program, start_within};
+use crate::work::{LIMITS, person, program};
 
 /// A system user's.
 pub const UID: u32 = 991;
@@ -81,13 +81,13 @@ impl Mirrors {
     /// A whole refresh of a home, as a run does it: the plan of each part, the first of them with the steps that were
     /// applied.
     pub async fn run(&self, of: &Somebody, desired: &HomeDesired, remotes: &Remotes) -> Refreshed {
-        let mut worker = start_within(of, self.limits).await.unwrap();
-        let observed = worker.observe(desired).await.unwrap();
-        let look: Vec<LookAt> = refresh::look_at(desired, &observed, remotes);
+        let look: Vec<LookAt> = refresh::look_at(desired, remotes);
+        let started = Worker::start_looking(&program(), &person(of), self.limits, desired, look.clone()).await;
+        let (mut worker, observed, states) = started.unwrap();
         let mut told = Plan::default();
         let mut without_mirror = None;
         let who = person(of).user;
-        let states = worker.look(look.clone()).await.unwrap();
+        let states = refresh::ours(desired, &observed, states);
         let fetches = refresh::fetches(&who, desired, &states, remotes);
         for step in &fetches.steps {
             let Action::Home(action) = &step.action else { panic!("{step}") };
@@ -97,7 +97,7 @@ impl Mirrors {
             without_mirror = without_mirror.or(why);
         }
         told.append(fetches);
-        let states = worker.look(look).await.unwrap();
+        let states = refresh::ours(desired, &observed, worker.look(look).await.unwrap());
         let (branches, notices) = refresh::behind(&who, desired, &states, remotes);
         told.append(notices);
         let standings = worker.inspect(branches.clone()).await.unwrap();

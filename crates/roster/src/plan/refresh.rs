@@ -87,29 +87,33 @@ pub fn way(action: &HomeAction, remotes: &Remotes) -> Way {
     }
 }
 
-/// The clones whose remotes have to be asked by the person, because they show themselves to nobody else.
-pub fn to_ask_as_person(looked_at: &[LookAt], desired: &HomeDesired, remotes: &Remotes) -> BTreeSet<String> {
-    let has = |path: &str| looked_at.iter().any(|look| look.path == path);
-    let clones = desired.clones.iter().filter(|clone| has(&clone.path));
-    clones
-        .flat_map(remotes_of)
+/// The clones among `paths` whose remotes have to be asked by the person, because they show themselves to nobody else.
+pub fn to_ask_as_person(states: &States, desired: &HomeDesired, remotes: &Remotes) -> BTreeSet<String> {
+    known(desired, states)
+        .flat_map(|(clone, _)| remotes_of(clone))
         .filter(|(_, url)| matches!(remotes.get(*url), Some(Remote { answer: Answer::WantsLogin { .. }, .. })))
         .map(|(_, url)| url.to_owned())
         .collect()
 }
 
-/// What to look at in a home: the clones that are what they should be.
-pub fn look_at(desired: &HomeDesired, observed: &HomeObserved, remotes: &Remotes) -> Vec<LookAt> {
-    let is_ours = |clone: &&CloneDesired| {
-        let place = if clone.path == "code" { Some(&observed.code) } else { observed.clones.get(&clone.path) };
-        matches!(place, Some(Place::Clone { origin: Some(origin), .. }) if same_repository(origin, &clone.url))
-    };
+/// What to look at in a home: each place where a clone should be.
+pub fn look_at(desired: &HomeDesired, remotes: &Remotes) -> Vec<LookAt> {
     let look = |clone: &CloneDesired| LookAt {
         path: clone.path.clone(),
         remotes: remotes_of(clone).map(|(name, _)| name.to_owned()).collect(),
         branch: refs_of(remotes, &clone.url).and_then(|refs| refs.head.clone()),
     };
-    desired.clones.iter().filter(is_ours).map(look).collect()
+    desired.clones.iter().map(look).collect()
+}
+
+/// Of what was looked at, the clones that are what they should be; the others are nobody's to refresh.
+pub fn ours(desired: &HomeDesired, observed: &HomeObserved, mut states: States) -> States {
+    let is_ours = |clone: &CloneDesired| {
+        let place = if clone.path == "code" { Some(&observed.code) } else { observed.clones.get(&clone.path) };
+        matches!(place, Some(Place::Clone { origin: Some(origin), .. }) if same_repository(origin, &clone.url))
+    };
+    states.retain(|path, _| desired.clones.iter().any(|clone| clone.path == *path && is_ours(clone)));
+    states
 }
 
 /// Clones by path, as they were seen.
