@@ -23,7 +23,7 @@ use std::path::Path;
 use git2::build::CheckoutBuilder;
 use git2::{Index, IndexEntry, IndexTime, Oid, Repository};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -76,16 +76,21 @@ struct Folders {
     git: OwnedFd,
     staging: OwnedFd,
     work: WorkTree,
+    /// Held while somebody works here: a session that begins may refresh while a run does.
+    _at_work: Flock<OwnedFd>,
 }
 
 impl Folders {
+    /// `EWOULDBLOCK` when another process works here.
     fn open(home: &OwnedFd, path: &str) -> nix::Result<Folders> {
         let folder = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let tree = tree::open(home, path, folder)?;
         let git = tree::open(&tree, ".git", folder)?;
         let staging = tree::open(&git, STAGING, folder)?;
+        let itself = tree::open(&staging, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        let _at_work = Flock::lock(itself, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)?;
         let staged = tree::open(&staging, "files", folder)?;
-        Ok(Folders { work: WorkTree { tree, staged }, git, staging })
+        Ok(Folders { work: WorkTree { tree, staged }, git, staging, _at_work })
     }
 
     fn index(&self) -> nix::Result<Stamp> {
@@ -299,6 +304,8 @@ pub(crate) fn finish(home: &OwnedFd, path: &str) -> Result<(), Failure> {
     let failed = |stop: Stop| stop.failure(path);
     let folders = match Folders::open(home, path) {
         Ok(folders) => folders,
+        // It is not interrupted at all.
+        Err(Errno::EWOULDBLOCK) => return Ok(()),
         // Killed between the making of the two folders.
         Err(Errno::ENOENT) => {
             return tree::open(home, &format!("{path}/.git"), OFlag::O_PATH | OFlag::O_DIRECTORY)

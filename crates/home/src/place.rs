@@ -32,7 +32,7 @@ pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired) -> HomeObserved {
     }
 }
 
-fn look(home: &OwnedFd, path: &str) -> Place {
+pub(crate) fn look(home: &OwnedFd, path: &str) -> Place {
     let found = match tree::open(home, path, OFlag::O_PATH) {
         Ok(found) => found,
         Err(Errno::ENOENT) => return Place::Absent,
