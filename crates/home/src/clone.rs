@@ -41,7 +41,7 @@ pub(crate) fn apply(
         HomeAction::Clone(wanted) => clone(home, wanted, deadline)?,
         HomeAction::Fetch(wanted) => return fetch::fetch(home, mirrors, wanted, deadline),
         HomeAction::FastForward(forward) => fast_forward::apply(home, forward)?,
-        HomeAction::FinishFastForward { path } => fast_forward::finish(home, path)?,
+        HomeAction::FinishRefresh { path } => fast_forward::finish(home, path)?,
     }
     Ok(None)
 }

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use roster::remote::{FastForward, Relation, Standing};
 
 use crate::protocol::Failure;
+use crate::ref_files::{ROOM, RefFiles};
 use crate::{fetch, tree};
 
 use exchange::{Op, WorkTree};
@@ -291,10 +292,20 @@ fn complete(
     }
     index.write()?;
     renameat(&folders.staging, "index", &folders.git, "index")?;
+    move_branch(folders, repository, forward)
+}
+
+fn move_branch(folders: &Folders, repository: &Repository, forward: &FastForward) -> Result<(), Stop> {
+    let who = fetch::who(repository);
+    let files = RefFiles::begin(&folders.git, &who)?;
     let name = format!("refs/heads/{}", forward.branch);
-    let (from, to) = (Oid::from_str(forward.from.as_str())?, Oid::from_str(forward.to.as_str())?);
-    repository.reference_matching(&name, to, true, from, "rosterd: Fast-forward")?;
-    Ok(())
+    let done = files.set(&name, Some(&forward.from), &forward.to, "rosterd: Fast-forward");
+    files.end()?;
+    done.map_err(|errno| match errno {
+        Errno::EEXIST => Stop::Because("another git command holds the lock of its branch".into()),
+        Errno::ESTALE => Stop::Because("its branch has moved meanwhile".into()),
+        errno => Stop::Os(errno),
+    })
 }
 
 /// Ends a fast-forward that was interrupted. Before the journal was written nothing had been touched. After it the
@@ -302,15 +313,24 @@ fn complete(
 /// tree is what its person wants there.
 pub(crate) fn finish(home: &OwnedFd, path: &str) -> Result<(), Failure> {
     let failed = |stop: Stop| stop.failure(path);
+    let git = tree::open(home, &format!("{path}/.git"), OFlag::O_PATH | OFlag::O_DIRECTORY);
+    let git = git.map_err(|errno| failed(Stop::Os(errno)))?;
+    if exists(&git, ROOM).is_ok_and(|exists| exists) {
+        match RefFiles::begin(&git, "").and_then(RefFiles::end) {
+            Ok(()) | Err(Errno::EWOULDBLOCK) => {}
+            Err(errno) => return Err(failed(Stop::Os(errno))),
+        }
+    }
+    if !exists(&git, STAGING).is_ok_and(|exists| exists) {
+        return Ok(());
+    }
     let folders = match Folders::open(home, path) {
         Ok(folders) => folders,
         // It is not interrupted at all.
         Err(Errno::EWOULDBLOCK) => return Ok(()),
         // Killed between the making of the two folders.
         Err(Errno::ENOENT) => {
-            return tree::open(home, &format!("{path}/.git"), OFlag::O_PATH | OFlag::O_DIRECTORY)
-                .and_then(|git| tree::remove(git, STAGING))
-                .map_err(|errno| failed(Stop::Os(errno)));
+            return tree::remove(&git, STAGING).map_err(|errno| failed(Stop::Os(errno)));
         }
         Err(errno) => return Err(failed(Stop::Os(errno))),
     };
@@ -339,8 +359,7 @@ fn resume(folders: &Folders, journal: &Journal) -> Result<(), Stop> {
         let tree = repository.find_commit(head)?.tree()?;
         let same = repository.diff_tree_to_index(Some(&tree), None, None)?.deltas().len() == 0;
         if same && !exists(&folders.staging, "index")? {
-            let from = Oid::from_str(forward.from.as_str())?;
-            repository.reference_matching(&name, head, true, from, "rosterd: Fast-forward")?;
+            move_branch(folders, &repository, forward)?;
         }
         return Ok(());
     }

@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Instant, SystemTime};
 
-use git2::{ErrorCode, Oid, Repository, RepositoryOpenFlags};
+use git2::{Oid, Repository, RepositoryOpenFlags};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -16,7 +16,8 @@ use crate::credentials::Credentials;
 use crate::objects::Mirrors;
 use crate::protocol::Failure;
 use crate::transfer::{self, Transfer};
-use crate::{sys, tree};
+use crate::ref_files::RefFiles;
+use crate::{refs, sys, tree};
 
 /// What was done, and why not as it should: the mirror failed, and the server was asked.
 pub(crate) type Done = Option<String>;
@@ -78,12 +79,12 @@ pub(crate) fn fetch(
     }
     // On disk before a ref names it.
     sync_new_packs(home, path, began).map_err(|errno| look(tree::words(errno).to_owned()))?;
-    move_refs(&repository, wanted).map_err(|error| match error.code() {
-        ErrorCode::Locked => failed((
+    move_refs(home, &who(&repository), wanted).map_err(|errno| match errno {
+        Errno::EEXIST | Errno::EWOULDBLOCK => failed((
             "another git command holds a lock in it".into(),
             "tried again later by itself".into(),
         )),
-        _ => git(error),
+        errno => look(tree::words(errno).to_owned()),
     })?;
     Ok(damaged)
 }
@@ -102,7 +103,7 @@ fn sync_new_packs(home: &OwnedFd, path: &str, began: SystemTime) -> nix::Result<
             nix::unistd::fsync(tree::open(&folder, name, OFlag::O_RDONLY)?)?;
         }
     }
-    nix::unistd::fsync(folder)
+    Ok(())
 }
 
 fn from_server(repository: &Repository, wanted: &Fetch, transfer: &Transfer<'_>) -> Result<(), git2::Error> {
@@ -113,27 +114,32 @@ fn from_server(repository: &Repository, wanted: &Fetch, transfer: &Transfer<'_>)
     repository.remote_anonymous(url)?.download(&specs, Some(&mut transfer.options()))
 }
 
-fn move_refs(repository: &Repository, wanted: &Fetch) -> Result<(), git2::Error> {
-    let full = |name: &dyn std::fmt::Display| format!("refs/remotes/{}/{name}", wanted.remote);
+/// Who moves refs, as a record of them has it: the person, as far as the clone knows them.
+pub(crate) fn who(repository: &Repository) -> String {
+    let known = repository.signature().ok().and_then(|who| {
+        let (name, email) = (who.name().ok()?.to_owned(), who.email().ok()?.to_owned());
+        Some(format!("{name} <{email}>"))
+    });
+    let plain = |who: &String| !who.contains(|c: char| c.is_control());
+    known.filter(plain).unwrap_or_else(|| "rosterd <rosterd@localhost>".into())
+}
+
+fn move_refs(home: &OwnedFd, who: &str, wanted: &Fetch) -> nix::Result<()> {
+    let Fetch { path, remote, moved, gone, tags, .. } = wanted;
+    let git = tree::open(home, &format!("{path}/.git"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+    let files = RefFiles::begin(&git, who)?;
     // First, so that `topic/a` can take the place of `topic`.
-    for branch in &wanted.gone {
-        match repository.find_reference(&full(branch)) {
-            Ok(mut reference) => reference.delete()?,
-            Err(error) if error.code() == ErrorCode::NotFound => {}
-            Err(error) => return Err(error),
-        }
+    let gone: Vec<_> = gone.iter().map(|branch| format!("refs/remotes/{remote}/{branch}")).collect();
+    files.remove(&gone)?;
+    for (branch, id) in moved {
+        files.set(&format!("refs/remotes/{remote}/{branch}"), None, id, &format!("fetch {remote}: rosterd"))?;
     }
-    for (branch, id) in &wanted.moved {
-        let text = format!("fetch {}: rosterd", wanted.remote);
-        repository.reference(&full(branch), Oid::from_str(id.as_str())?, true, &text)?;
-    }
-    for (tag, id) in &wanted.tags {
+    for (tag, id) in tags {
         let name = format!("refs/tags/{tag}");
-        match repository.reference(&name, Oid::from_str(id.as_str())?, false, "") {
-            // The person made one meanwhile: theirs stays.
-            Err(error) if error.code() != ErrorCode::Exists => return Err(error),
-            _ => {}
+        // One that the person made meanwhile stays.
+        if refs::value(&git, &name).is_none() {
+            files.set(&name, None, id, "")?;
         }
     }
-    Ok(())
+    files.end()
 }

@@ -39,6 +39,7 @@ mod mirror;
 mod objects;
 mod place;
 mod protocol;
+mod ref_files;
 mod refs;
 mod remote_worker;
 mod supervisor;

@@ -14,10 +14,11 @@ use roster::remote::{CloneState, LookAt, Refs, Side};
 
 use crate::fast_forward::STAGING;
 use crate::place::{MAX_CONFIG, without_user};
+use crate::ref_files::ROOM;
 use crate::{gitconfig, tree};
 
 /// Far more than a hundred thousand refs.
-const MAX_PACKED: u64 = 16 << 20;
+pub(crate) const MAX_PACKED: u64 = 16 << 20;
 /// Loose refs of one kind; git packs them long before.
 const MAX_LOOSE: usize = 50_000;
 /// As deep as the name of a branch can be.
@@ -100,7 +101,7 @@ fn read(home: &OwnedFd, look: &LookAt) -> Result<CloneState, String> {
     }
     Ok(CloneState {
         unfit: None,
-        unfinished: is_there(STAGING),
+        unfinished: is_there(STAGING) || is_there(ROOM),
         busy: BUSY.iter().find(|(file, _)| is_there(file)).map(|(_, what)| (*what).to_owned()),
         head,
         upstream,
@@ -108,6 +109,17 @@ fn read(home: &OwnedFd, look: &LookAt) -> Result<CloneState, String> {
         tags: all(&git, &packed, "refs/tags")?.into_keys().collect(),
         remotes,
     })
+}
+
+/// What a ref points to, loose or packed.
+pub(crate) fn value(git: &OwnedFd, name: &str) -> Option<ObjectId> {
+    let loose = small(git, name).and_then(|text| ObjectId::new(text).ok());
+    loose.or_else(|| find(&tree::read(git, "packed-refs", MAX_PACKED).ok()??, name))
+}
+
+/// The ref that `HEAD` names.
+pub(crate) fn head(git: &OwnedFd) -> Option<String> {
+    Some(small(git, "HEAD")?.strip_prefix("ref: ")?.to_owned())
 }
 
 /// A file of one line.

@@ -496,7 +496,7 @@ fn doing(action: &HomeAction) -> String {
             format!("cloning {} to ~/{path}", without_user(url))
         }
         HomeAction::Fetch(fetch) => format!("fetching {} into ~/{}", without_user(&fetch.url), fetch.path),
-        HomeAction::FastForward(FastForward { path, .. }) | HomeAction::FinishFastForward { path } => {
+        HomeAction::FastForward(FastForward { path, .. }) | HomeAction::FinishRefresh { path } => {
             format!("fast-forwarding ~/{path}")
         }
     }

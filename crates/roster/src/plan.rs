@@ -176,7 +176,7 @@ impl Action {
             Action::Home(HomeAction::Clone(_)) => "clone",
             Action::Home(HomeAction::Fetch(_)) => "fetch",
             Action::Home(HomeAction::FastForward(_)) => "fast-forward",
-            Action::Home(HomeAction::FinishFastForward { .. }) => "finish-fast-forward",
+            Action::Home(HomeAction::FinishRefresh { .. }) => "finish-refresh",
             Action::Mirror(MirrorAction::Fetch { .. }) => "fetch-mirror",
             Action::Mirror(MirrorAction::Check { .. }) => "check-mirror",
         }
@@ -230,8 +230,8 @@ impl fmt::Display for Action {
             Action::Home(HomeAction::FastForward(FastForward { path, branch, to, .. })) => {
                 write!(f, "fast-forward {branch} in ~/{path} to {:.12}", to.as_str())
             }
-            Action::Home(HomeAction::FinishFastForward { path }) => {
-                write!(f, "finish the fast-forward in ~/{path}")
+            Action::Home(HomeAction::FinishRefresh { path }) => {
+                write!(f, "finish the refresh of ~/{path}")
             }
             Action::Mirror(MirrorAction::Fetch { url }) => write!(f, "fetch {url} into the mirror"),
             Action::Mirror(MirrorAction::Check { url }) => write!(f, "check the mirror of {url}"),
@@ -326,8 +326,8 @@ pub enum HomeAction {
     Fetch(Fetch),
     /// Moves the checked out branch forward, and the work tree with it.
     FastForward(FastForward),
-    /// Ends a fast-forward that was interrupted.
-    FinishFastForward {
+    /// Ends a fetch or a fast-forward that was interrupted.
+    FinishRefresh {
         /// The clone.
         path: String,
     },

@@ -79,7 +79,7 @@ pub struct LookAt {
 pub struct CloneState {
     /// Why it is not refreshed at all, when it is not: "a shallow clone".
     pub unfit: Option<String>,
-    /// A fast-forward of an earlier run that was interrupted.
+    /// Whether a fetch or fast-forward of an earlier run was interrupted.
     pub unfinished: bool,
     /// What somebody is in the middle of: "a rebase".
     pub busy: Option<String>,

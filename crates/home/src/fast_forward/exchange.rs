@@ -39,11 +39,15 @@ impl WorkTree {
     }
 
     /// What there is to do, what goes first.
-    pub(crate) fn ops(&self, changes: &[Change]) -> nix::Result<Vec<Op>> {
+    pub(crate) fn ops(&self, changes: &[Change]) -> Result<Vec<Op>, Stop> {
         let mut ops = Vec::new();
         for change in changes.iter().filter(|change| !change.is_submodule()) {
             let new = match change.new {
-                Some(_) => Some(stat(&self.staged, &change.path)?.ok_or(Errno::ENOENT)?.into()),
+                Some(_) => {
+                    let staged = stat(&self.staged, &change.path)?;
+                    let missing = || Stop::Because(format!("{} was not written", change.path.display()));
+                    Some(staged.ok_or_else(missing)?.into())
+                }
                 None => None,
             };
             let old = match change.old {

@@ -66,7 +66,6 @@ impl Mirrors {
 
     pub async fn check(&self, url: &str) {
         let mut worker = self.worker(url).await;
-        worker.ask().await.unwrap();
         assert_eq!(worker.apply(&MirrorAction::Check { url: url.into() }).await, StepResult::Done);
         worker.finish().await;
     }
@@ -76,6 +75,28 @@ impl Mirrors {
         let asked = self.refresh(url).await;
         let mirrored = matches!(asked.answer, Answer::Refs(_));
         Remotes::from([(url.to_owned(), Remote { answer: asked.answer, mirrored })])
+    }
+
+    /// The same with a worker that may die at any moment: whether it lived to the end.
+    pub async fn run_with(&self, program: &Path, of: &Somebody, desired: &HomeDesired, remotes: &Remotes) -> bool {
+        let look: Vec<LookAt> = refresh::look_at(desired, remotes);
+        let started = Worker::start_looking(program, &person(of), self.limits, desired, look.clone()).await;
+        let Ok((mut worker, observed, states)) = started else { return false };
+        let who = person(of).user;
+        let mut plan = refresh::fetches(&who, desired, &refresh::ours(desired, &observed, states), remotes);
+        let mut lived = true;
+        for _ in 0..2 {
+            for step in &plan.steps {
+                let Action::Home(action) = &step.action else { panic!("{step}") };
+                lived &= worker.apply(action).await == StepResult::Done;
+            }
+            let Ok(states) = worker.look(look.clone()).await else { return false };
+            let (branches, _) = refresh::behind(&who, desired, &states, remotes);
+            let Ok(standings) = worker.inspect(branches.clone()).await else { return false };
+            plan = refresh::fast_forwards(&who, &branches.into_iter().zip(standings).collect::<Vec<_>>());
+        }
+        worker.finish().await;
+        lived
     }
 
     /// A whole refresh of a home, as a run does it: the plan of each part, the first of them with the steps that were

@@ -131,7 +131,7 @@ pub fn fetches(user: &OsUser, desired: &HomeDesired, states: &States, remotes: &
             continue;
         }
         if state.unfinished {
-            let action = Action::Home(HomeAction::FinishFastForward { path: path.clone() });
+            let action = Action::Home(HomeAction::FinishRefresh { path: path.clone() });
             plan.step(&subject, action, "an earlier run ended in the middle of it");
         }
         for (name, url) in remotes_of(clone) {

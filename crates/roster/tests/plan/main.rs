@@ -8,3 +8,4 @@ mod derived;
 mod homes;
 mod machine;
 mod properties;
+mod refresh;

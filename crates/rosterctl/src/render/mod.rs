@@ -52,7 +52,7 @@ fn action(step: &Step) -> String {
         }
         // These say it for people as well.
         action @ (Action::Home(
-            HomeAction::Fetch(_) | HomeAction::FastForward(_) | HomeAction::FinishFastForward { .. },
+            HomeAction::Fetch(_) | HomeAction::FastForward(_) | HomeAction::FinishRefresh { .. },
         )
         | Action::Mirror(_)) => action.to_string(),
     }
