@@ -35,7 +35,7 @@ use crate::ref_files::{ROOM, RefFiles};
 use crate::{fetch, tree};
 
 use exchange::{Op, WorkTree};
-use inspect::Change;
+use inspect::{Change, LINK};
 pub(crate) use inspect::inspect;
 
 /// Where new files are written, below `.git`.
@@ -222,14 +222,22 @@ fn stage(
 ) -> Result<Index, Stop> {
     let staging = Path::new(&forward.path).join(".git").join(STAGING);
     let mut index = new_index(folders, &staging, changes)?;
+    // What is staged by hand makes its folders; libgit2 takes those that are there.
     let mut options = CheckoutBuilder::new();
     let home = std::env::current_dir()?;
     options.force().update_index(false).refresh(false).disable_pathspec_match(true);
     options.target_dir(&home.join(&staging).join("files"));
     let mut any = false;
-    for change in changes.iter().filter(|change| change.new.is_some() && !change.is_submodule()) {
-        options.path(change.path.as_os_str().as_bytes());
-        any = true;
+    for change in changes.iter().filter(|change| !change.is_submodule()) {
+        match change.new {
+            // libgit2 writes none where a file was.
+            Some((id, LINK)) => folders.work.stage_link(&change.path, repository.find_blob(id)?.content())?,
+            Some(_) => {
+                options.path(change.path.as_os_str().as_bytes());
+                any = true;
+            }
+            None => {}
+        }
     }
     if any {
         repository.checkout_index(Some(&mut index), Some(&mut options))?;

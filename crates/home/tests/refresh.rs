@@ -194,7 +194,6 @@ async fn a_step_may_be_anything_that_a_commit_can_hold() {
     .await;
     let tip = step.push(|work| {
         remove(work.join("folder"));
-        fs::write(work.join("folder"), "a file where a folder was\n").unwrap();
         remove(work.join("becomes-folder"));
         fs::create_dir(work.join("becomes-folder")).unwrap();
         fs::write(work.join("becomes-folder/in it"), "x\n").unwrap();
@@ -217,6 +216,17 @@ async fn a_step_may_be_anything_that_a_commit_can_hold() {
     assert_eq!(fs::metadata(step.ana.path("code/mode")).unwrap().mode() & 0o777, 0o755);
     assert!(!step.ana.path("code/goes").exists());
     step.ana.git_ok("code", &["diff", "--quiet", "HEAD"]);
+    // A file where a folder or a symlink was is left to git itself, and told.
+    for (change, part) in [("src", "makes a file of the folder src"), ("link", "makes a file of the symlink link")] {
+        let tip = step.push(|work| {
+            remove(work.join(change));
+            fs::write(work.join(change), "a file\n").unwrap();
+        });
+        let done = step.run().await;
+        assert!(done.told()[0].contains(part), "{:?}", done.told());
+        step.ana.git_ok("code", &["merge", "-q", "--ff-only", "origin/main"]);
+        step.assert_at(&tip);
+    }
     // With nothing to go by but the content.
     support::run(step.ana.command("rm").arg("code/.git/index"));
     step.ana.git_ok("code", &["reset", "-q"]);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat2};
 use nix::sys::stat::{FileStat, Mode, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::inspect::Change;
@@ -36,6 +36,11 @@ impl WorkTree {
     /// What a path of the work tree is, itself.
     pub(crate) fn stat(&self, path: &Path) -> nix::Result<Option<FileStat>> {
         stat(&self.tree, path)
+    }
+
+    /// Stages a symlink.
+    pub(crate) fn stage_link(&self, path: &Path, target: &[u8]) -> nix::Result<()> {
+        symlinkat(OsStr::from_bytes(target), make_below(&self.staged, path)?, name(path)?)
     }
 
     /// What there is to do, what goes first.

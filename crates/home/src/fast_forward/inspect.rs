@@ -1,5 +1,6 @@
 //! Whether a branch can go forward without a loss.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,7 @@ pub(crate) struct Change {
 }
 
 const SUBMODULE: u32 = 0o160_000;
+pub(crate) const LINK: u32 = 0o120_000;
 
 impl Change {
     /// Only the index knows of it; what is in its folder is another repository.
@@ -95,6 +97,10 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
     let Some(workdir) = repository.workdir() else { return Ok(Some("it has no work tree".into())) };
     let clean = repository.config()?.get_string("filter.git-crypt.clean").ok();
     let is_locked = locked::is_locked(clean.as_deref());
+    // libgit2 does not write a file where another kind of thing was, so these are left to git itself.
+    let folders: BTreeSet<&Path> =
+        changes.iter().filter(|change| change.new.is_none()).flat_map(|change| change.path.ancestors().skip(1)).collect();
+    let was_folder = |change: &Change| folders.contains(change.path.as_path());
     for change in changes {
         let shown = change.path.display();
         let Some((id, mode)) = change.new else { continue };
@@ -105,8 +111,10 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
             }
             continue;
         }
-        if mode == u32::from(FileMode::Link) {
+        if mode == LINK {
             // No filter and no attribute applies to it.
+        } else if change.old.is_some_and(|(_, mode)| mode == LINK) {
+            return Ok(Some(format!("it makes a file of the symlink {shown}")));
         } else if let Some(driver) = filter(repository, &change.path)?
             && !(driver == "git-crypt" && is_locked)
         {
@@ -116,8 +124,10 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
         {
             return Ok(Some(format!("it changes how files are written ({shown})")));
         }
-        let gives_way = || changes.iter().any(|other| other.new.is_none() && other.path.starts_with(&change.path));
-        if change.old.is_none() && workdir.join(&change.path).symlink_metadata().is_ok() && !gives_way() {
+        if change.old.is_none() && was_folder(change) {
+            return Ok(Some(format!("it makes a file of the folder {shown}")));
+        }
+        if change.old.is_none() && workdir.join(&change.path).symlink_metadata().is_ok() {
             return Ok(Some(format!("{shown} is in the way, which is not in git")));
         }
     }
