@@ -37,16 +37,24 @@ pub(crate) fn refresh() {
     for number in 0..3 {
         forge.push("infra", "README.md", &format!("# ours {number}\n"));
         ours.push(timed(|| machine.run(&["rosterctl", "reconcile"]).ok()));
-        let behind = format!("for n in $(seq -f %04g 0 {}); do git -c safe.directory='*' -C /home/dev$n/code \
-                              rev-parse HEAD; done | sort -u", CLONERS - 1);
+        let behind = format!(
+            "for n in $(seq -f %04g 0 {}); do git -c safe.directory='*' -C /home/dev$n/code \
+                              rev-parse HEAD; done | sort -u",
+            CLONERS - 1
+        );
         assert_eq!(machine.sh(&behind).ok().trim(), forge.head("infra"), "somebody is behind");
         forge.push("infra", "README.md", &format!("# theirs {number}\n"));
         theirs.push(fetch_all());
         // Whoever fetched by themselves goes forward before the next round.
         machine.run(&["rosterctl", "reconcile"]).ok();
     }
-    let (ours, theirs) = (ours.into_iter().min().unwrap_or_default(), theirs.into_iter().min().unwrap_or_default());
-    row(&format!("{CLONERS} clones, one upstream commit, fetched and fast-forwarded"), ours, Some((name, theirs)));
+    let (ours, theirs) =
+        (ours.into_iter().min().unwrap_or_default(), theirs.into_iter().min().unwrap_or_default());
+    row(
+        &format!("{CLONERS} clones, one upstream commit, fetched and fast-forwarded"),
+        ours,
+        Some((name, theirs)),
+    );
 }
 
 /// Twenty people get a first clone of a repository with 200 MB of history.
@@ -57,7 +65,8 @@ pub(crate) fn first_clones() {
     // The accounts first, so that only the clones count.
     apply(&machine, &roster(FIRST));
     let sent = || forge.requests("infra").iter().map(|request| request.bytes).sum::<u64>();
-    let theirs = loop_of(&machine, FIRST, &format!("git clone --quiet {} /home/dev$n/by-hand", forge.url("infra")));
+    let theirs =
+        loop_of(&machine, FIRST, &format!("git clone --quiet {} /home/dev$n/by-hand", forge.url("infra")));
     let by_git = sent();
     machine.sh("rm -rf /home/*/by-hand; sync").ok();
     machine.write_file("/etc/rosterd/config.toml", forge.config());

@@ -64,8 +64,11 @@ fn clones_follow_their_remote_where_that_is_safe(suite: Suite) {
             "echo a > README.md && git commit -qam A && git checkout -q -b other HEAD~ && \
              echo b > README.md && git commit -qam B && git checkout -q main && ! git rebase -q other 2>/dev/null",
         ),
-        ("merging", "git checkout -q -b other && git commit -q --allow-empty -m O && git checkout -q main && \
-             git merge -q --no-ff --no-commit other"),
+        (
+            "merging",
+            "git checkout -q -b other && git commit -q --allow-empty -m O && git checkout -q main && \
+             git merge -q --no-ff --no-commit other",
+        ),
         ("bisecting", "git bisect start -q 2>/dev/null || git bisect start >/dev/null"),
         ("busy", "touch .git/index.lock"),
         ("intheway", "echo mine > new-file"),
@@ -87,8 +90,11 @@ fn clones_follow_their_remote_where_that_is_safe(suite: Suite) {
     }
     let look = |user: &str| {
         machine
-            .sh_as(user, "cd ~/code && git rev-parse HEAD && git status --porcelain=v1 && cat README.md 2>/dev/null; \
-                ls -la | sed 's/ [0-9:]* \\.*$//' | grep -v '\\.git$'")
+            .sh_as(
+                user,
+                "cd ~/code && git rev-parse HEAD && git status --porcelain=v1 && cat README.md 2>/dev/null; \
+                ls -la | sed 's/ [0-9:]* \\.*$//' | grep -v '\\.git$'",
+            )
             .stdout
     };
     let before: BTreeMap<_, _> = users.iter().map(|user| (*user, look(user))).collect();
@@ -154,7 +160,11 @@ fn clones_follow_their_remote_where_that_is_safe(suite: Suite) {
     machine.sh_as("intheway", "rm ~/code/new-file").ok();
     machine.run(&["rosterctl", "reconcile"]).ok();
     for user in ["dirty", "detached", "busy", "intheway"] {
-        assert_eq!(machine.sh_as(user, "git -C ~/code rev-parse HEAD").ok().trim(), forge.head("infra"), "{user}");
+        assert_eq!(
+            machine.sh_as(user, "git -C ~/code rev-parse HEAD").ok().trim(),
+            forge.head("infra"),
+            "{user}"
+        );
         assert_eq!(machine.sh_as(user, "git -C ~/code status --porcelain").ok(), "", "{user}");
     }
 
@@ -206,7 +216,8 @@ fn a_private_repository_is_asked_by_each_person_with_their_own_login() {
         forge.head("ledgerbook")
     );
     assert!(!machine.sh("ls /var/cache/rosterd/mirror").ok().contains("ledgerbook-"), "it is not mirrored");
-    let mirrored = machine.sh("find /var/cache/rosterd/mirror -name 'pack-*.pack' | grep -c ledgerbook || true").ok();
+    let mirrored =
+        machine.sh("find /var/cache/rosterd/mirror -name 'pack-*.pack' | grep -c ledgerbook || true").ok();
     assert_eq!(mirrored, "0\n");
 
     // The login does not work any more: the clone stays, its person is told, nobody is degraded.
@@ -233,7 +244,10 @@ fn a_remote_that_cannot_be_read_changes_nothing_invariant_8() {
         // Whoever has a clone is as the roster says; the remote is told of once.
         machine.run(&["rosterctl", "reconcile"]).ok();
         let told = notices(&machine);
-        assert!(told["(machine)"].contains("cannot be read") && told["(machine)"].contains(part), "{told:#?}");
+        assert!(
+            told["(machine)"].contains("cannot be read") && told["(machine)"].contains(part),
+            "{told:#?}"
+        );
         assert_eq!((refs(), steps(&machine)), (before.clone(), vec![]));
         // Whoever has none is degraded, and says why, without asking again.
         let count = forge.requests("infra").len();
@@ -302,5 +316,8 @@ fn killed_at_any_moment_of_a_refresh_the_next_run_converges_invariant_5() {
     machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
     machine.sh_as("later", "git -C ~/code fsck --full --strict --no-progress").ok();
     let kinds: Vec<_> = steps(&machine).into_iter().map(|(_, kind)| kind).collect();
-    assert!(kinds.contains(&"mirror/fetch".to_owned()) && !kinds.contains(&"mirror/check".to_owned()), "{kinds:?}");
+    assert!(
+        kinds.contains(&"mirror/fetch".to_owned()) && !kinds.contains(&"mirror/check".to_owned()),
+        "{kinds:?}"
+    );
 }

@@ -20,7 +20,7 @@ use crate::objects::Mirrors;
 use crate::place::without_user;
 use crate::protocol::Failure;
 use crate::transfer::{self, Transfer};
-use crate::{fast_forward, fetch, locked, sys, tree};
+use crate::{fast_forward, fetch, locked, moves, sys, tree, wiring};
 
 /// Does one step. `deadline` is when a transfer gives up, early enough to clean up. Says why it was not done as it
 /// should be, when it was done in another way.
@@ -42,11 +42,13 @@ pub(crate) fn apply(
         HomeAction::Fetch(wanted) => return fetch::fetch(home, mirrors, wanted, deadline),
         HomeAction::FastForward(forward) => fast_forward::apply(home, forward)?,
         HomeAction::FinishRefresh { path } => fast_forward::finish(home, path)?,
+        HomeAction::Move(action) => moves::apply(home, action)?,
+        HomeAction::Wire(wire) => wiring::apply(home, wire)?,
     }
     Ok(None)
 }
 
-fn cannot(what: &str, path: &str, errno: Errno) -> Failure {
+pub(crate) fn cannot(what: &str, path: &str, errno: Errno) -> Failure {
     let next = match errno {
         Errno::ENOSPC | Errno::EDQUOT => "free some space; tried again later by itself".to_owned(),
         Errno::EROFS => "make the file system writable; tried again later by itself".to_owned(),

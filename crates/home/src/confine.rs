@@ -14,8 +14,10 @@ use landlock::{
 
 use crate::protocol::Landlock;
 
-/// Read by libc, NSS and OpenSSL for names, time and certificates. What is missing is skipped.
+/// Read by libc, NSS and OpenSSL for names, time and certificates, and what git is told machine-wide. What is
+/// missing is skipped.
 const READABLE: &[&str] = &[
+    "/etc/gitconfig",
     "/etc/resolv.conf",
     "/etc/hosts",
     "/etc/host.conf",

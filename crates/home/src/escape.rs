@@ -3,14 +3,19 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Pid, Uid};
 
+use crate::identity::become_user;
 use crate::protocol::{Become, Landlock, Task};
 use crate::worker::enter;
 
@@ -23,29 +28,56 @@ fn open_dir() -> tempfile::TempDir {
     dir
 }
 
+/// Starts this test program again as `attempts`, held by the uid alone or by Landlock as well.
+fn try_in(mine: &Path, other: &Path, held_by: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "escape::attempts", "--nocapture"])
+        .env(ME, format!("{}:{}:{held_by}", mine.display(), other.display()))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::read(mine.join("made")).unwrap(), b"mine", "the attempts were made");
+}
+
 #[test]
 fn invariant_3_a_worker_that_is_taken_over_gets_nowhere() {
     let (mine, other) = (open_dir(), open_dir());
     chown(mine.path(), Some(UID), Some(UID)).unwrap();
     // Another home as careless as it can be.
     fs::write(other.path().join("readable"), "theirs").unwrap();
+    fs::set_permissions(other.path().join("readable"), fs::Permissions::from_mode(0o666)).unwrap();
     fs::set_permissions(other.path(), fs::Permissions::from_mode(0o777)).unwrap();
     std::os::unix::fs::symlink(other.path(), mine.path().join("link")).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "escape::attempts", "--nocapture"])
-        .env(ME, format!("{}:{}", mine.path().display(), other.path().display()))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    assert_eq!(fs::read(mine.path().join("made")).unwrap(), b"mine", "the attempts were made");
+    let name = SocketAddr::from_abstract_name(format!("rosterd-escape-{}", std::process::id())).unwrap();
+    let _listener = UnixListener::bind_addr(&name).unwrap();
+    try_in(mine.path(), other.path(), "landlock");
     let left: Vec<_> = fs::read_dir(other.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["readable"]);
+    assert_eq!(fs::read(other.path().join("readable")).unwrap(), b"theirs");
+}
+
+/// On a kernel without Landlock: the same process, held by who it is.
+#[test]
+fn invariant_3_a_worker_without_landlock_is_held_by_its_uid() {
+    let (mine, other) = (open_dir(), open_dir());
+    chown(mine.path(), Some(UID), Some(UID)).unwrap();
+    // Another home as every new one is.
+    fs::write(other.path().join("file"), "theirs").unwrap();
+    fs::set_permissions(other.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    for path in [other.path().to_owned(), other.path().join("file")] {
+        chown(path, Some(UID + 1), Some(UID + 1)).unwrap();
+    }
+    std::os::unix::fs::symlink(other.path(), mine.path().join("link")).unwrap();
+    try_in(mine.path(), other.path(), "uid");
+    assert_eq!(fs::read(other.path().join("file")).unwrap(), b"theirs");
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
 }
 
 #[test]
 fn attempts() {
     let Some(paths) = std::env::var(ME).ok() else { return };
-    let (mine, other) = paths.split_once(':').map(|(a, b)| (PathBuf::from(a), PathBuf::from(b))).unwrap();
+    let [mine, other, held_by] = paths.split(':').collect::<Vec<_>>().try_into().unwrap();
+    let (mine, other) = (PathBuf::from(mine), PathBuf::from(other));
     let person = Become {
         user: "ana".into(),
         uid: UID,
@@ -56,9 +88,61 @@ fn attempts() {
         deadline_s: 60,
         task: Task::Home { mirrors: "/nonexistent".into() },
     };
-    let (_place, landlock) = enter(&person).unwrap();
-    assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
+    match held_by {
+        "uid" => {
+            become_user(&person).unwrap();
+            std::env::set_current_dir(&mine).unwrap();
+            against_the_uid(&other);
+        }
+        _ => {
+            let (_place, landlock) = enter(&person).unwrap();
+            assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
+            against_landlock(&mine, &other, landlock);
+        }
+    }
+}
 
+/// What needs no Landlock to fail.
+fn against_the_uid(other: &Path) {
+    fs::write("made", "mine").unwrap();
+    let refused = |result: std::io::Result<()>, what: &str| {
+        let errno = result.unwrap_err().raw_os_error();
+        assert!(
+            errno == Some(Errno::EACCES as i32) || errno == Some(Errno::EPERM as i32),
+            "{what}: {errno:?}"
+        );
+    };
+    refused(fs::read(other.join("file")).map(drop), "read another home");
+    refused(fs::read("link/file").map(drop), "read it through a symlink");
+    refused(fs::read_dir(other).map(drop), "list another home");
+    refused(fs::write(other.join("x"), "x"), "write to another home");
+    refused(fs::rename("made", other.join("made")), "move to another home");
+    refused(fs::set_permissions(other, fs::Permissions::from_mode(0o777)), "open another home");
+    refused(chown("made", Some(0), None), "give a file away");
+    for path in ["/etc/shadow", "/proc/1/environ", "/dev/mem", "/dev/kmsg", "/proc/self/mem"] {
+        let file = fs::File::options().read(true).write(true).open(path);
+        assert!(file.is_err(), "{path}");
+    }
+    assert!(fs::write("/etc/passwd", "").is_err() && fs::write("/etc/rosterd-escape", "").is_err());
+    against_anything();
+}
+
+/// Root, other processes, other namespaces.
+fn against_anything() {
+    let me = nix::unistd::getppid();
+    assert_eq!(nix::sys::signal::kill(me, None), Err(Errno::EPERM), "signal the daemon");
+    assert_eq!(nix::sys::signal::kill(Pid::from_raw(1), Signal::SIGHUP), Err(Errno::EPERM), "signal init");
+    assert!(nix::unistd::setuid(Uid::from_raw(0)).is_err() && nix::unistd::setgid(Gid::from_raw(0)).is_err());
+    assert!(nix::unistd::setgroups(&[Gid::from_raw(0)]).is_err() && nix::unistd::chroot(".").is_err());
+    assert!(nix::unistd::sethostname("taken").is_err());
+    assert!(setrlimit(Resource::RLIMIT_NPROC, 100, 100).is_err(), "more processes");
+    assert!(setrlimit(Resource::RLIMIT_CORE, 1 << 20, 1 << 20).is_err(), "a core dump");
+    assert!(Command::new("/bin/true").spawn().is_err(), "a new process");
+    let core = nix::sys::prctl::get_dumpable();
+    assert_eq!(core, Ok(false));
+}
+
+fn against_landlock(mine: &Path, other: &Path, landlock: Landlock) {
     // What it is for.
     fs::write("made", "mine").unwrap();
     assert_eq!(fs::read(mine.join("made")).unwrap(), b"mine");
@@ -88,14 +172,31 @@ fn attempts() {
     for program in ["/bin/sh", "/usr/bin/git", "./script", "/lib64/ld-linux-x86-64.so.2"] {
         denied(Err(Command::new(program).exec()), program);
     }
-    assert!(Command::new("/bin/true").spawn().is_err(), "a new process");
     fs::remove_file("script").unwrap();
 
-    // Root, devices, the network as a server.
-    assert!(nix::unistd::setuid(Uid::from_raw(0)).is_err() && nix::unistd::setgid(Gid::from_raw(0)).is_err());
-    assert!(nix::unistd::setgroups(&[Gid::from_raw(0)]).is_err() && nix::unistd::chroot(".").is_err());
+    // What is there and open to everyone.
+    denied(
+        fs::File::options().write(true).truncate(true).open(other.join("readable")).map(drop),
+        "empty a file",
+    );
+    denied(fs::create_dir(other.join("x")), "make a folder");
+    denied(fs::remove_file(other.join("readable")), "remove a file");
+    denied(std::os::unix::fs::symlink("/", other.join("x")), "make a symlink");
     assert!(nix::unistd::mkfifo("fifo", nix::sys::stat::Mode::S_IRWXU).is_err());
+    against_anything();
+
+    // Sockets: as a server, and of other processes.
     if landlock == Landlock::Enforced {
         denied(TcpListener::bind("127.0.0.1:0").map(drop), "listen");
+        let name = format!("rosterd-escape-{}", nix::unistd::getppid());
+        let name = SocketAddr::from_abstract_name(name).unwrap();
+        let refused = UnixStream::connect_addr(&name).unwrap_err().raw_os_error();
+        assert_eq!(refused, Some(Errno::EPERM as i32), "talk to a process outside");
     }
+    // A new namespace may be had where the kernel gives one to everybody; it opens nothing.
+    let _ = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
+    let none: Option<&str> = None;
+    assert!(nix::mount::mount(none, ".", Some("tmpfs"), nix::mount::MsFlags::empty(), none).is_err());
+    denied(fs::read(other.join("readable")).map(drop), "read another home from a new namespace");
+    denied(fs::write(other.join("x"), "x"), "write to it from there");
 }

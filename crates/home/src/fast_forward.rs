@@ -35,8 +35,8 @@ use crate::ref_files::{ROOM, RefFiles};
 use crate::{fetch, tree};
 
 use exchange::{Op, WorkTree};
-use inspect::{Change, LINK};
 pub(crate) use inspect::inspect;
+use inspect::{Change, LINK};
 
 /// Where new files are written, below `.git`.
 pub(crate) const STAGING: &str = "rosterd-fast-forward";
@@ -149,7 +149,9 @@ impl Stop {
             Stop::Git(error) => error.message().to_owned(),
             Stop::Because(why) => why,
         };
-        let next = format!("nothing was changed, and it is tried again later by itself; look at ~/{path} if it stays so");
+        let next = format!(
+            "nothing was changed, and it is tried again later by itself; look at ~/{path} if it stays so"
+        );
         Failure::new(format!("cannot fast-forward ~/{path}: {why}"), next)
     }
 }
@@ -164,7 +166,8 @@ pub(crate) fn apply(home: &OwnedFd, forward: &FastForward) -> Result<(), Failure
         })
         .and_then(|()| Folders::open(home, path));
     let folders = made.map_err(|errno| Stop::Os(errno).failure(path))?;
-    let done = fetch::open(path).map_err(Stop::Because).and_then(|repository| go(&folders, &repository, forward));
+    let done =
+        fetch::open(path).map_err(Stop::Because).and_then(|repository| go(&folders, &repository, forward));
     // If this fails as well, the next observation finds it.
     let _ = folders.clear();
     done.map_err(|stop| stop.failure(path))
@@ -190,10 +193,12 @@ fn go(folders: &Folders, repository: &Repository, forward: &FastForward) -> Resu
         folders.work.sync(&journal.ops)?;
         file.sync_all()?;
     }
-    linkat(&folders.staging, OUR_LOCK, &folders.git, LOCK, LinkatFlags::empty()).map_err(|errno| match errno {
-        Errno::EEXIST => Stop::Because("another git command is at work in it (`.git/index.lock`)".into()),
-        errno => Stop::Os(errno),
-    })?;
+    linkat(&folders.staging, OUR_LOCK, &folders.git, LOCK, LinkatFlags::empty()).map_err(
+        |errno| match errno {
+            Errno::EEXIST => Stop::Because("another git command is at work in it (`.git/index.lock`)".into()),
+            errno => Stop::Os(errno),
+        },
+    )?;
 
     // Nothing of git changes index and branch from here on; look once more.
     if folders.index()? != before {

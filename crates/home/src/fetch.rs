@@ -15,8 +15,8 @@ use roster::remote::Fetch;
 use crate::credentials::Credentials;
 use crate::objects::Mirrors;
 use crate::protocol::Failure;
-use crate::transfer::{self, Transfer};
 use crate::ref_files::RefFiles;
+use crate::transfer::{self, Transfer};
 use crate::{refs, sys, tree};
 
 /// What was done, and why not as it should: the mirror failed, and the server was asked.
@@ -48,7 +48,8 @@ pub(crate) fn fetch(
     let failed = |(why, next): (String, String)| {
         Failure::new(format!("cannot fetch {url} into ~/{path}: {why}"), next)
     };
-    let look = |why: String| failed((why, format!("look at ~/{path} with the person; nothing there was changed")));
+    let look =
+        |why: String| failed((why, format!("look at ~/{path} with the person; nothing there was changed")));
     transfer::check_url(url).map_err(|(why, next)| failed((why.into(), next.into())))?;
     let repository = open(path).map_err(look)?;
     let ids = wanted.moved.values().chain(wanted.tags.values());
@@ -64,7 +65,9 @@ pub(crate) fn fetch(
     let git = |error: git2::Error| look(error.message().to_owned());
     let mut damaged = None;
     let began = SystemTime::now();
-    if !has_all(&ids).map_err(git)? && let Some(mirrors) = mirrors.filter(|_| wanted.mirrored) {
+    if !has_all(&ids).map_err(git)?
+        && let Some(mirrors) = mirrors.filter(|_| wanted.mirrored)
+    {
         damaged = mirrors.bring(url, &ids, &repository).err();
     }
     if !has_all(&ids).map_err(git)? {
@@ -80,10 +83,9 @@ pub(crate) fn fetch(
     // On disk before a ref names it.
     sync_new_packs(home, path, began).map_err(|errno| look(tree::words(errno).to_owned()))?;
     move_refs(home, &who(&repository), wanted).map_err(|errno| match errno {
-        Errno::EEXIST | Errno::EWOULDBLOCK => failed((
-            "another git command holds a lock in it".into(),
-            "tried again later by itself".into(),
-        )),
+        Errno::EEXIST | Errno::EWOULDBLOCK => {
+            failed(("another git command holds a lock in it".into(), "tried again later by itself".into()))
+        }
         errno => look(tree::words(errno).to_owned()),
     })?;
     Ok(damaged)
@@ -91,7 +93,8 @@ pub(crate) fn fetch(
 
 /// Writes to disk the packs that were written since `began`.
 fn sync_new_packs(home: &OwnedFd, path: &str, began: SystemTime) -> nix::Result<()> {
-    let folder = tree::open(home, &format!("{path}/.git/objects/pack"), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    let folder =
+        tree::open(home, &format!("{path}/.git/objects/pack"), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
     // The clock of the file system may lag behind by a tick, and the worst is to sync an older pack.
     let since = began.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64 - 1);
     let here = folder.try_clone().map_err(|_| Errno::EMFILE)?;
@@ -132,7 +135,12 @@ fn move_refs(home: &OwnedFd, who: &str, wanted: &Fetch) -> nix::Result<()> {
     let gone: Vec<_> = gone.iter().map(|branch| format!("refs/remotes/{remote}/{branch}")).collect();
     files.remove(&gone)?;
     for (branch, id) in moved {
-        files.set(&format!("refs/remotes/{remote}/{branch}"), None, id, &format!("fetch {remote}: rosterd"))?;
+        files.set(
+            &format!("refs/remotes/{remote}/{branch}"),
+            None,
+            id,
+            &format!("fetch {remote}: rosterd"),
+        )?;
     }
     for (tag, id) in tags {
         let name = format!("refs/tags/{tag}");

@@ -99,13 +99,20 @@ fn found(home: &OwnedFd) -> Vec<(String, String)> {
     let folder = tree::open(home, "code", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
     if let Ok(mut folder) = folder.and_then(Dir::from_fd) {
         let names = folder.iter().flatten().take(MOST).filter_map(|entry| {
-            entry.file_name().to_str().ok().filter(|name| !name.starts_with('.')).map(|name| format!("code/{name}"))
+            entry
+                .file_name()
+                .to_str()
+                .ok()
+                .filter(|name| !name.starts_with('.'))
+                .map(|name| format!("code/{name}"))
         });
         paths.extend(names);
     }
     paths.sort();
     let origin = |path: String| match place::look(home, &path) {
-        Place::Clone { origin: Some(origin), .. } if transfer::check_url(&origin).is_ok() => Some((path, origin)),
+        Place::Clone { origin: Some(origin), .. } if transfer::check_url(&origin).is_ok() => {
+            Some((path, origin))
+        }
         _ => None,
     };
     let mut clones: Vec<_> = paths.into_iter().filter_map(origin).collect();

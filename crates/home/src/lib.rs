@@ -10,7 +10,7 @@
 //! Worker::start ── Become ───────────────────────> identity, confine
 //! Worker::observe ── Observe(HomeDesired) ───────> place: what stands in each place, below the home's descriptor
 //! Worker::look ── Look(clones) ──────────────────> refs: what each clone knows of its remotes
-//! Worker::apply ── Apply(HomeAction) ────────────> clone, fetch, fast_forward; objects: out of the mirror
+//! Worker::apply ── Apply(HomeAction) ────────────> clone, moves, wiring, fetch, fast_forward: one step
 //! Worker::finish ── end of input ────────────────> exits
 //! ```
 //!
@@ -21,12 +21,14 @@
 //!
 //! A clone is made by libgit2 in this process: no git, no ssh, no hook, no filter and no credential helper is ever
 //! started, and the kernel would refuse it (Landlock grants no execution, `RLIMIT_NPROC` is 0). `~/.gitconfig` is
-//! not read: what it says is in force whenever the person runs git in the finished clone, and a FIFO or a proxy in
-//! it cannot hold up the machine's housekeeping.
+//! not in force: what it says counts whenever the person runs git in the finished clone, and a proxy in it cannot
+//! hold up the machine's housekeeping. It is read as text, to leave alone what the person has set.
 
+mod checked;
 mod clone;
 mod confine;
 mod credentials;
+mod edit;
 #[cfg(test)]
 mod escape;
 mod fast_forward;
@@ -34,8 +36,10 @@ mod fetch;
 mod freshen;
 mod gitconfig;
 mod identity;
+mod links;
 mod locked;
 mod mirror;
+mod moves;
 mod objects;
 mod place;
 mod protocol;
@@ -46,6 +50,7 @@ mod supervisor;
 mod sys;
 mod transfer;
 mod tree;
+mod wiring;
 mod worker;
 
 pub use freshen::freshen;

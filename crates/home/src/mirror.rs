@@ -65,7 +65,10 @@ pub(crate) fn listed(mirror: &OwnedFd) -> Result<Option<Vec<Listed>>, String> {
         let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
         (hex(stem) && hex(digest)).then(|| Listed { name: name.into(), size, digest: digest.into() })
     };
-    lines.map(|line| entry(line).ok_or_else(|| "its list is malformed".to_owned())).collect::<Result<_, _>>().map(Some)
+    lines
+        .map(|line| entry(line).ok_or_else(|| "its list is malformed".to_owned()))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 /// The digest of a whole file.
@@ -356,7 +359,8 @@ mod tests {
 
     #[test]
     fn each_repository_has_a_folder_of_its_own_that_is_a_plain_name() {
-        let urls = ["https://a.example/x/infra.git", "https://b.example/x/infra.git", "https://a.example/../é/", ""];
+        let urls =
+            ["https://a.example/x/infra.git", "https://b.example/x/infra.git", "https://a.example/../é/", ""];
         let folders = urls.map(folder);
         for (index, name) in folders.iter().enumerate() {
             assert!(!name.contains('/') && !name.starts_with('.') && name.is_ascii(), "{name}");

@@ -49,7 +49,9 @@ impl Mirrors {
             let source = tree::open(&from, &format!("{PACK_FOLDER}/{}", file.name), OFlag::O_RDONLY)
                 .map_err(|errno| told(tree::words(errno)))?;
             let stat = fstat(&source).map_err(|errno| told(tree::words(errno)))?;
-            if stat.st_mode & SFlag::S_IFMT.bits() != libc::S_IFREG || u64::try_from(stat.st_size) != Ok(file.size) {
+            if stat.st_mode & SFlag::S_IFMT.bits() != libc::S_IFREG
+                || u64::try_from(stat.st_size) != Ok(file.size)
+            {
                 return Err(told("it is not the file that was listed"));
             }
             let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;

@@ -1,6 +1,7 @@
 //! What a home shows. Every lookup is below the home's descriptor; nothing is listed further than needed, no index
 //! and no object is read, and nothing a user can plant makes it wait.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -9,12 +10,11 @@ use nix::sys::stat::fstat;
 use nix::unistd::Uid;
 
 use roster::desired::HomeDesired;
+use roster::moves::Lookout;
 use roster::observed::{HomeObserved, Place};
 
-use crate::{gitconfig, locked, tree};
-
-/// Far more than a clone's configuration ever is.
-pub(crate) const MAX_CONFIG: u64 = 1 << 20;
+use crate::edit::MAX_CONFIG;
+use crate::{gitconfig, locked, moves, tree, wiring};
 
 /// Looks at `~/code` and at each place where a clone should be.
 pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired) -> HomeObserved {
@@ -25,11 +25,13 @@ pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired) -> HomeObserved {
         .collect();
     unfinished.sort();
     unfinished.dedup();
-    HomeObserved {
-        code: look(home, "code"),
-        clones: desired.clones.iter().map(|clone| (clone.path.clone(), look(home, &clone.path))).collect(),
-        unfinished,
-    }
+    let code = look(home, "code");
+    let moves = moves::observe(home, desired, &code);
+    let clones: BTreeMap<_, _> =
+        desired.clones.iter().map(|clone| (clone.path.clone(), look(home, &clone.path))).collect();
+    let infra = Lookout::infra().into_iter().filter(|path| matches!(look(home, path), Place::Clone { .. }));
+    let wiring = wiring::observe(home, desired, &infra.collect::<Vec<_>>());
+    HomeObserved { code, clones, unfinished, moves, wiring }
 }
 
 pub(crate) fn look(home: &OwnedFd, path: &str) -> Place {
@@ -76,18 +78,15 @@ fn is_repository(git: impl AsFd) -> nix::Result<bool> {
 
 fn clone(git: &OwnedFd) -> Place {
     let text = match tree::read(git, "config", MAX_CONFIG) {
-        Ok(content) => String::from_utf8_lossy(&content.unwrap_or_default()).into_owned(),
+        Ok(content) => content.unwrap_or_default(),
         Err(why) => return Place::Unreadable(format!("its .git/config: {why}")),
     };
-    let value = |section, subsection, key| gitconfig::value(&text, section, subsection, key);
-    match (value("remote", "origin", "url"), value("filter", "git-crypt", "clean")) {
-        (Ok(origin), Ok(clean)) => Place::Clone {
-            origin: origin.map(|url| without_user(&url)),
-            locked: locked::is_locked(clean.as_deref()),
+    match gitconfig::entries(&text) {
+        Ok(entries) => Place::Clone {
+            origin: gitconfig::value(&entries, "remote.origin.url").map(without_user),
+            locked: locked::is_locked(gitconfig::value(&entries, "filter.git-crypt.clean")),
         },
-        (Err(line), _) | (_, Err(line)) => {
-            Place::Unreadable(format!("its .git/config: line {line} is malformed"))
-        }
+        Err(line) => Place::Unreadable(format!("its .git/config: line {line} is malformed")),
     }
 }
 

@@ -174,7 +174,8 @@ impl<'a> RefFiles<'a> {
         for name in std::iter::once(name).chain(is_head.then_some("HEAD")) {
             let path = format!("logs/{name}");
             let (folder, last) = self.make_parent(&path)?;
-            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+            let flags =
+                OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_APPEND | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
             let log = openat(&folder, last, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o644))?;
             nix::unistd::write(log, line.as_bytes())?;
         }

@@ -12,8 +12,9 @@ use nix::fcntl::OFlag;
 use roster::name::{ObjectId, RefName};
 use roster::remote::{CloneState, LookAt, Refs, Side};
 
+use crate::edit::MAX_CONFIG;
 use crate::fast_forward::STAGING;
-use crate::place::{MAX_CONFIG, without_user};
+use crate::place::without_user;
 use crate::ref_files::ROOM;
 use crate::{gitconfig, tree};
 
@@ -45,22 +46,23 @@ fn read(home: &OwnedFd, look: &LookAt) -> Result<CloneState, String> {
     let git = tree::open(home, &format!("{}/.git", look.path), OFlag::O_PATH | OFlag::O_DIRECTORY)
         .map_err(|errno| format!("a clone whose .git cannot be opened: {}", tree::words(errno)))?;
     let text = tree::read(&git, "config", MAX_CONFIG).map_err(|why| format!("a clone whose config {why}"))?;
-    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
-    let value = |section: &str, sub: &str, key: &str| {
-        gitconfig::value(&text, section, sub, key).map_err(|line| format!("a clone whose config is malformed in line {line}"))
-    };
+    let entries = gitconfig::entries(&text.unwrap_or_default())
+        .map_err(|line| format!("a clone whose config is malformed in line {line}"))?;
+    let value = |key: &str| gitconfig::value(&entries, key).map(str::to_owned);
     let is_there = |path: &str| tree::open(&git, path, OFlag::O_PATH).is_ok();
-    let is_true = |value: Option<String>| value.is_some_and(|value| ["true", "yes", "on", "1"].contains(&value.to_ascii_lowercase().as_str()));
+    let is_true = |value: Option<String>| {
+        value.is_some_and(|value| ["true", "yes", "on", "1"].contains(&value.to_ascii_lowercase().as_str()))
+    };
     for (is_so, what) in [
         (is_there("shallow"), "a shallow clone"),
-        (value("extensions", "", "partialclone")?.is_some(), "a partial clone"),
-        (is_true(value("remote", "origin", "promisor")?), "a partial clone"),
+        (value("extensions.partialclone").is_some(), "a partial clone"),
+        (is_true(value("remote.origin.promisor")), "a partial clone"),
         (is_there("objects/info/alternates"), "a clone that borrows objects of another"),
-        (value("extensions", "", "refstorage")?.is_some_and(|kind| kind != "files"), "a clone with refs in a table"),
-        (value("extensions", "", "objectformat")?.is_some_and(|kind| kind != "sha1"), "a clone with SHA-256"),
-        (is_true(value("core", "", "sparsecheckout")?), "a sparse checkout"),
-        (is_true(value("core", "", "bare")?), "a bare repository"),
-        (value("core", "", "worktree")?.is_some(), "a clone with its work tree elsewhere"),
+        (value("extensions.refstorage").is_some_and(|kind| kind != "files"), "a clone with refs in a table"),
+        (value("extensions.objectformat").is_some_and(|kind| kind != "sha1"), "a clone with SHA-256"),
+        (is_true(value("core.sparsecheckout")), "a sparse checkout"),
+        (is_true(value("core.bare")), "a bare repository"),
+        (value("core.worktree").is_some(), "a clone with its work tree elsewhere"),
     ] {
         if is_so {
             return Err(what.into());
@@ -70,19 +72,20 @@ fn read(home: &OwnedFd, look: &LookAt) -> Result<CloneState, String> {
     let head = head.strip_prefix("ref: refs/heads/").and_then(|name| RefName::new(name).ok());
     let upstream = match &head {
         Some(head) => {
-            let remote = value("branch", head.as_str(), "remote")?;
-            let merge = value("branch", head.as_str(), "merge")?;
+            let remote = value(&format!("branch.{head}.remote"));
+            let merge = value(&format!("branch.{head}.merge"));
             let branch = merge.as_deref().and_then(|merge| merge.strip_prefix("refs/heads/"));
             remote.zip(branch.and_then(|branch| RefName::new(branch).ok()))
         }
         None => None,
     };
-    let packed = tree::read(&git, "packed-refs", MAX_PACKED).map_err(|why| format!("a clone whose packed-refs {why}"))?;
+    let packed = tree::read(&git, "packed-refs", MAX_PACKED)
+        .map_err(|why| format!("a clone whose packed-refs {why}"))?;
     let packed = packed.unwrap_or_default();
     let mut remotes = BTreeMap::new();
     for name in &look.remotes {
-        let Some(url) = value("remote", name, "url")? else { continue };
-        let fetch = value("remote", name, "fetch")?;
+        let Some(url) = value(&format!("remote.{name}.url")) else { continue };
+        let fetch = value(&format!("remote.{name}.fetch"));
         let whole = fetch.as_deref() == Some(&format!("+refs/heads/*:refs/remotes/{name}/*"));
         let prefix = format!("refs/remotes/{name}");
         let mut branches = all(&git, &packed, &prefix)?;
@@ -96,7 +99,8 @@ fn read(home: &OwnedFd, look: &LookAt) -> Result<CloneState, String> {
     let mut branches = Refs::new();
     for branch in head.iter().chain(&default) {
         let full = format!("refs/heads/{branch}");
-        let id = small(&git, &full).and_then(|text| ObjectId::new(text).ok()).or_else(|| find(&packed, &full));
+        let id =
+            small(&git, &full).and_then(|text| ObjectId::new(text).ok()).or_else(|| find(&packed, &full));
         branches.extend(id.map(|id| (branch.clone(), id)));
     }
     Ok(CloneState {
@@ -178,7 +182,8 @@ fn loose(folder: OwnedFd, above: &str, depth: usize, refs: &mut Refs) -> nix::Re
             && let Ok(below) = tree::open(&here, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
         {
             loose(below, &full, depth + 1, refs)?;
-        } else if let (Ok(branch), Some(Ok(id))) = (RefName::new(full), small(&here, name).map(ObjectId::new)) {
+        } else if let (Ok(branch), Some(Ok(id))) = (RefName::new(full), small(&here, name).map(ObjectId::new))
+        {
             refs.insert(branch, id);
         }
     }

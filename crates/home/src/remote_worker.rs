@@ -7,8 +7,8 @@ use roster::remote::Asked;
 use roster::report::StepResult;
 
 use crate::protocol::{Become, Request, Task};
-use crate::worker::ASK;
 use crate::supervisor::{Limits, Worker, WorkerError};
+use crate::worker::ASK;
 
 /// A process that speaks to one remote. Dropping it kills it.
 #[derive(Debug)]

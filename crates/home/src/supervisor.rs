@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use nix::libc;
 use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::OsUser;
-use roster::observed::{HomeObserved, Place};
+use roster::observed::HomeObserved;
 use roster::plan::HomeAction;
 use roster::plan::refresh::Way;
 use roster::remote::{Answer, Asked, CloneState, FastForward, LookAt, Standing};
@@ -23,8 +23,8 @@ use roster::report::StepResult;
 
 use crate::place::without_user;
 use crate::protocol::{Become, Landlock, MAX_LINE, Reply, Request, Task, clean};
-use crate::tree;
 use crate::worker::ASK;
+use crate::{checked, tree};
 
 /// Looking at a home takes a millisecond. A file system that the person made hang must not hold up the run for the
 /// time that a clone may take.
@@ -495,6 +495,8 @@ fn doing(action: &HomeAction) -> String {
         HomeAction::Clone(CloneDesired { path, url, .. }) => {
             format!("cloning {} to ~/{path}", without_user(url))
         }
+        HomeAction::Move(action) => format!("trying to {action}"),
+        HomeAction::Wire(wire) => format!("trying to {wire}"),
         HomeAction::Fetch(fetch) => format!("fetching {} into ~/{}", without_user(&fetch.url), fetch.path),
         HomeAction::FastForward(FastForward { path, .. }) | HomeAction::FinishRefresh { path } => {
             format!("fast-forwarding ~/{path}")
@@ -518,18 +520,12 @@ fn checked(observed: HomeObserved, desired: &HomeDesired) -> Result<HomeObserved
     if observed.unfinished.len() > desired.clones.len() + 1 || !observed.unfinished.iter().all(may_be_left) {
         return Err("it names an unfinished clone that cannot be one");
     }
-    let place = |place| match place {
-        Place::Clone { origin, locked } => {
-            Place::Clone { origin: origin.map(|url| without_user(&clean(&url))), locked }
-        }
-        Place::Other(what) => Place::Other(clean(&what)),
-        Place::Unreadable(why) => Place::Unreadable(clean(&why)),
-        plain @ (Place::Absent | Place::EmptyFolder | Place::Folder) => plain,
-    };
     Ok(HomeObserved {
-        code: place(observed.code),
-        clones: observed.clones.into_iter().map(|(path, found)| (path, place(found))).collect(),
+        code: checked::place(observed.code),
+        clones: observed.clones.into_iter().map(|(path, found)| (path, checked::place(found))).collect(),
         unfinished: observed.unfinished,
+        moves: checked::moves(observed.moves, desired)?,
+        wiring: checked::wiring(observed.wiring)?,
     })
 }
 

@@ -56,13 +56,14 @@ impl<'a> Transfer<'a> {
 
     /// Asks a remote that belongs to no repository for its refs.
     pub(crate) fn ask(&self) -> Answer {
-        let answer = sys::set_up_libgit2().and_then(|()| {
-            sys::be_patient_for(self.deadline.saturating_duration_since(Instant::now()))?;
-            let mut remote = Remote::create_detached(self.url)?;
-            let connection = remote.connect_auth(Direction::Fetch, Some(self.callbacks()), None)?;
-            refs(connection.list()?)
-        })
-        .map_or_else(|error| self.answer(&error), Answer::Refs);
+        let answer = sys::set_up_libgit2()
+            .and_then(|()| {
+                sys::be_patient_for(self.deadline.saturating_duration_since(Instant::now()))?;
+                let mut remote = Remote::create_detached(self.url)?;
+                let connection = remote.connect_auth(Direction::Fetch, Some(self.callbacks()), None)?;
+                refs(connection.list()?)
+            })
+            .map_or_else(|error| self.answer(&error), Answer::Refs);
         // Objects may take their time.
         let _ = sys::be_patient_for(sys::SILENCE);
         answer
@@ -138,9 +139,7 @@ impl<'a> Transfer<'a> {
 pub(crate) fn check_url(url: &str) -> Result<(), (&'static str, &'static str)> {
     let rest = ["https://", "http://"].into_iter().find_map(|scheme| url.strip_prefix(scheme));
     match rest {
-        None => {
-            Err(("only https:// and http:// are possible", "change the URL in /etc/rosterd/config.toml"))
-        }
+        None => Err(("only https:// and http:// are possible", "change the URL in /etc/rosterd/config.toml")),
         Some(rest) if rest.split('/').next().is_some_and(|authority| authority.contains('@')) => Err((
             "its URL has a login in it, which would end in the clone's configuration",
             "remove it from the URL and put it into ~/.git-credentials of the person",

@@ -75,6 +75,11 @@ pub(crate) fn is_folder(stat: &FileStat) -> bool {
     stat.st_mode & SFlag::S_IFMT.bits() == libc::S_IFDIR
 }
 
+/// Whether it is a regular file, itself.
+pub(crate) fn is_file(stat: &FileStat) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == libc::S_IFREG
+}
+
 /// Reads a small regular file of this user.
 pub(crate) fn read(dir: impl AsFd, name: &str, most: u64) -> Result<Option<Vec<u8>>, String> {
     read_if(dir, name, most, |uid| uid == Uid::current().as_raw())
@@ -99,7 +104,7 @@ fn read_if(
         Err(errno) => return Err(words(errno).to_owned()),
     };
     let stat = fstat(&fd).map_err(words)?;
-    if stat.st_mode & SFlag::S_IFMT.bits() != libc::S_IFREG {
+    if !is_file(&stat) {
         return Err(format!("it is {}", kind(&stat)));
     }
     if !may_own(stat.st_uid) {
@@ -139,6 +144,16 @@ pub(crate) fn rename(dir: impl AsFd, from: &str, to: &str) -> nix::Result<()> {
     renameat2(&dir, from, &dir, to, RenameFlags::RENAME_NOREPLACE)
 }
 
+/// Moves from one folder to another, to a name that must be free.
+pub(crate) fn bring(from: impl AsFd, name: &str, to: impl AsFd, new: &str) -> nix::Result<()> {
+    renameat2(from, name, to, new, RenameFlags::RENAME_NOREPLACE)
+}
+
+/// Lets two things change places in one step.
+pub(crate) fn exchange(dir: impl AsFd, name: &str, other: impl AsFd, with: &str) -> nix::Result<()> {
+    renameat2(dir, name, other, with, RenameFlags::RENAME_EXCHANGE)
+}
+
 /// The place beside `path` where it is made before it is moved.
 pub(crate) fn unfinished(path: &str) -> String {
     match path.rsplit_once('/') {
@@ -159,6 +174,9 @@ pub(crate) fn remove(dir: impl AsFd, name: &str) -> nix::Result<()> {
     let mut path = vec![Folder::open(&dir, name)?];
     while let Some(depth) = path.len().checked_sub(1) {
         let folder = &mut path[depth];
+        if folder.entries.is_empty() {
+            folder.look()?;
+        }
         match folder.entries.pop() {
             Some(entry) => match unlinkat(&folder.dir, entry.as_c_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
@@ -179,7 +197,10 @@ pub(crate) fn remove(dir: impl AsFd, name: &str) -> nix::Result<()> {
     Ok(())
 }
 
-/// A folder that is being removed, and what is left to do in it.
+/// How many names of a folder are held at a time: a person may make ten million.
+const MAX_ENTRIES: usize = 4096;
+
+/// A folder that is being removed, and some of what is left in it.
 struct Folder {
     dir: Dir,
     name: CString,
@@ -189,15 +210,22 @@ struct Folder {
 impl Folder {
     fn open(above: impl AsFd, name: CString) -> nix::Result<Folder> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut dir = Dir::openat(above, name.as_c_str(), flags, Mode::empty())?;
-        let mut entries = Vec::new();
-        for entry in dir.iter() {
+        let dir = Dir::openat(above, name.as_c_str(), flags, Mode::empty())?;
+        Ok(Folder { dir, name, entries: Vec::new() })
+    }
+
+    /// Takes the next names, from the beginning: those that were there before are gone.
+    fn look(&mut self) -> nix::Result<()> {
+        for entry in self.dir.iter() {
             let entry = entry?.file_name().to_owned();
             if !matches!(entry.to_bytes(), b"." | b"..") {
-                entries.push(entry);
+                self.entries.push(entry);
+            }
+            if self.entries.len() >= MAX_ENTRIES {
+                break;
             }
         }
-        Ok(Folder { dir, name, entries })
+        Ok(())
     }
 }
 

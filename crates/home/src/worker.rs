@@ -74,8 +74,12 @@ fn in_home(
             }
             Request::Observe(desired) => Reply::Observed(place::observe(home, &desired)),
             Request::Apply(action) => applied(clone::apply(home, mirrors, &action, deadline)),
-            Request::CloneMirrored(wanted) => applied(clone::clone_mirrored(home, mirrors, &wanted, deadline)),
-            Request::Look(clones) => Reply::States(clones.iter().map(|look| refs::state(home, look)).collect()),
+            Request::CloneMirrored(wanted) => {
+                applied(clone::clone_mirrored(home, mirrors, &wanted, deadline))
+            }
+            Request::Look(clones) => {
+                Reply::States(clones.iter().map(|look| refs::state(home, look)).collect())
+            }
             Request::Ask { url } => {
                 let asking = deadline.min(Instant::now() + ASK);
                 let transfer = Transfer::new(&url, asking, Some(Credentials::new(home, &url)));
@@ -92,7 +96,10 @@ fn in_home(
 
 /// Where a worker works.
 pub(crate) enum Place {
-    Home { home: OwnedFd, mirrors: Option<Mirrors> },
+    Home {
+        home: OwnedFd,
+        mirrors: Option<Mirrors>,
+    },
     /// The folder of one mirror, which is the working folder; none where a remote is only asked.
     Mirror(Option<OwnedFd>),
 }

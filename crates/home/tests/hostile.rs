@@ -309,6 +309,7 @@ async fn invariant_4_a_server_that_hangs_costs_its_user_the_deadline() {
             code: Place::Absent,
             clones: [("code".to_owned(), Place::Absent)].into(),
             unfinished: vec![".code.rosterd-unfinished".into()],
+            ..HomeObserved::default()
         }
     );
 }

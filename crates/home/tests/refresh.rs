@@ -125,7 +125,9 @@ async fn one_upstream_commit_is_one_fetch_of_the_mirror_and_each_clone_goes_forw
     let branches = ana.git_ok("code", &["branch", "-r", "--format=%(refname:short)"]);
     assert_eq!(branches, "origin\norigin/main\norigin/topic/a\n");
     ana.git_ok("code", &["fsck", "--full", "--strict"]);
-    assert!(!ana.path("code/.git/rosterd-fast-forward").exists() && !ana.path("code/.git/index.lock").exists());
+    assert!(
+        !ana.path("code/.git/rosterd-fast-forward").exists() && !ana.path("code/.git/index.lock").exists()
+    );
     let again = mirrors.run(&ana, &desired, &mirrors.remotes(&url).await).await;
     assert_eq!((again.kinds(), again.told()), (vec![], vec![]));
 }
@@ -169,7 +171,8 @@ impl OneStep {
         assert_eq!(self.ana.git_ok("code", &["rev-parse", "HEAD"]), tip);
         assert_eq!(self.ana.git_ok("code", &["status", "--porcelain"]), "");
         self.ana.git_ok("code", &["fsck", "--strict"]);
-        let left = ["rosterd-fast-forward", "index.lock"].map(|name| self.ana.path("code/.git").join(name).exists());
+        let left =
+            ["rosterd-fast-forward", "index.lock"].map(|name| self.ana.path("code/.git").join(name).exists());
         assert_eq!(left, [false, false]);
     }
 }
@@ -217,7 +220,9 @@ async fn a_step_may_be_anything_that_a_commit_can_hold() {
     assert!(!step.ana.path("code/goes").exists());
     step.ana.git_ok("code", &["diff", "--quiet", "HEAD"]);
     // A file where a folder or a symlink was is left to git itself, and told.
-    for (change, part) in [("src", "makes a file of the folder src"), ("link", "makes a file of the symlink link")] {
+    for (change, part) in
+        [("src", "makes a file of the folder src"), ("link", "makes a file of the symlink link")]
+    {
         let tip = step.push(|work| {
             remove(work.join(change));
             fs::write(work.join(change), "a file\n").unwrap();
@@ -286,7 +291,8 @@ async fn what_the_persons_configuration_names_is_not_run_invariant_3() {
     step.ana.mkdir("hooks");
     for hook in ["post-merge", "post-checkout", "reference-transaction", "post-index-change", "pre-auto-gc"] {
         step.ana.write(&format!("hooks/{hook}"), format!("#!/bin/sh\n{}\n", canary(hook)));
-        fs::set_permissions(step.ana.path(&format!("hooks/{hook}")), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(step.ana.path(&format!("hooks/{hook}")), fs::Permissions::from_mode(0o755))
+            .unwrap();
     }
     step.ana.git_ok("code", &["config", "core.hooksPath", step.ana.path("hooks").to_str().unwrap()]);
     let before = fs::read_dir(&step.ana.home).unwrap().count();
@@ -470,7 +476,10 @@ async fn killed_at_any_call_of_a_fast_forward_the_next_run_ends_it_invariant_5()
             println!("{told}: {:?}", done.kinds());
             step.assert_at(&tip);
             let content = |path: &str| fs::read_to_string(step.ana.path("code").join(path)).unwrap();
-            assert_eq!((content("one"), content("src/new")), ("one, newer\n".into(), "src/new, newer\n".into()));
+            assert_eq!(
+                (content("one"), content("src/new")),
+                ("one, newer\n".into(), "src/new, newer\n".into())
+            );
             if lived {
                 break;
             }

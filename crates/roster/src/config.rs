@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Tier;
-use crate::name::{GroupName, ServiceName, Shell};
+use crate::name::{GroupName, RemoteName, ServiceName, Shell};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -91,6 +91,19 @@ pub struct Code {
     /// URL of every other repository, with `{name}` in the place of its name.
     #[schemars(extend("pattern" = r"^https?://[^/@?#\s{]+/[^?#\s{]*\{name\}[^?#\s{]*$"))]
     pub repositories: Option<String>,
+    /// A second remote of every infra clone, for what people push; none when absent.
+    pub push_remote: Option<PushRemote>,
+}
+
+/// The remote that people push infra to, where `origin` only gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PushRemote {
+    /// Its name.
+    pub name: RemoteName,
+    /// Its URL.
+    #[schemars(extend("pattern" = r"^(https?://[^/@?#\s]+|file://)/[^?#\s]+$"))]
+    pub url: String,
 }
 
 /// Machine-wide agent configuration.

@@ -11,6 +11,7 @@ use crate::model::{CodeLayout, Person, Roster, Tier};
 use crate::name::{OsUser, ServiceName, Shell};
 use crate::observed::{EnvFileState, HostObserved};
 use crate::plan::{Notice, Subject};
+use crate::wiring::WiringDesired;
 
 /// Why there is no desired state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,7 +135,18 @@ fn home_content(person: &Person, config: &Config) -> HomeDesired {
             locked: false,
         })
     });
-    HomeDesired { workspace, clones: infra.chain(others).collect() }
+    let clones: Vec<_> = infra.chain(others).collect();
+    // Who gets no clone has no use for settings of git.
+    let wiring = match clones.is_empty() {
+        true => WiringDesired::default(),
+        false => WiringDesired {
+            name: Some(person.authentik_user.local_part().to_owned()),
+            email: person.email.as_ref().map(ToString::to_string),
+            store_credentials: true,
+            push: config.code.push_remote.clone(),
+        },
+    };
+    HomeDesired { workspace, clones, wiring }
 }
 
 /// Everybody in the roster, by the port of the first configured service; by name when no service is configured,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::model::{CodeLayout, Tier};
 use crate::name::{GroupName, KubeUser, Login, Namespace, OsUser, RepoName, ServiceName, Shell};
+use crate::wiring::WiringDesired;
 
 /// `{service: {os_user: port}}`: the ports that were given out, which never move.
 pub type Ports = BTreeMap<ServiceName, BTreeMap<OsUser, u16>>;
@@ -94,12 +95,20 @@ pub struct HomeDesired {
     pub workspace: bool,
     /// The clones, in the order in which they are made.
     pub clones: Vec<CloneDesired>,
+    /// What git is told in this home.
+    #[serde(default, skip_serializing_if = "WiringDesired::is_empty")]
+    pub wiring: WiringDesired,
 }
 
 impl HomeDesired {
     /// Whether no worker is needed.
     pub fn is_empty(&self) -> bool {
-        self.clones.is_empty() && !self.workspace
+        self.clones.is_empty() && !self.workspace && self.wiring.is_empty()
+    }
+
+    /// The clone of the infra repository; no repository of the roster may have its name.
+    pub fn infra(&self) -> Option<&CloneDesired> {
+        self.clones.iter().find(|clone| matches!(clone.path.as_str(), "code" | "code/infra"))
     }
 }
 

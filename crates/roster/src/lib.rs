@@ -16,6 +16,7 @@
 //! | [`desired`] | what should be |
 //! | [`mod@derive`] | from roster, config and ports to what should be |
 //! | [`observed`] | what is |
+//! | [`moves`], [`wiring`] | clones that have to move, and what git is told in a home: wanted, seen and done |
 //! | [`plan`] | the steps between the two, as data |
 //! | [`guard`], [`tier_check`] | what holds a roster back |
 //! | [`change`] | the difference of two rosters, for people |
@@ -33,6 +34,7 @@ pub mod envfile;
 pub mod guard;
 pub mod ledger;
 pub mod model;
+pub mod moves;
 pub mod name;
 pub mod observed;
 pub mod parse;
@@ -43,3 +45,4 @@ pub mod report;
 mod sample;
 pub mod schema;
 pub mod tier_check;
+pub mod wiring;

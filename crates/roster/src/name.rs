@@ -96,6 +96,8 @@ names! {
     Namespace: check_namespace, pattern r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
     /// The name of a repository below the site's base URL.
     RepoName: check_repo, pattern r"^[A-Za-z0-9][A-Za-z0-9._-]*$";
+    /// The name of a git remote besides `origin`.
+    RemoteName: check_remote, pattern r"^[A-Za-z0-9][A-Za-z0-9._-]*$";
     /// A DNS name.
     Domain: check_domain, pattern r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$";
     /// An absolute path of a login shell.
@@ -262,6 +264,18 @@ fn check_repo(text: &str) -> Result<(), NameError> {
     }
     if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
         return refuse("may hold only letters, digits, `.`, `_` and `-`");
+    }
+    Ok(())
+}
+
+fn check_remote(text: &str) -> Result<(), NameError> {
+    check_repo(text)?;
+    if text == "origin" {
+        return refuse("is the remote that a clone was made from");
+    }
+    // What git allows in no name of a ref: `refs/remotes/<name>/…` is made of it.
+    if text.contains("..") || text.ends_with('.') || text.ends_with(".lock") {
+        return refuse("may not hold `..` nor end with `.` or `.lock`");
     }
     Ok(())
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::HomeDesired;
+use crate::moves::MovesObserved;
 use crate::name::{OsUser, Shell};
+use crate::wiring::{CredentialsFile, PersonConfig, WiringObserved};
 
 /// What the machine shows. Everything in it was read in one pass each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -172,13 +174,28 @@ pub struct HomeObserved {
     pub clones: BTreeMap<String, Place>,
     /// Unfinished clones of an earlier run, by path below the home.
     pub unfinished: Vec<String>,
+    /// Clones that may have to move.
+    #[serde(default)]
+    pub moves: MovesObserved,
+    /// What git is told already.
+    #[serde(default)]
+    pub wiring: WiringObserved,
 }
 
 impl HomeObserved {
     /// A home that is not there yet, as a worker will find it: nothing in the place of anything.
     pub fn of_a_new_home(desired: &HomeDesired) -> Self {
         let clones = desired.clones.iter().map(|clone| (clone.path.clone(), Place::Absent)).collect();
-        HomeObserved { clones, ..HomeObserved::default() }
+        let person = PersonConfig {
+            file: ".gitconfig".into(),
+            closed: None,
+            set: Vec::new(),
+            stores: false,
+            credentials: CredentialsFile::Absent,
+        };
+        let person = (!desired.wiring.is_empty()).then_some(person);
+        let wiring = WiringObserved { person, ..WiringObserved::default() };
+        HomeObserved { clones, wiring, ..HomeObserved::default() }
     }
 }
 

@@ -7,15 +7,19 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::moves::Move;
 use crate::name::{GroupName, OsUser, Shell};
 use crate::remote::{FastForward, Fetch};
+use crate::wiring::Wire;
 
 mod accounts;
 mod files;
 mod home;
 mod host;
 mod ids;
+mod moves;
 pub mod refresh;
+mod wiring;
 
 pub use home::home;
 pub use host::{HostPlan, host};
@@ -174,6 +178,8 @@ impl Action {
             Action::Home(HomeAction::RemoveUnfinished { .. }) => "remove-unfinished-clone",
             Action::Home(HomeAction::MakeFolder { .. }) => "make-folder",
             Action::Home(HomeAction::Clone(_)) => "clone",
+            Action::Home(HomeAction::Move(moved)) => moved.kind(),
+            Action::Home(HomeAction::Wire(wire)) => wire.kind(),
             Action::Home(HomeAction::Fetch(_)) => "fetch",
             Action::Home(HomeAction::FastForward(_)) => "fast-forward",
             Action::Home(HomeAction::FinishRefresh { .. }) => "finish-refresh",
@@ -235,6 +241,8 @@ impl fmt::Display for Action {
             }
             Action::Mirror(MirrorAction::Fetch { url }) => write!(f, "fetch {url} into the mirror"),
             Action::Mirror(MirrorAction::Check { url }) => write!(f, "check the mirror of {url}"),
+            Action::Home(HomeAction::Move(moved)) => moved.fmt(f),
+            Action::Home(HomeAction::Wire(wire)) => wire.fmt(f),
         }
     }
 }
@@ -322,6 +330,10 @@ pub enum HomeAction {
     },
     /// Clones a repository beside and moves it into place.
     Clone(crate::desired::CloneDesired),
+    /// Moves a clone with all that is in it.
+    Move(Move),
+    /// Tells git something that nobody has told it.
+    Wire(Wire),
     /// Brings objects and refs of a remote into a clone, and nothing into its work tree.
     Fetch(Fetch),
     /// Moves the checked out branch forward, and the work tree with it.

@@ -5,9 +5,9 @@
 use std::str::FromStr;
 
 use proptest::prelude::*;
-use roster::name::{ObjectId, RefName, 
-    Domain, Email, GroupName, HostGlob, KubeUser, Login, MemorySize, Namespace, OsUser, Quantity, RepoName,
-    ServiceName, Shell, SshKey,
+use roster::name::{
+    Domain, Email, GroupName, HostGlob, KubeUser, Login, MemorySize, Namespace, ObjectId, OsUser, Quantity,
+    RefName, RepoName, ServiceName, Shell, SshKey,
 };
 
 fn accepts<T: FromStr>(text: &str) -> bool {
@@ -130,8 +130,8 @@ fn a_ref_is_what_git_accepts_and_shows_as_it_is() {
         assert!(accepts::<RefName>(name), "{name}");
     }
     for name in [
-        "", "@", "-x", "a..b", "/a", "a/", "a//b", ".a", "a/.b", "a.lock", "a.", "a b", "a\n", "a~1", "a^", "a:b",
-        "a?", "a*", "a[", "a\\b", "a@{1}", "../x", "a\u{1b}",
+        "", "@", "-x", "a..b", "/a", "a/", "a//b", ".a", "a/.b", "a.lock", "a.", "a b", "a\n", "a~1", "a^",
+        "a:b", "a?", "a*", "a[", "a\\b", "a@{1}", "../x", "a\u{1b}",
     ] {
         assert!(!accepts::<RefName>(name), "{name}");
     }

@@ -217,9 +217,10 @@ fn uncommented() -> String {
 #[test]
 fn the_shipped_config_shows_the_defaults() {
     let mut config = config(&uncommented());
-    // The four keys without a default are shown with an example, and the empty tiers are the same as none.
+    // The five keys without a default are shown with an example, and the empty tiers are the same as none.
     assert!(config.code.infra.take().is_some());
     assert!(config.code.repositories.take().is_some());
+    assert!(config.code.push_remote.take().is_some());
     assert!(config.claude.managed_settings_source.take().is_some());
     assert!(config.tier_check.k8s_users.take().is_some());
     config.tiers.retain(|_, policy| !policy.groups.is_empty());

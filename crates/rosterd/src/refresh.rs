@@ -58,7 +58,10 @@ pub(crate) async fn preview(
     let (mut plan, mut states, remotes) = plan_fetches(home, worker, states, remotes).await?;
     // What a fetch brings decides about the rest.
     states.retain(|path, _| {
-        !plan.steps.iter().any(|step| matches!(&step.action, Action::Home(HomeAction::Fetch(f)) if f.path == *path))
+        !plan
+            .steps
+            .iter()
+            .any(|step| matches!(&step.action, Action::Home(HomeAction::Fetch(f)) if f.path == *path))
     });
     let (branches, told) = refresh::behind(user, desired, &states, &remotes);
     plan.append(told);

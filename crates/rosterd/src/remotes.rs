@@ -114,13 +114,15 @@ impl Asker {
 
     /// The remote is asked by each person instead, as one that shows itself to nobody else.
     fn by_persons(&self) -> Remote {
-        let answer = Answer::WantsLogin { why: "it could not be asked for everybody".into(), next: String::new() };
+        let answer =
+            Answer::WantsLogin { why: "it could not be asked for everybody".into(), next: String::new() };
         Remote { answer, mirrored: false }
     }
 
     async fn start(&self, url: &str) -> Option<home::RemoteWorker> {
         let started =
-            home::RemoteWorker::start(&self.daemon.program, self.account?, url, self.mirror, self.limits).await;
+            home::RemoteWorker::start(&self.daemon.program, self.account?, url, self.mirror, self.limits)
+                .await;
         match started {
             Ok(worker) => Some(worker),
             Err(error) => {

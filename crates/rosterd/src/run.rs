@@ -620,9 +620,11 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
     let mut plan = host.plan.clone();
     let limits = limits(&in_force.config);
     let wanted = |name: &OsUser| user.is_none_or(|user| user == name);
-    let homes = host.desired.accounts.iter().filter(|(name, account)| {
-        !account.home_content.is_empty() && wanted(name)
-    });
+    let homes = host
+        .desired
+        .accounts
+        .iter()
+        .filter(|(name, account)| !account.home_content.is_empty() && wanted(name));
     let urls = plan::refresh::to_ask(homes.clone().map(|(_, account)| &account.home_content));
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let how = (limits, in_force.config.worker.parallel);
@@ -685,7 +687,9 @@ async fn look(
         home::Worker::start_looking(&daemon.program, person, limits, desired, look).await?;
     let mut plan = plan::home(&person.user, desired, &observed);
     let home = refresh::Home { daemon, user: &person.user, desired, say: &drop };
-    plan.append(refresh::preview(&home, &mut worker, plan::refresh::ours(desired, &observed, states), known).await?);
+    plan.append(
+        refresh::preview(&home, &mut worker, plan::refresh::ours(desired, &observed, states), known).await?,
+    );
     worker.finish().await;
     Ok(plan)
 }

@@ -149,7 +149,8 @@ impl WorkTree {
                 if stamp(&tree, name)? != Some(new) {
                     return Ok(());
                 }
-                let how = if old.is_some() { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
+                let how =
+                    if old.is_some() { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
                 renameat2(&tree, name, &staged, name, how)?;
                 if old.is_none() {
                     self.remove_empty_above(&op.path);
@@ -157,7 +158,13 @@ impl WorkTree {
             }
             (Some(_), None) => {
                 let tree = make_below(&self.tree, &op.path)?;
-                renameat2(self.aside()?, aside_name(op).as_os_str(), &tree, name, RenameFlags::RENAME_NOREPLACE)?;
+                renameat2(
+                    self.aside()?,
+                    aside_name(op).as_os_str(),
+                    &tree,
+                    name,
+                    RenameFlags::RENAME_NOREPLACE,
+                )?;
             }
             (None, None) => {}
         }
@@ -224,8 +231,8 @@ fn make_below(dir: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
 }
 
 fn stat(dir: &OwnedFd, path: &Path) -> nix::Result<Option<FileStat>> {
-    let found = below(dir, path)
-        .and_then(|folder| fstatat(folder, name(path)?, AtFlags::AT_SYMLINK_NOFOLLOW));
+    let found =
+        below(dir, path).and_then(|folder| fstatat(folder, name(path)?, AtFlags::AT_SYMLINK_NOFOLLOW));
     match found {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),

@@ -48,7 +48,8 @@ pub(crate) fn standing(repository: &Repository, forward: &FastForward) -> Result
         _ => return Ok(plain(Relation::Diverged)),
     }
     let head = repository.head()?;
-    if head.name_bytes() != format!("refs/heads/{}", forward.branch).as_bytes() || head.target() != Some(from) {
+    if head.name_bytes() != format!("refs/heads/{}", forward.branch).as_bytes() || head.target() != Some(from)
+    {
         let obstacle = Some("another branch or commit was checked out meanwhile".to_owned());
         return Ok(Standing { obstacle, ..plain(Relation::Behind) });
     }
@@ -76,9 +77,7 @@ pub(crate) fn changes(repository: &Repository, forward: &FastForward) -> Result<
     let mut options = DiffOptions::new();
     options.include_typechange(true).skip_binary_check(true);
     let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
-    let side = |file: git2::DiffFile<'_>, absent: bool| {
-        (!absent).then(|| (file.id(), mode(file.mode())))
-    };
+    let side = |file: git2::DiffFile<'_>, absent: bool| (!absent).then(|| (file.id(), mode(file.mode())));
     diff.deltas()
         .map(|delta| {
             let path = delta.new_file().path_bytes().or(delta.old_file().path_bytes());
@@ -98,8 +97,11 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
     let clean = repository.config()?.get_string("filter.git-crypt.clean").ok();
     let is_locked = locked::is_locked(clean.as_deref());
     // libgit2 does not write a file where another kind of thing was, so these are left to git itself.
-    let folders: BTreeSet<&Path> =
-        changes.iter().filter(|change| change.new.is_none()).flat_map(|change| change.path.ancestors().skip(1)).collect();
+    let folders: BTreeSet<&Path> = changes
+        .iter()
+        .filter(|change| change.new.is_none())
+        .flat_map(|change| change.path.ancestors().skip(1))
+        .collect();
     let was_folder = |change: &Change| folders.contains(change.path.as_path());
     for change in changes {
         let shown = change.path.display();
@@ -118,7 +120,9 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
         } else if let Some(driver) = filter(repository, &change.path)?
             && !(driver == "git-crypt" && is_locked)
         {
-            return Ok(Some(format!("it changes {shown}, which the filter `{driver}` writes; rosterd runs no filter")));
+            return Ok(Some(format!(
+                "it changes {shown}, which the filter `{driver}` writes; rosterd runs no filter"
+            )));
         } else if change.path.file_name().is_some_and(|name| name == ".gitattributes")
             && converts(repository.find_blob(id)?.content(), is_locked)
         {
@@ -151,7 +155,10 @@ fn filter(repository: &Repository, path: &Path) -> Result<Option<String>, git2::
 /// ones are not in force yet when the files are.
 fn converts(attributes: &[u8], is_locked: bool) -> bool {
     let text = String::from_utf8_lossy(attributes);
-    let words = text.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(|line| line.split_whitespace().skip(1));
+    let words = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| line.split_whitespace().skip(1));
     words.into_iter().any(|word| match word.split_once('=') {
         Some(("filter", driver)) => !(driver == "git-crypt" && is_locked),
         Some(("eol" | "text" | "crlf" | "working-tree-encoding", _)) => true,

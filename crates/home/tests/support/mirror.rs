@@ -78,7 +78,13 @@ impl Mirrors {
     }
 
     /// The same with a worker that may die at any moment: whether it lived to the end.
-    pub async fn run_with(&self, program: &Path, of: &Somebody, desired: &HomeDesired, remotes: &Remotes) -> bool {
+    pub async fn run_with(
+        &self,
+        program: &Path,
+        of: &Somebody,
+        desired: &HomeDesired,
+        remotes: &Remotes,
+    ) -> bool {
         let look: Vec<LookAt> = refresh::look_at(desired, remotes);
         let started = Worker::start_looking(program, &person(of), self.limits, desired, look.clone()).await;
         let Ok((mut worker, observed, states)) = started else { return false };
@@ -103,7 +109,8 @@ impl Mirrors {
     /// applied.
     pub async fn run(&self, of: &Somebody, desired: &HomeDesired, remotes: &Remotes) -> Refreshed {
         let look: Vec<LookAt> = refresh::look_at(desired, remotes);
-        let started = Worker::start_looking(&program(), &person(of), self.limits, desired, look.clone()).await;
+        let started =
+            Worker::start_looking(&program(), &person(of), self.limits, desired, look.clone()).await;
         let (mut worker, observed, states) = started.unwrap();
         let mut told = Plan::default();
         let mut without_mirror = None;
@@ -112,8 +119,7 @@ impl Mirrors {
         let fetches = refresh::fetches(&who, desired, &states, remotes);
         for step in &fetches.steps {
             let Action::Home(action) = &step.action else { panic!("{step}") };
-            let (result, why) =
-                worker.apply_from(action, &roster::plan::refresh::Way::Server).await;
+            let (result, why) = worker.apply_from(action, &roster::plan::refresh::Way::Server).await;
             assert_eq!(result, StepResult::Done, "{step}");
             without_mirror = without_mirror.or(why);
         }

@@ -1,6 +1,6 @@
 //! What the tests stand on: people with homes (numeric ids only; the machine's user database is not touched) and a
 //! real git server over HTTP: nginx, fcgiwrap and `git http-backend` on a loopback port, private to one test.
-//! Needs root, nginx-light, fcgiwrap, apache2-utils, git and git-crypt. Plain std, nix and tempfile, so that
+//! Needs root and what `need_forge` in `./dev` installs. Plain std, nix and tempfile, so that
 //! other tests can include it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]

@@ -13,7 +13,8 @@ use roster::report::StepResult;
 
 use crate::support::Somebody;
 
-pub const LIMITS: Limits = Limits { deadline: Duration::from_secs(30), memory_mib: 512, mirrors: "/nonexistent" };
+pub const LIMITS: Limits =
+    Limits { deadline: Duration::from_secs(30), memory_mib: 512, mirrors: "/nonexistent" };
 
 /// `support/worker_main.rs`.
 pub fn program() -> PathBuf {
@@ -46,6 +47,7 @@ pub fn home(clones: &[&CloneDesired]) -> HomeDesired {
     HomeDesired {
         workspace: clones.iter().any(|clone| clone.path != "code"),
         clones: clones.iter().copied().cloned().collect(),
+        ..HomeDesired::default()
     }
 }
 
@@ -69,4 +71,58 @@ pub fn next(result: &StepResult) -> &str {
         StepResult::Failed { next, .. } => next,
         other => panic!("{other:?}"),
     }
+}
+
+/// One run in a home as the daemon does it: look, plan, do each step whose needs were met. What was planned, as
+/// people read it, with the outcome of each step that failed.
+pub async fn run_in(of: &Somebody, desired: &HomeDesired) -> String {
+    run_by(&program(), of, desired).await
+}
+
+/// The same by another worker.
+pub async fn run_by(program: &std::path::Path, of: &Somebody, desired: &HomeDesired) -> String {
+    let mut worker = Worker::start(program, &person(of), LIMITS).await.unwrap();
+    let observed = match worker.observe(desired).await {
+        Ok(observed) => observed,
+        Err(error) => return format!("? {error}\n"),
+    };
+    let plan = roster::plan::home(&person(of).user, desired, &observed);
+    let mut text = String::new();
+    let mut done = Vec::new();
+    for step in &plan.steps {
+        let roster::plan::Action::Home(action) = &step.action else { panic!("{step:?}") };
+        let met = step.needs.iter().all(|need| done[*need]);
+        let result = if met { Some(worker.apply(action).await) } else { None };
+        done.push(result == Some(StepResult::Done));
+        match result {
+            Some(StepResult::Done) => text += &format!("{}\n", step.action),
+            Some(StepResult::Failed { why, .. }) => text += &format!("{}: FAILED: {why}\n", step.action),
+            _ => text += &format!("{}: skipped\n", step.action),
+        }
+    }
+    for problem in plan.problems {
+        text += &format!("! {}: {}\n", problem.what, problem.why);
+    }
+    for notice in plan.notices {
+        text += &format!("- {}\n", notice.text);
+    }
+    worker.finish().await;
+    text
+}
+
+/// A home as the roster and the configuration of a site make it: infra, other clones, all of the wiring.
+pub fn site(infra: CloneDesired, others: &[&CloneDesired], push: Option<&str>) -> HomeDesired {
+    let workspace = infra.path != "code";
+    let clones = std::iter::once(infra).chain(others.iter().copied().cloned()).collect();
+    let push = push.map(|url| roster::config::PushRemote {
+        name: roster::name::RemoteName::new("forgejo").unwrap(),
+        url: url.into(),
+    });
+    let wiring = roster::wiring::WiringDesired {
+        name: Some("Ana A".into()),
+        email: Some("ana@example.org".into()),
+        store_credentials: true,
+        push,
+    };
+    HomeDesired { workspace, clones, wiring }
 }

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Service};
+use crate::config::{Config, PushRemote, Service};
 use crate::diagnostic::quoted;
 use crate::model::Tier;
-use crate::name::ServiceName;
+use crate::name::{RemoteName, ServiceName};
 use crate::parse::node::{Node, Span, Value};
 use crate::parse::reader::{Field, Fields, Found, Reader};
 
@@ -45,6 +45,8 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
         config.code.infra = fields.take("infra").and_then(|field| read_url(reader, &field, false));
         config.code.repositories =
             fields.take("repositories").and_then(|field| read_url(reader, &field, true));
+        config.code.push_remote =
+            fields.take("push_remote").and_then(|field| read_push_remote(reader, &field));
     });
     table(reader, &mut fields, "claude", |reader, fields| {
         paths.optional(
@@ -108,6 +110,18 @@ fn read_tiers(reader: &mut Reader, field: &Field<'_>, config: &mut Config) {
         inner.finish(reader);
     }
     fields.finish(reader);
+}
+
+fn read_push_remote(reader: &mut Reader, field: &Field<'_>) -> Option<PushRemote> {
+    let mut fields = reader.fields(field.node, "`[code.push_remote]`", field.key_span)?;
+    let name = fields
+        .require("name", "add one, such as `name = \"forgejo\"`")
+        .and_then(|field| reader.name::<RemoteName>(field.node));
+    let url = fields
+        .require("url", "add one, such as `url = \"https://git.example.org/team/infra.git\"`")
+        .and_then(|field| read_url(reader, &field, false));
+    fields.finish(reader);
+    Some(PushRemote { name: name?, url: url? })
 }
 
 fn read_services(reader: &mut Reader, paths: &mut Paths, field: &Field<'_>) -> Vec<Service> {

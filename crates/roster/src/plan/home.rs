@@ -1,6 +1,8 @@
 //! From what should be in a home to the steps, given what the worker saw in it. What a person made there is
 //! never touched (invariant 1): a place that is taken is told and left as it is.
 
+use super::moves::{Moved, moves};
+use super::wiring::{Infra, wiring};
 use super::{Action, HomeAction, Plan, Problem, Subject};
 use crate::desired::{CloneDesired, HomeDesired};
 use crate::name::OsUser;
@@ -16,27 +18,85 @@ pub fn home(user: &OsUser, desired: &HomeDesired, observed: &HomeObserved) -> Pl
         let action = Action::Home(HomeAction::RemoveUnfinished { path: path.clone() });
         plan.step(&subject, action, "an earlier run ended in the middle of it");
     }
-    let folder = match desired.workspace {
-        true => match workspace(&mut plan, &subject, desired, observed) {
+    let moved = moves(&mut plan, &subject, desired, observed);
+    let infra = clones(&mut plan, &subject, desired, observed, &moved);
+    wiring(&mut plan, &subject, desired, observed, &infra);
+    plan
+}
+
+/// Plans the clones. Gives where the infra clone is afterwards.
+fn clones(
+    plan: &mut Plan,
+    subject: &Subject,
+    desired: &HomeDesired,
+    observed: &HomeObserved,
+    moved: &Moved,
+) -> Infra {
+    let mut infra = Infra::Elsewhere;
+    let folder = match (desired.workspace, moved.workspace) {
+        (_, Some(step)) => Some(step),
+        (true, None) => match workspace(plan, subject, desired, observed) {
             Ok(folder) => folder,
-            Err(Taken) => return plan,
+            Err(Taken) => return infra,
         },
-        false => None,
+        (false, None) => None,
     };
+    if !desired.workspace && back_to_single(plan, subject, observed, moved) {
+        return infra;
+    }
+    // What lies in an infra clone that moves is there no longer afterwards.
+    let inside_moves = moved.arrives.get("code/infra").is_some_and(|(_, now)| now == CODE);
     for clone in &desired.clones {
-        let place = if clone.path == CODE { Some(&observed.code) } else { observed.clones.get(&clone.path) };
+        let is_infra = desired.infra() == Some(clone);
+        if let Some((step, now)) = moved.arrives.get(&clone.path) {
+            if is_infra {
+                infra = Infra::There(now.clone(), Some(*step));
+            }
+            continue;
+        }
+        let place = match clone.path == CODE {
+            _ if moved.kept_free.contains(&clone.path) => continue,
+            true => Some(&observed.code),
+            false if inside_moves => Some(&Place::Absent),
+            false => observed.clones.get(&clone.path),
+        };
         match place {
             Some(Place::Absent) => {
                 let action = Action::Home(HomeAction::Clone(clone.clone()));
-                let step = plan.step(&subject, action, "wanted, not there");
+                let step = plan.step(subject, action, "wanted, not there");
                 step.inverse = Some(format!("remove ~/{}", clone.path));
                 step.needs.extend(folder);
+                if is_infra {
+                    infra = Infra::Cloned(plan.steps.len() - 1);
+                }
             }
-            Some(place) => taken(&mut plan, &subject, clone, place),
-            None => cannot_look(&mut plan, &subject, &clone.path, "the worker did not answer for it"),
+            Some(place) => {
+                let ours = matches!(place, Place::Clone { origin: Some(origin), .. }
+                    if same_repository(origin, &clone.url));
+                if is_infra && ours {
+                    infra = Infra::There(clone.path.clone(), None);
+                }
+                taken(plan, subject, clone, place);
+            }
+            None => cannot_look(plan, subject, &clone.path, "the worker did not answer for it"),
         }
     }
-    plan
+    infra
+}
+
+/// Whether the roster says `single` and the home is a workspace, which is told and stays one.
+fn back_to_single(plan: &mut Plan, subject: &Subject, observed: &HomeObserved, moved: &Moved) -> bool {
+    let there = matches!(observed.moves.infra, Place::Clone { .. });
+    let is = matches!(observed.code, Place::Folder | Place::EmptyFolder) && there;
+    if is || moved.arrives.contains_key("code/infra") {
+        plan.notice(
+            subject,
+            "~/code is a workspace and the roster says `code_layout: single`; nothing is moved back by itself. \
+             Say `workspace` in the roster, or let the person move ~/code/infra to ~/code",
+        );
+        return true;
+    }
+    false
 }
 
 /// There is no folder for the clones, and there will be none.
@@ -59,8 +119,8 @@ fn workspace(
         }
         Place::Clone { .. } => plan.notice(
             subject,
-            "~/code is a clone and the roster says `code_layout: workspace`; it stays as it is until somebody \
-             moves it to ~/code/infra",
+            "~/code is a clone and the roster says `code_layout: workspace`; it stays as it is until its person \
+             has moved it",
         ),
         Place::Other(what) => plan.notice(subject, format!("~/code is {what}, not a folder; it is left alone")),
         Place::Unreadable(why) => cannot_look(plan, subject, CODE, why),

@@ -15,14 +15,20 @@ use crate::remote::{
 };
 
 /// The remotes of a clone that are kept fresh, by name and URL. Others, which a person added, are theirs.
-fn remotes_of(clone: &CloneDesired) -> impl Iterator<Item = (&str, &str)> {
-    [("origin", clone.url.as_str())].into_iter()
+fn remotes_of<'a>(
+    home: &'a HomeDesired,
+    clone: &'a CloneDesired,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let is_infra = home.infra().is_some_and(|infra| infra.path == clone.path);
+    let push = home.wiring.push.as_ref().filter(|_| is_infra);
+    let push = push.map(|push| (push.name.as_str(), push.url.as_str()));
+    std::iter::once(("origin", clone.url.as_str())).chain(push)
 }
 
 /// The URLs that have to be asked for some homes, each once.
 pub fn to_ask<'a>(homes: impl IntoIterator<Item = &'a HomeDesired>) -> BTreeSet<String> {
-    let clones = homes.into_iter().flat_map(|home| &home.clones);
-    clones.flat_map(remotes_of).map(|(_, url)| url.to_owned()).collect()
+    let of = |home: &'a HomeDesired| home.clones.iter().flat_map(move |clone| remotes_of(home, clone));
+    homes.into_iter().flat_map(of).map(|(_, url)| url.to_owned()).collect()
 }
 
 /// The step that brings the mirror of a remote up to date.
@@ -90,8 +96,10 @@ pub fn way(action: &HomeAction, remotes: &Remotes) -> Way {
 /// The clones among `paths` whose remotes have to be asked by the person, because they show themselves to nobody else.
 pub fn to_ask_as_person(states: &States, desired: &HomeDesired, remotes: &Remotes) -> BTreeSet<String> {
     known(desired, states)
-        .flat_map(|(clone, _)| remotes_of(clone))
-        .filter(|(_, url)| matches!(remotes.get(*url), Some(Remote { answer: Answer::WantsLogin { .. }, .. })))
+        .flat_map(|(clone, _)| remotes_of(desired, clone))
+        .filter(|(_, url)| {
+            matches!(remotes.get(*url), Some(Remote { answer: Answer::WantsLogin { .. }, .. }))
+        })
         .map(|(_, url)| url.to_owned())
         .collect()
 }
@@ -100,7 +108,7 @@ pub fn to_ask_as_person(states: &States, desired: &HomeDesired, remotes: &Remote
 pub fn look_at(desired: &HomeDesired, remotes: &Remotes) -> Vec<LookAt> {
     let look = |clone: &CloneDesired| LookAt {
         path: clone.path.clone(),
-        remotes: remotes_of(clone).map(|(name, _)| name.to_owned()).collect(),
+        remotes: remotes_of(desired, clone).map(|(name, _)| name.to_owned()).collect(),
         branch: refs_of(remotes, &clone.url).and_then(|refs| refs.head.clone()),
     };
     desired.clones.iter().map(look).collect()
@@ -109,7 +117,8 @@ pub fn look_at(desired: &HomeDesired, remotes: &Remotes) -> Vec<LookAt> {
 /// Of what was looked at, the clones that are what they should be; the others are nobody's to refresh.
 pub fn ours(desired: &HomeDesired, observed: &HomeObserved, mut states: States) -> States {
     let is_ours = |clone: &CloneDesired| {
-        let place = if clone.path == "code" { Some(&observed.code) } else { observed.clones.get(&clone.path) };
+        let place =
+            if clone.path == "code" { Some(&observed.code) } else { observed.clones.get(&clone.path) };
         matches!(place, Some(Place::Clone { origin: Some(origin), .. }) if same_repository(origin, &clone.url))
     };
     states.retain(|path, _| desired.clones.iter().any(|clone| clone.path == *path && is_ours(clone)));
@@ -134,7 +143,7 @@ pub fn fetches(user: &OsUser, desired: &HomeDesired, states: &States, remotes: &
             let action = Action::Home(HomeAction::FinishRefresh { path: path.clone() });
             plan.step(&subject, action, "an earlier run ended in the middle of it");
         }
-        for (name, url) in remotes_of(clone) {
+        for (name, url) in remotes_of(desired, clone) {
             let side = state.remotes.get(name).filter(|side| same_repository(&side.url, url));
             if let (Some(side), Some(remote)) = (side, remotes.get(url)) {
                 fetch(&mut plan, &subject, clone, (name, url, side), state, remote);
@@ -162,8 +171,9 @@ fn fetch(
         }
     };
     if !side.whole {
-        let text =
-            format!("~/{path} has its own idea of what `{name}` fetches; it is not refreshed, its person does that");
+        let text = format!(
+            "~/{path} has its own idea of what `{name}` fetches; it is not refreshed, its person does that"
+        );
         return plan.notice(subject, text);
     }
     if refs.branches.is_empty() && !side.branches.is_empty() {
@@ -206,7 +216,7 @@ pub fn behind(
     let subject = Subject::User(user.clone());
     let (mut closer, mut plan) = (Vec::new(), Plan::default());
     for (clone, state) in known(desired, states).filter(|(_, state)| state.unfit.is_none()) {
-        match branch_behind(clone, state, remotes) {
+        match branch_behind(desired, clone, state, remotes) {
             Ok(Some(branch)) => closer.push(branch),
             Ok(None) => {}
             Err(why) => plan.notice(&subject, format!("~/{} does not follow its remote: {why}", clone.path)),
@@ -217,6 +227,7 @@ pub fn behind(
 
 /// The branch of a clone that may go forward. `Err` says in what state it is that keeps it behind.
 fn branch_behind(
+    desired: &HomeDesired,
     clone: &CloneDesired,
     state: &CloneState,
     remotes: &Remotes,
@@ -231,7 +242,7 @@ fn branch_behind(
     // Which remote's branch counts is the person's choice, or that of the push remote's wiring.
     let followed = state.upstream.as_ref().filter(|_| is_checked_out);
     let wanted = match followed {
-        Some((remote, branch)) if remotes_of(clone).any(|(name, _)| name == remote) => {
+        Some((remote, branch)) if remotes_of(desired, clone).any(|(name, _)| name == remote) => {
             state.remotes.get(remote).and_then(|side| side.branches.get(branch)).unwrap_or(wanted)
         }
         _ => wanted,
@@ -259,7 +270,7 @@ fn branch_behind(
             "`{default}` has no upstream; `git branch --set-upstream-to=origin/{default} {default}` sets it"
         )),
         // A remote of the person's own is theirs to fetch and to follow.
-        Some((remote, _)) if !remotes_of(clone).any(|(name, _)| name == remote) => Ok(None),
+        Some((remote, _)) if !remotes_of(desired, clone).any(|(name, _)| name == remote) => Ok(None),
         Some((remote, branch)) if branch != default => Err(format!(
             "`{default}` follows `{remote}/{branch}`, not the default branch; \
              `git branch --set-upstream-to={remote}/{default} {default}` changes that"
@@ -319,5 +330,5 @@ pub fn as_found(paths: &[(String, String)]) -> HomeDesired {
         url: without_user(url),
         locked: false,
     };
-    HomeDesired { workspace: false, clones: paths.iter().map(clone).collect() }
+    HomeDesired { clones: paths.iter().map(clone).collect(), ..HomeDesired::default() }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use roster::config::Config;
+use roster::config::{Config, PushRemote};
 use roster::derive::derive;
 use roster::desired::{Ports, UnknownPorts};
-use roster::name::{OsUser, ServiceName, Shell};
+use roster::name::{OsUser, RemoteName, ServiceName, Shell};
 use serde_json::json;
 
 use crate::machine::{roster, user};
@@ -37,7 +37,7 @@ fn the_shell_is_the_persons_or_the_first_installed_one() {
 fn clones_lie_as_the_layout_says() {
     let people = roster(json!({
         "single": {},
-        "space": {"code_layout": "workspace", "repos": ["tripit", "x.y"]},
+        "space": {"code_layout": "workspace", "repos": ["tripit", "x.y"], "email": "space@example.org"},
     }));
     let mut config = Config::default();
     let clones = |config: &Config| {
@@ -48,6 +48,10 @@ fn clones_lie_as_the_layout_says() {
     insta::assert_snapshot!(clones(&config).replace([' ', '\n'], ""), @r#"[{"workspace":false,"clones":[]},{"workspace":true,"clones":[]}]"#);
     config.code.infra = Some("https://git.example.org/infra.git".into());
     config.code.repositories = Some("https://git.example.org/team/{name}.git".into());
+    config.code.push_remote = Some(PushRemote {
+        name: RemoteName::new("forgejo").unwrap(),
+        url: "https://forge.example.org/team/infra.git".into(),
+    });
     insta::assert_snapshot!(clones(&config), @r#"
     [
       {
@@ -58,7 +62,15 @@ fn clones_lie_as_the_layout_says() {
             "url": "https://git.example.org/infra.git",
             "locked": true
           }
-        ]
+        ],
+        "wiring": {
+          "name": "single",
+          "store_credentials": true,
+          "push": {
+            "name": "forgejo",
+            "url": "https://forge.example.org/team/infra.git"
+          }
+        }
       },
       {
         "workspace": true,
@@ -78,7 +90,16 @@ fn clones_lie_as_the_layout_says() {
             "url": "https://git.example.org/team/x.y.git",
             "locked": false
           }
-        ]
+        ],
+        "wiring": {
+          "name": "space",
+          "email": "space@example.org",
+          "store_credentials": true,
+          "push": {
+            "name": "forgejo",
+            "url": "https://forge.example.org/team/infra.git"
+          }
+        }
       }
     ]
     "#);

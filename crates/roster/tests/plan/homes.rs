@@ -12,12 +12,12 @@ fn wanted(workspace: bool, paths: &[&str]) -> HomeDesired {
         url: format!("https://git.example.org/{}.git", path.rsplit('/').next().unwrap()),
         locked: matches!(*path, "code" | "code/infra"),
     };
-    HomeDesired { workspace, clones: paths.iter().map(clone).collect() }
+    HomeDesired { workspace, clones: paths.iter().map(clone).collect(), ..HomeDesired::default() }
 }
 
 fn seen(code: Place, clones: &[(&str, Place)]) -> HomeObserved {
     let clones = clones.iter().map(|(path, place)| ((*path).into(), place.clone())).collect();
-    HomeObserved { code, clones, unfinished: Vec::new() }
+    HomeObserved { code, clones, ..HomeObserved::default() }
 }
 
 fn clone_of(url: &str) -> Place {
@@ -92,14 +92,14 @@ fn a_workspace_whose_folder_is_taken_gets_no_clones_invariant_1() {
     let wanted = wanted(true, &["code/infra", "code/tripit"]);
     let tell = |place| shown(&home(&user("alice"), &wanted, &seen(place, &[("code/infra", Place::Absent)])));
     let all = [
-        tell(clone_of("https://git.example.org/infra.git")),
+        tell(clone_of("https://git.example.org/elsewhere.git")),
         tell(Place::Other("a file".into())),
         tell(Place::Unreadable("permission denied".into())),
         // The worker did not answer for one of the clones: nothing is concluded from that (invariant 8).
         tell(Place::EmptyFolder),
     ];
     insta::assert_snapshot!(all.join("--\n"), @"
-    - alice: ~/code is a clone and the roster says `code_layout: workspace`; it stays as it is until somebody moves it to ~/code/infra
+    - alice: ~/code is a clone and the roster says `code_layout: workspace`; it stays as it is until its person has moved it
     - alice: not cloned, for ~/code is no plain folder: ~/code/infra, ~/code/tripit
     --
     - alice: ~/code is a file, not a folder; it is left alone

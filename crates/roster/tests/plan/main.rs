@@ -7,5 +7,7 @@ mod cases;
 mod derived;
 mod homes;
 mod machine;
+mod moves;
 mod properties;
 mod refresh;
+mod wiring;

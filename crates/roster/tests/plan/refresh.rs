@@ -132,8 +132,7 @@ fn a_branch_goes_forward_only_from_the_plain_state_and_the_rest_is_told() {
     let state = || clone_at(1, &[("main", 2)]);
     let (branches, told) = behind(state(), &remotes);
     assert_eq!(told, "");
-    let forward =
-        FastForward { path: "code".into(), branch: branch("main"), from: id(1), to: id(2) };
+    let forward = FastForward { path: "code".into(), branch: branch("main"), from: id(1), to: id(2) };
     assert_eq!(branches, [forward]);
     assert_eq!(behind(clone_at(2, &[("main", 2)]), &remotes), (vec![], String::new()), "it is there");
 
@@ -174,7 +173,8 @@ fn a_branch_goes_forward_only_from_the_plain_state_and_the_rest_is_told() {
 
 #[test]
 fn a_closer_look_decides() {
-    let forward = |path: &str| FastForward { path: path.into(), branch: branch("main"), from: id(1), to: id(2) };
+    let forward =
+        |path: &str| FastForward { path: path.into(), branch: branch("main"), from: id(1), to: id(2) };
     let standing = |relation, dirty, obstacle: Option<&str>| Standing {
         relation,
         dirty,

@@ -97,6 +97,7 @@ mod tests {
                     url: "https://git.example.org/infra.git".into(),
                     locked: true,
                 }],
+                ..HomeDesired::default()
             },
         };
         Desired {

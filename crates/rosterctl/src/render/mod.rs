@@ -50,6 +50,7 @@ fn action(step: &Step) -> String {
             let locked = if clone.locked { ", locked" } else { "" };
             format!("clone {} into ~/{}{locked}", clone.url, clone.path)
         }
+        Action::Home(HomeAction::Move(_) | HomeAction::Wire(_)) => step.action.to_string(),
         // These say it for people as well.
         action @ (Action::Home(
             HomeAction::Fetch(_) | HomeAction::FastForward(_) | HomeAction::FinishRefresh { .. },

@@ -1,0 +1,98 @@
+//! What a worker says it saw, as far as it was asked, with texts that can be shown. It may be anybody's program by
+//! now, so a path that it names is one of those it was asked about, or the whole answer counts for nothing.
+
+use std::collections::BTreeSet;
+
+use roster::desired::HomeDesired;
+use roster::moves::{Candidate, Lookout, MovesObserved, Tracked};
+use roster::observed::Place;
+use roster::wiring::{CloneConfig, CredentialsFile, PERSON_KEYS, PersonConfig, WiringObserved};
+
+use crate::place::without_user;
+use crate::protocol::clean;
+use crate::wiring::{PERSON_FILES, config_of};
+
+/// More remarks about one clone than anybody reads.
+const MAX_REMARKS: usize = 50;
+
+/// What stands at a place.
+pub(crate) fn place(place: Place) -> Place {
+    match place {
+        Place::Clone { origin, locked } => {
+            Place::Clone { origin: origin.map(|url| without_user(&clean(&url))), locked }
+        }
+        Place::Other(what) => Place::Other(clean(&what)),
+        Place::Unreadable(why) => Place::Unreadable(clean(&why)),
+        plain @ (Place::Absent | Place::EmptyFolder | Place::Folder) => plain,
+    }
+}
+
+/// Clones that may have to move.
+pub(crate) fn moves(observed: MovesObserved, desired: &HomeDesired) -> Result<MovesObserved, &'static str> {
+    let mut hidden = BTreeSet::new();
+    let mut candidates = BTreeSet::from(["code".to_owned()]);
+    for infra in Lookout::infra() {
+        let lookout = Lookout::of(desired, &infra);
+        hidden.extend(lookout.hidden);
+        candidates.extend(lookout.nested);
+    }
+    if !observed.on_the_way.keys().all(|path| hidden.contains(path))
+        || !observed.candidates.keys().all(|path| candidates.contains(path))
+    {
+        return Err("it names a clone that cannot have to move");
+    }
+    let texts = |all: Vec<String>| all.iter().take(MAX_REMARKS).map(|text| clean(text)).collect();
+    let candidate = |candidate: Candidate| Candidate {
+        tracked: match candidate.tracked {
+            Tracked::Unknown(why) => Tracked::Unknown(clean(&why)),
+            known => known,
+        },
+        obstacles: texts(candidate.obstacles),
+        remarks: texts(candidate.remarks),
+    };
+    Ok(MovesObserved {
+        on_the_way: observed.on_the_way.into_iter().map(|(path, found)| (path, place(found))).collect(),
+        candidates: observed.candidates.into_iter().map(|(path, found)| (path, candidate(found))).collect(),
+        infra: place(observed.infra),
+    })
+}
+
+/// What git is told already.
+pub(crate) fn wiring(observed: WiringObserved) -> Result<WiringObserved, &'static str> {
+    let places = Lookout::infra();
+    let configs = places.iter().map(|path| config_of(path));
+    let files: BTreeSet<String> = PERSON_FILES.into_iter().map(str::to_owned).chain(configs).collect();
+    if !observed.clones.keys().all(|path| places.contains(path))
+        || observed.interrupted.len() > files.len()
+        || !observed.interrupted.iter().all(|file| files.contains(file))
+    {
+        return Err("it tells of other configuration files than were asked for");
+    }
+    let person = match observed.person {
+        Some(person) => {
+            let known = person.set.iter().all(|key| PERSON_KEYS.contains(&key.as_str()));
+            if !PERSON_FILES.contains(&person.file.as_str()) || !known {
+                return Err("it tells of other settings than were asked for");
+            }
+            Some(PersonConfig {
+                closed: person.closed.as_deref().map(clean),
+                credentials: match person.credentials {
+                    CredentialsFile::Other(what) => CredentialsFile::Other(clean(&what)),
+                    CredentialsFile::Present { mode } => CredentialsFile::Present { mode: mode & 0o7777 },
+                    CredentialsFile::Absent => CredentialsFile::Absent,
+                },
+                ..person
+            })
+        }
+        None => None,
+    };
+    let config = |config: CloneConfig| CloneConfig {
+        closed: config.closed.as_deref().map(clean),
+        push_url: config.push_url.map(|url| without_user(&clean(&url))),
+        default_branch: config.default_branch.as_deref().map(clean),
+        follows: config.follows.map(|(remote, merge)| (clean(&remote), clean(&merge))),
+        filter: config.filter,
+    };
+    let clones = observed.clones.into_iter().map(|(path, seen)| (path, config(seen))).collect();
+    Ok(WiringObserved { person, clones, interrupted: observed.interrupted })
+}
