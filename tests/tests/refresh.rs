@@ -321,3 +321,33 @@ fn killed_at_any_moment_of_a_refresh_the_next_run_converges_invariant_5() {
         "{kinds:?}"
     );
 }
+
+/// `rosterctl freshen`, as a launcher calls it: the same rules, and a session begins whatever happens.
+#[test]
+fn a_session_freshens_its_own_clones_and_begins_whatever_happens() {
+    let forge = Forge::start();
+    let machine = Machine::with_rosterd(Suite::Bookworm);
+    provision(&machine, &forge, &["ann"]);
+    forge.push("infra", "README.md", "# newer\n");
+    let freshen = || machine.sh_as("ann", "timeout 30 rosterctl freshen").exits(0);
+    assert_eq!(freshen().stderr, "");
+    let head = || machine.sh_as("ann", "git -C ~/code rev-parse HEAD").ok().trim().to_owned();
+    assert_eq!(head(), forge.head("infra"));
+    assert_eq!(machine.sh_as("ann", "git -C ~/code status --porcelain").ok(), "");
+
+    machine.sh_as("ann", "echo mine >> ~/code/README.md").ok();
+    let before = head();
+    forge.push("infra", "README.md", "# newer still\n");
+    let said = freshen();
+    assert!(said.stderr.contains("changes that are not committed"), "{said}");
+    assert_eq!(head(), before);
+    assert!(machine.sh_as("ann", "cat ~/code/README.md").ok().ends_with("mine\n"));
+
+    forge.hang("infra", true);
+    let said = freshen();
+    assert!(said.stderr.contains("longer than 10 s") || said.stderr.contains("cannot be read"), "{said}");
+    let said = machine.run(&["rosterctl", "freshen"]).exits(0);
+    assert!(said.stderr.contains("not for root"), "{said}");
+    machine.sh_as("ann", "rm -rf ~/code && mkfifo ~/code").ok();
+    assert_eq!(freshen().stderr, "");
+}

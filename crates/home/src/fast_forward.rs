@@ -298,6 +298,9 @@ fn complete(
     index: &mut Index,
     changes: &[Change],
 ) -> Result<(), Stop> {
+    for change in changes.iter().filter(|change| change.is_submodule() && change.old.is_none()) {
+        folders.work.make_submodule(&change.path);
+    }
     for change in changes.iter().filter(|change| !change.is_submodule()) {
         if let Some((id, mode)) = change.new {
             index.add(&entry(change, id, mode, folders.work.stat(&change.path)?))?;

@@ -219,6 +219,15 @@ async fn a_step_may_be_anything_that_a_commit_can_hold() {
     assert_eq!(fs::metadata(step.ana.path("code/mode")).unwrap().mode() & 0o777, 0o755);
     assert!(!step.ana.path("code/goes").exists());
     step.ana.git_ok("code", &["diff", "--quiet", "HEAD"]);
+    // A new submodule is an empty folder until its person asks for it.
+    let link = format!("160000,{},sub/module", tip.trim());
+    step.server.git(&step.work, &["update-index", "--add", "--cacheinfo", &link]);
+    step.server.git(&step.work, &["commit", "-qm", "A submodule"]);
+    step.server.git(&step.work, &["push", "-q", "origin", "HEAD"]);
+    assert_eq!(step.run().await.kinds(), ["fetch", "fast-forward"]);
+    step.assert_at(&step.server.git(&step.work, &["rev-parse", "HEAD"]));
+    assert_eq!(fs::read_dir(step.ana.path("code/sub/module")).unwrap().count(), 0);
+
     // A file where a folder or a symlink was is left to git itself, and told.
     for (change, part) in
         [("src", "makes a file of the folder src"), ("link", "makes a file of the symlink link")]
@@ -236,6 +245,23 @@ async fn a_step_may_be_anything_that_a_commit_can_hold() {
     support::run(step.ana.command("rm").arg("code/.git/index"));
     step.ana.git_ok("code", &["reset", "-q"]);
     assert_eq!(step.ana.git_ok("code", &["status", "--porcelain"]), "");
+}
+
+#[tokio::test]
+async fn twenty_thousand_files_are_no_matter() {
+    let write = |work: &Path, text: &str, every: usize| {
+        for number in (0..20_000).step_by(every) {
+            let folder = work.join(format!("d{}", number % 100));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(format!("f{number}")), format!("{number} {text}\n")).unwrap();
+        }
+    };
+    let step = OneStep::new(|_, work| write(work, "old", 1)).await;
+    let tip = step.push(|work| write(work, "new", 4));
+    assert_eq!(step.run().await.kinds(), ["fetch", "fast-forward"]);
+    step.assert_at(&tip);
+    let content = |path: &str| fs::read_to_string(step.ana.path("code").join(path)).unwrap();
+    assert_eq!((content("d4/f4"), content("d5/f5")), ("4 new\n".into(), "5 old\n".into()));
 }
 
 #[tokio::test]

@@ -43,6 +43,12 @@ impl WorkTree {
         symlinkat(OsStr::from_bytes(target), make_below(&self.staged, path)?, name(path)?)
     }
 
+    /// Makes the empty folder that stands for a new submodule until its person asks for it. What is there stays.
+    pub(crate) fn make_submodule(&self, path: &Path) {
+        let _ = make_below(&self.tree, path)
+            .and_then(|above| mkdirat(above, name(path)?, Mode::from_bits_truncate(0o777)));
+    }
+
     /// What there is to do, what goes first.
     pub(crate) fn ops(&self, changes: &[Change]) -> Result<Vec<Op>, Stop> {
         let mut ops = Vec::new();
