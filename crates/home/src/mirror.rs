@@ -222,13 +222,20 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Opens the repository, or makes it where there is none or none that can be used.
+    /// Opens the repository, or makes it where there is none or none that can be used. What a kill left goes before:
+    /// libgit2 believes in a pack that it has seen once.
     fn open(&self) -> Result<Repository, git2::Error> {
+        let told = |errno| git2::Error::from_str(tree::words(errno));
+        if let Ok(folder) = tree::open(self.room, PACK_FOLDER, OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            for stray in self.strays().map_err(told)? {
+                unlinkat(&folder, stray.as_str(), UnlinkatFlags::NoRemoveDir).map_err(told)?;
+            }
+        }
         let usable = if self.damaged { None } else { Repository::open_bare(".").ok() };
         match usable {
             Some(repository) => Ok(repository),
             None => {
-                empty(self.room).map_err(|errno| git2::Error::from_str(tree::words(errno)))?;
+                empty(self.room).map_err(told)?;
                 let repository = Repository::init_bare(".")?;
                 // Redirects to another host are followed for nobody.
                 repository.config()?.set_bool("http.followRedirects", false)?;
@@ -241,19 +248,18 @@ impl Writer<'_> {
     fn lacks(&self, repository: &Repository, refs: &RemoteRefs) -> usize {
         let Ok(odb) = repository.odb() else { return usize::MAX };
         let has = |id: &ObjectId| Oid::from_str(id.as_str()).is_ok_and(|id| odb.exists(id));
-        let missing = refs.branches.values().chain(refs.tags.values()).filter(|id| !has(id)).count();
-        missing + usize::from(self.strays().is_ok_and(|strays| !strays.is_empty()))
+        refs.branches.values().chain(refs.tags.values()).filter(|id| !has(id)).count()
     }
 
     /// What is in the folder of the packs and does not count: a kill left it there.
-    fn strays(&self) -> Result<Vec<String>, FetchError> {
+    fn strays(&self) -> nix::Result<Vec<String>> {
         let known = listed(self.room).ok().flatten().unwrap_or_default();
         let mut strays = self.names()?;
         strays.retain(|name| !known.iter().any(|file| file.name == *name));
         Ok(strays)
     }
 
-    fn names(&self) -> Result<Vec<String>, FetchError> {
+    fn names(&self) -> nix::Result<Vec<String>> {
         let folder = tree::open(self.room, PACK_FOLDER, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
         let mut names = Vec::new();
         for entry in Dir::from_fd(folder)?.iter() {
@@ -273,10 +279,6 @@ impl Writer<'_> {
         transfer: &Transfer<'_>,
     ) -> Result<(), FetchError> {
         let folder = tree::open(self.room, PACK_FOLDER, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        for stray in self.strays()? {
-            unlinkat(&folder, stray.as_str(), UnlinkatFlags::NoRemoveDir)?;
-        }
-        repository.odb()?.refresh()?;
         let all = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
         remote.download(&all, Some(&mut transfer.options()))?;
         let odb = repository.odb()?;

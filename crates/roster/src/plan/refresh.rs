@@ -167,7 +167,8 @@ fn fetch(
         // Told once for all, by `not_asked`.
         Answer::Failed { .. } => return,
         Answer::WantsLogin { why, next } => {
-            return plan.notice(subject, format!("~/{path} is not refreshed: {why}; {next}"));
+            let from = if name == "origin" { String::new() } else { format!(" from `{name}`") };
+            return plan.notice(subject, format!("~/{path} is not refreshed{from}: {why}; {next}"));
         }
     };
     if !side.whole {
