@@ -202,6 +202,39 @@ impl Forge {
         git(&work, &["push", "--quiet", "origin", "HEAD"]);
     }
 
+    /// Commits `count` times `megabytes` of noise in the same files, so that the history is that much bigger than a
+    /// checkout.
+    pub fn grow(&self, repository: &str, count: usize, megabytes: usize) {
+        let work = self.work(repository);
+        let mut noise = fs::File::open("/dev/urandom").expect("noise");
+        for number in 0..count {
+            for file in 0..megabytes {
+                let mut content = vec![0; 1 << 20];
+                std::io::Read::read_exact(&mut noise, &mut content).expect("a megabyte of noise");
+                fs::write(work.join(format!("noise-{file}")), content).expect("a file to commit");
+            }
+            git(&work, &["add", "--all"]);
+            git(&work, &["commit", "--quiet", "--message", &format!("Noise {number}")]);
+        }
+        git(&work, &["push", "--quiet", "origin", "HEAD"]);
+    }
+
+    /// Runs git in the work tree of a colleague who pushes; what it printed.
+    pub fn git(&self, repository: &str, arguments: &[&str]) -> String {
+        git(&self.path("work").join(repository), arguments)
+    }
+
+    /// The work tree of a colleague who pushes.
+    pub fn work(&self, repository: &str) -> PathBuf {
+        self.path("work").join(repository)
+    }
+
+    /// Makes another branch the default one.
+    pub fn set_default(&self, repository: &str, branch: &str) {
+        let bare = self.path("repositories").join(format!("{repository}.git"));
+        git(&bare, &["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")]);
+    }
+
     /// The commit that a repository's default branch points to.
     pub fn head(&self, repository: &str) -> String {
         git(&self.path("work").join(repository), &["rev-parse", "HEAD"]).trim().to_owned()

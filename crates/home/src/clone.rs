@@ -1,40 +1,51 @@
 //! The steps in a home: make a folder, clone a repository, remove an unfinished clone. A clone is made beside its
 //! place and moved there whole, so that at any moment there is none or all of it.
 
-use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
-use git2::build::{CloneLocal, RepoBuilder};
-use git2::{ErrorClass, ErrorCode, FetchOptions, RemoteCallbacks, RemoteRedirect};
+use git2::build::{CheckoutBuilder, CloneLocal, RepoBuilder};
+use git2::{Oid, Repository};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, umask};
 
 use roster::desired::CloneDesired;
 use roster::plan::HomeAction;
+use roster::remote::MirrorClone;
 
-use crate::credentials::{Credentials, host_of};
+use crate::credentials::Credentials;
+use crate::objects::Mirrors;
 use crate::place::without_user;
 use crate::protocol::Failure;
-use crate::{locked, moves, sys, tree, wiring};
+use crate::transfer::{self, Transfer};
+use crate::{fast_forward, fetch, locked, moves, sys, tree, wiring};
 
-const LATER: &str = "tried again later by itself";
-
-/// Does one step. `deadline` is when a transfer gives up, early enough to clean up.
-pub(crate) fn apply(home: &OwnedFd, action: &HomeAction, deadline: Instant) -> Result<(), Failure> {
+/// Does one step. `deadline` is when a transfer gives up, early enough to clean up. Says why it was not done as it
+/// should be, when it was done in another way.
+pub(crate) fn apply(
+    home: &OwnedFd,
+    mirrors: Option<&Mirrors>,
+    action: &HomeAction,
+    deadline: Instant,
+) -> Result<Option<String>, Failure> {
     // What a person finds in the clone has the modes that their own git would give it; the home itself is 0700.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     match action {
         HomeAction::MakeFolder { path } => {
             let (parent, name) = tree::parent(home, path).map_err(|errno| cannot("make", path, errno))?;
-            tree::make_folder(&parent, name).map_err(|errno| cannot("make", path, errno))
+            tree::make_folder(&parent, name).map_err(|errno| cannot("make", path, errno))?;
         }
-        HomeAction::RemoveUnfinished { path } => remove_unfinished(home, path),
-        HomeAction::Clone(wanted) => clone(home, wanted, deadline),
-        HomeAction::Move(action) => moves::apply(home, action),
-        HomeAction::Wire(wire) => wiring::apply(home, wire),
+        HomeAction::RemoveUnfinished { path } => remove_unfinished(home, path)?,
+        HomeAction::Clone(wanted) => clone(home, wanted, deadline)?,
+        HomeAction::Fetch(wanted) => return fetch::fetch(home, mirrors, wanted, deadline),
+        HomeAction::FastForward(forward) => fast_forward::apply(home, forward)?,
+        HomeAction::FinishRefresh { path } => fast_forward::finish(home, path)?,
+        HomeAction::Move(action) => moves::apply(home, action)?,
+        HomeAction::Wire(wire) => wiring::apply(home, wire)?,
     }
+    Ok(None)
 }
 
 pub(crate) fn cannot(what: &str, path: &str, errno: Errno) -> Failure {
@@ -68,9 +79,47 @@ fn remove_unfinished(home: &OwnedFd, path: &str) -> Result<(), Failure> {
     }
 }
 
+/// Clones from the server.
 fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(), Failure> {
+    let transfer = Transfer::new(&wanted.url, deadline, Some(Credentials::new(home, &wanted.url)));
+    beside(home, wanted, |into, _| {
+        from_server(wanted, &transfer, into).map_err(|error| {
+            let (why, next) = transfer.explain(&error);
+            Failure::new(format!("cannot clone {} to ~/{}: {why}", wanted.url, wanted.path), next)
+        })
+    })
+}
+
+/// Clones from the mirror, and from the server when that fails: then it says why.
+pub(crate) fn clone_mirrored(
+    home: &OwnedFd,
+    mirrors: Option<&Mirrors>,
+    wanted: &MirrorClone,
+    deadline: Instant,
+) -> Result<Option<String>, Failure> {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    let failed = |why: String| Failure::new(why, "");
+    let mirrors = mirrors.ok_or_else(|| failed("the folder of the mirrors cannot be opened".into()));
+    let copied = mirrors.and_then(|mirrors| {
+        beside(home, &wanted.wanted, |into, fd| from_mirror(mirrors, wanted, into, fd).map_err(failed))
+    });
+    match copied {
+        Ok(()) => Ok(None),
+        // What stands in the way of one way stands in the way of the other; the second says it.
+        Err(first) => clone(home, &wanted.wanted, deadline).map(|()| Some(first.why)),
+    }
+}
+
+/// Makes a clone beside its place by `make`, which gets a folder by path and by descriptor, and moves it there.
+fn beside(
+    home: &OwnedFd,
+    wanted: &CloneDesired,
+    make: impl FnOnce(&Path, &OwnedFd) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let CloneDesired { path, url, .. } = wanted;
-    check_url(wanted)?;
+    transfer::check_url(url).map_err(|(why, next)| {
+        Failure::new(format!("cannot clone {} to ~/{path}: {why}", without_user(url)), next)
+    })?;
     let (parent, name) = tree::parent(home, path).map_err(|errno| cannot("make", path, errno))?;
     if tree::stat(&parent, name).map_err(|errno| cannot("look at", path, errno))?.is_some() {
         return Err(cannot("make", path, Errno::EEXIST));
@@ -79,15 +128,9 @@ fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(),
     let (_, beside) = unfinished.rsplit_once('/').unwrap_or(("", &unfinished));
     tree::make_folder(&parent, beside).map_err(|errno| cannot("make", &unfinished, errno))?;
 
-    let attempt = Attempt {
-        wanted,
-        deadline,
-        credentials: RefCell::new(Credentials::new(home, url)),
-        late: Cell::new(false),
-    };
-    let done = attempt
-        .fetch_and_check_out(Path::new(&unfinished))
-        .map_err(|error| attempt.explain(&error))
+    let done = tree::open(&parent, beside, OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .map_err(|errno| cannot("make", &unfinished, errno))
+        .and_then(|folder| make(Path::new(&unfinished), &folder))
         .and_then(|()| {
             // On disk before it has its name: after a power cut nobody would look into a clone that seems complete.
             tree::sync(&parent).map_err(|errno| cannot("write", &unfinished, errno))?;
@@ -101,118 +144,71 @@ fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(),
     done
 }
 
-/// `http` and `https` speak to a server in this process. `ssh` and `git` would need the person's keys or start a
-/// program, and a path or `file` would read what the worker must not see.
-fn check_url(wanted: &CloneDesired) -> Result<(), Failure> {
-    let CloneDesired { path, url, .. } = wanted;
-    let refuse = |why: &str, next: &str| {
-        Err(Failure::new(format!("cannot clone {} to ~/{path}: {why}", without_user(url)), next))
-    };
-    let rest = ["https://", "http://"].into_iter().find_map(|scheme| url.strip_prefix(scheme));
-    match rest {
-        None => {
-            refuse("only https:// and http:// are possible", "change the URL in /etc/rosterd/config.toml")
-        }
-        Some(rest) if rest.split('/').next().is_some_and(|authority| authority.contains('@')) => refuse(
-            "its URL has a login in it, which would end in the clone's configuration",
-            "remove it from the URL and put it into ~/.git-credentials of the person",
-        ),
-        Some(_) => Ok(()),
-    }
+/// Clones by libgit2's own clone.
+fn from_server(wanted: &CloneDesired, transfer: &Transfer<'_>, into: &Path) -> Result<(), git2::Error> {
+    sys::set_up_libgit2()?;
+    RepoBuilder::new()
+        .clone_local(CloneLocal::None)
+        .fetch_options(transfer.options())
+        // Called before anything is fetched, so the filter is there at the first checkout.
+        .remote_create(|repository, name, url| {
+            if wanted.locked {
+                locked::lock(repository)?;
+            }
+            repository.remote(name, url)
+        })
+        .clone(&wanted.url, into)
+        .map(drop)
 }
 
-/// One try to clone.
-struct Attempt<'a> {
-    wanted: &'a CloneDesired,
-    deadline: Instant,
-    credentials: RefCell<Credentials<'a>>,
-    /// libgit2 does not say that it was a callback of ours that ended a transfer.
-    late: Cell<bool>,
+/// Clones from the mirror: the same refs and settings that libgit2's own clone makes.
+fn from_mirror(mirrors: &Mirrors, wanted: &MirrorClone, into: &Path, folder: &OwnedFd) -> Result<(), String> {
+    let CloneDesired { url, locked, .. } = &wanted.wanted;
+    let git = |error: git2::Error| error.message().to_owned();
+    let errno = |errno| tree::words(errno).to_owned();
+    sys::set_up_libgit2().map_err(git)?;
+    let repository = Repository::init(into).map_err(git)?;
+    if *locked {
+        locked::lock(&repository).map_err(git)?;
+    }
+    repository.remote("origin", url).map_err(git)?;
+    let packs = tree::open(folder, ".git/objects/pack", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(errno)?;
+    mirrors.copy(url, &packs)?;
+    check_out(&repository, wanted, folder)
 }
 
-impl Attempt<'_> {
-    fn in_time(&self) -> bool {
-        self.late.set(self.late.get() || Instant::now() >= self.deadline);
-        !self.late.get()
+fn check_out(repository: &Repository, wanted: &MirrorClone, folder: &OwnedFd) -> Result<(), String> {
+    let git = |error: git2::Error| error.message().to_owned();
+    let MirrorClone { wanted: CloneDesired { url, .. }, refs } = wanted;
+    let head = refs.head.as_ref().ok_or("its default branch is not known")?;
+    let tip = refs.branches.get(head).ok_or("its default branch is not there")?;
+    let odb = repository.odb().map_err(git)?;
+    odb.refresh().map_err(git)?;
+    let mut lines = String::from("# pack-refs with: sorted \n");
+    for (prefix, refs) in [("refs/remotes/origin/", &refs.branches), ("refs/tags/", &refs.tags)] {
+        for (name, id) in refs {
+            if !Oid::from_str(id.as_str()).is_ok_and(|id| odb.exists(id)) {
+                return Err(format!("it does not have {prefix}{name}"));
+            }
+            lines.push_str(&format!("{id} {prefix}{name}\n"));
+        }
     }
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = nix::fcntl::openat(folder, ".git/packed-refs", flags, Mode::from_bits_truncate(0o644));
+    let mut file = std::fs::File::from(file.map_err(|errno| tree::words(errno).to_owned())?);
+    std::io::Write::write_all(&mut file, lines.as_bytes()).map_err(|error| error.to_string())?;
 
-    fn fetch_and_check_out(&self, into: &Path) -> Result<(), git2::Error> {
-        sys::set_up_libgit2()?;
-        let mut callbacks = RemoteCallbacks::new();
-        callbacks.credentials(|asking, _, allowed| self.credentials.borrow_mut().next(asking, allowed));
-        callbacks.transfer_progress(|_| self.in_time());
-        callbacks.sideband_progress(|_| self.in_time());
-        let mut fetch = FetchOptions::new();
-        // To another path of the same host only: a redirect to another host would take the login along.
-        fetch.remote_callbacks(callbacks).follow_redirects(RemoteRedirect::None);
-        RepoBuilder::new()
-            .clone_local(CloneLocal::None)
-            .fetch_options(fetch)
-            // Called before anything is fetched, so the filter is there at the first checkout.
-            .remote_create(|repository, name, url| {
-                if self.wanted.locked {
-                    locked::lock(repository)?;
-                }
-                repository.remote(name, url)
-            })
-            .clone(&self.wanted.url, into)
-            .map(drop)
-    }
-
-    /// What libgit2 says, for an admin.
-    fn explain(&self, error: &git2::Error) -> Failure {
-        let CloneDesired { path, url, .. } = self.wanted;
-        let said = error.message();
-        let has = |part: &str| said.to_ascii_lowercase().contains(part);
-        let host = host_of(url);
-        let scheme = url.split_once("://").map_or("https", |(scheme, _)| scheme);
-        let add_login = format!(
-            "add this line to ~/.git-credentials of the person, NAME and TOKEN percent-encoded: \
-                 {scheme}://NAME:TOKEN@{host}"
-        );
-        let (why, next) = match (error.code(), error.class()) {
-        (ErrorCode::Auth, _) => {
-            let outcome = self.credentials.borrow().outcome.as_ref().map(|outcome| format!(", and {outcome}")).unwrap_or_default();
-            (format!("the server asks for a login{outcome}"), add_login)
-        }
-        (ErrorCode::Certificate, _) | (_, ErrorClass::Ssl) => (
-            format!("its certificate is not trusted: {said}"),
-            "put the authority's certificate into /usr/local/share/ca-certificates and run `update-ca-certificates`"
-                .to_owned(),
-        ),
-        _ if self.late.get() => (
-            "it takes longer than the time for one home".to_owned(),
-            "raise `worker.deadline_s` in /etc/rosterd/config.toml, or look whether the server is slow".to_owned(),
-        ),
-        (_, ErrorClass::NoMemory) => (
-            "it needs more memory than a worker may use".to_owned(),
-            "raise `worker.memory_mib` in /etc/rosterd/config.toml".to_owned(),
-        ),
-        _ if has("status code: 404") => (
-            "there is no such repository, or it is private and hidden from this person".to_owned(),
-            format!("check the URL; if it is private, {add_login}"),
-        ),
-        _ if has("status code: 403") => {
-            ("the server forbids it to this person".to_owned(), "give the person access to the repository".to_owned())
-        }
-        _ if has("cannot redirect") => (
-            format!("the server sends to another host, which is not followed: {said}"),
-            "put the URL it is sent to into /etc/rosterd/config.toml".to_owned(),
-        ),
-        _ if has("no space left") => ("the disk is full".to_owned(), format!("free some space; {LATER}")),
-        _ if has("quota exceeded") => {
-            ("the disk quota of the person is used up".to_owned(), format!("let them free some space; {LATER}"))
-        }
-        _ if has("read-only file system") => {
-            ("the home is on a read-only file system".to_owned(), format!("make it writable; {LATER}"))
-        }
-        _ if has("connection refused") => ("connection refused".to_owned(), LATER.to_owned()),
-        _ if has("timed out") => ("the server does not answer".to_owned(), LATER.to_owned()),
-        _ if has("failed to resolve") => {
-            (format!("no address is known for {host}"), format!("check the URL and the name server; {LATER}"))
-        }
-        _ => (said.to_owned(), LATER.to_owned()),
+    let set = || {
+        let text = format!("clone: from {url}");
+        let target = format!("refs/remotes/origin/{head}");
+        repository.reference_symbolic("refs/remotes/origin/HEAD", &target, true, &text)?;
+        let local = format!("refs/heads/{head}");
+        repository.reference(&local, Oid::from_str(tip.as_str())?, true, &text)?;
+        repository.set_head(&local)?;
+        let mut config = repository.config()?;
+        config.set_str(&format!("branch.{head}.remote"), "origin")?;
+        config.set_str(&format!("branch.{head}.merge"), &local)?;
+        repository.checkout_head(Some(CheckoutBuilder::new().force()))
     };
-        Failure::new(format!("cannot clone {url} to ~/{path}: {why}"), next)
-    }
+    set().map_err(git)
 }

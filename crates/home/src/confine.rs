@@ -4,7 +4,7 @@
 //! everyone, such as another home of mode 0755, and out of `/tmp`, so that a hostile server that takes over the
 //! worker finds nothing to go on with.
 
-use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use landlock::{
@@ -39,19 +39,30 @@ const READABLE: &[&str] = &[
 /// The newest version of Landlock whose rights were thought through here; an older kernel enforces what it knows.
 const KNOWN: ABI = ABI::V6;
 
+/// What a worker works in.
+pub(crate) struct Room<'a> {
+    /// May be changed: a home, or one mirror.
+    pub(crate) write: Option<&'a OwnedFd>,
+    /// May be read: the mirrors.
+    pub(crate) read: Option<&'a OwnedFd>,
+}
+
 /// Confines this thread, and with it the worker, which has only one.
-pub(crate) fn confine(home: impl AsFd) -> Result<Landlock, RulesetError> {
+pub(crate) fn confine(room: &Room<'_>) -> Result<Landlock, RulesetError> {
     let readable = AccessFs::ReadFile | AccessFs::ReadDir;
     let special = AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeFifo | AccessFs::MakeSock;
     let in_home: BitFlags<AccessFs> =
         AccessFs::from_all(KNOWN) & !(special | AccessFs::Execute | AccessFs::IoctlDev);
     let null = path_beneath_rules([Path::new("/dev/null")], AccessFs::ReadFile | AccessFs::WriteFile);
+    let write = room.write.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, in_home)));
+    let read = room.read.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable)));
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(KNOWN))?
         .create()?
-        .add_rule(PathBeneath::new(home, in_home))?
+        .add_rules(write)?
+        .add_rules(read)?
         .add_rules(path_beneath_rules(READABLE, readable))?
         .add_rules(null)?
         .restrict_self()?;

@@ -14,10 +14,9 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Pid, Uid};
-use roster::name::OsUser;
 
 use crate::identity::become_user;
-use crate::protocol::{Become, Landlock};
+use crate::protocol::{Become, Landlock, Task};
 use crate::worker::enter;
 
 const ME: &str = "ROSTERD_TEST_ESCAPE";
@@ -80,13 +79,14 @@ fn attempts() {
     let [mine, other, held_by] = paths.split(':').collect::<Vec<_>>().try_into().unwrap();
     let (mine, other) = (PathBuf::from(mine), PathBuf::from(other));
     let person = Become {
-        user: OsUser::new("ana").unwrap(),
+        user: "ana".into(),
         uid: UID,
         gid: UID,
         groups: vec![],
         home: mine.clone(),
         memory_mib: 1024,
         deadline_s: 60,
+        task: Task::Home { mirrors: "/nonexistent".into() },
     };
     match held_by {
         "uid" => {
@@ -95,7 +95,7 @@ fn attempts() {
             against_the_uid(&other);
         }
         _ => {
-            let (_home, landlock) = enter(&person).unwrap();
+            let (_place, landlock) = enter(&person).unwrap();
             assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
             against_landlock(&mine, &other, landlock);
         }

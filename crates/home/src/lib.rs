@@ -9,9 +9,13 @@
 //! daemon (root)                                   worker (the user, in Landlock, rlimits, no new privileges)
 //! Worker::start ── Become ───────────────────────> identity, confine
 //! Worker::observe ── Observe(HomeDesired) ───────> place: what stands in each place, below the home's descriptor
-//! Worker::apply ── Apply(HomeAction) ────────────> clone, moves, wiring: one step
+//! Worker::look ── Look(clones) ──────────────────> refs: what each clone knows of its remotes
+//! Worker::apply ── Apply(HomeAction) ────────────> clone, moves, wiring, fetch, fast_forward: one step
 //! Worker::finish ── end of input ────────────────> exits
 //! ```
+//!
+//! A public remote is asked, and its mirror kept, by a worker that becomes the system user of the mirrors and is
+//! confined to that one mirror: [`RemoteWorker`], `mirror`. [`freshen()`] does a refresh without a daemon.
 //!
 //! The two speak JSON lines of bounded length over stdin and stdout; what the worker says is untrusted.
 //!
@@ -27,19 +31,30 @@ mod credentials;
 mod edit;
 #[cfg(test)]
 mod escape;
+mod fast_forward;
+mod fetch;
+mod freshen;
 mod gitconfig;
 mod identity;
 mod links;
 mod locked;
+mod mirror;
 mod moves;
+mod objects;
 mod place;
 mod protocol;
+mod ref_files;
+mod refs;
+mod remote_worker;
 mod supervisor;
 mod sys;
+mod transfer;
 mod tree;
 mod wiring;
 mod worker;
 
+pub use freshen::freshen;
 pub use protocol::Landlock;
+pub use remote_worker::RemoteWorker;
 pub use supervisor::{Limits, Person, Worker, WorkerError};
 pub use worker::worker;

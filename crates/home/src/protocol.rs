@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use roster::desired::HomeDesired;
-use roster::name::OsUser;
 use roster::observed::HomeObserved;
-use roster::plan::HomeAction;
+use roster::plan::{HomeAction, MirrorAction};
+use roster::remote::{Asked, CloneState, FastForward, LookAt, MirrorClone, Standing};
 
-/// The longest line either end accepts: room for a few thousand repositories.
-pub(crate) const MAX_LINE: usize = 1 << 20;
+/// The longest line either end accepts: room for the refs of a very big repository.
+pub(crate) const MAX_LINE: usize = 16 << 20;
 
 /// The longest text of a worker that goes on to the journal.
 const MAX_TEXT: usize = 1024;
@@ -25,6 +25,16 @@ pub(crate) enum Request {
     Observe(HomeDesired),
     /// Do one step.
     Apply(HomeAction),
+    /// Clone from the mirror.
+    CloneMirrored(MirrorClone),
+    /// Look at what clones know of their remotes.
+    Look(Vec<LookAt>),
+    /// Ask a remote for its refs.
+    Ask { url: String },
+    /// Look closer at branches that may be behind.
+    Inspect(Vec<FastForward>),
+    /// Do one step in the mirror.
+    Mirror(MirrorAction),
 }
 
 /// From the worker, one for each request.
@@ -36,6 +46,14 @@ pub(crate) enum Reply {
     Observed(HomeObserved),
     /// The step was applied.
     Done,
+    /// The step was applied from the server, because the mirror failed: why.
+    DoneWithoutMirror { why: String },
+    /// What each clone knows, in the order of the request.
+    States(Vec<CloneState>),
+    /// What the remote answered.
+    Asked(Asked),
+    /// How each branch stands, in the order of the request.
+    Standings(Vec<Standing>),
     /// The request could not be met.
     Failed(Failure),
 }
@@ -44,13 +62,24 @@ pub(crate) enum Reply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Become {
-    pub(crate) user: OsUser,
+    /// For messages.
+    pub(crate) user: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
     pub(crate) home: PathBuf,
     pub(crate) memory_mib: u64,
     pub(crate) deadline_s: u64,
+    pub(crate) task: Task,
+}
+
+/// What a worker is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// A person's home, and objects out of the folder of the mirrors.
+    Home { mirrors: PathBuf },
+    /// One remote that everybody may read, as a system user; with its mirror, where that is kept.
+    Remote { url: String, mirror: bool },
 }
 
 /// Why something was not done, for an admin.
@@ -81,7 +110,11 @@ pub enum Landlock {
 impl Become {
     /// Whether these are the ids of a person. Both ends ask: nothing that is below the first uid of a person,
     /// and none of the ids that mean "nobody" or "no change", is ever worked for.
+    ///
+    /// A remote is asked by a user of the system, who is not root and owns nothing but the mirrors.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        let is_remote = matches!(self.task, Task::Remote { .. });
+        let system = |id: u32| id != 0 && id < 1000;
         let person = |id: u32| id >= 1000 && id != 65_534 && id < u32::MAX - 1;
         let group = |id: u32| id != 0 && id < u32::MAX - 1;
         let refuse = |what: String| {
@@ -91,7 +124,10 @@ impl Become {
                 "rosterd works only in homes of people; give the person an account of their own",
             ))
         };
-        if !person(self.uid) {
+        if is_remote && !(system(self.uid) && system(self.gid) && self.groups.is_empty()) {
+            return refuse(format!("uid {} or gid {} is not a system user's", self.uid, self.gid));
+        }
+        if !is_remote && !person(self.uid) {
             return refuse(format!("uid {} is a system account's", self.uid));
         }
         if let Some(gid) = std::iter::once(&self.gid).chain(&self.groups).find(|gid| !group(**gid)) {
@@ -115,6 +151,14 @@ pub(crate) fn read_line(from: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> 
             Err(io::Error::new(io::ErrorKind::InvalidData, "the line is too long"))
         }
         Some(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// The next request; nothing at the end of the input.
+pub(crate) fn next(requests: &mut impl BufRead) -> io::Result<Option<Request>> {
+    match read_line(requests)? {
+        Some(line) => Ok(Some(serde_json::from_slice(&line)?)),
+        None => Ok(None),
     }
 }
 
@@ -150,13 +194,14 @@ mod tests {
 
     fn person(uid: u32, gid: u32) -> Become {
         Become {
-            user: OsUser::new("ana").unwrap(),
+            user: "ana".into(),
             uid,
             gid,
             groups: vec![],
             home: "/home/ana".into(),
             memory_mib: 64,
             deadline_s: 10,
+            task: Task::Home { mirrors: "/var/cache/rosterd/mirror".into() },
         }
     }
 
@@ -170,6 +215,15 @@ mod tests {
         assert_eq!(person(1000, 100).check(), Ok(()));
         assert!(Become { groups: vec![0], ..person(1000, 1000) }.check().is_err());
         assert!(Become { home: "ana".into(), ..person(1000, 1000) }.check().is_err());
+
+        // Who asks remotes is a system user with no other group, and never root or a person.
+        let task = Task::Remote { url: "https://git.example/x".into(), mirror: true };
+        let remote = |uid, gid| Become { task: task.clone(), ..person(uid, gid) };
+        assert_eq!(remote(998, 998).check(), Ok(()));
+        for (uid, gid) in [(0, 998), (998, 0), (1000, 998), (998, 1000), (65_534, 998)] {
+            assert!(remote(uid, gid).check().is_err(), "{uid}:{gid}");
+        }
+        assert!(Become { groups: vec![27], ..remote(998, 998) }.check().is_err());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The daemon's end of a worker. What comes from the worker is untrusted: lines and counts are bounded, an answer to
 //! something that was not asked is an error, and texts are cleaned before anyone reads them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -16,10 +17,13 @@ use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::OsUser;
 use roster::observed::HomeObserved;
 use roster::plan::HomeAction;
+use roster::plan::refresh::Way;
+use roster::remote::{Answer, Asked, CloneState, FastForward, LookAt, Standing};
 use roster::report::StepResult;
 
 use crate::place::without_user;
-use crate::protocol::{Become, Landlock, MAX_LINE, Reply, Request, clean};
+use crate::protocol::{Become, Landlock, MAX_LINE, Reply, Request, Task, clean};
+use crate::worker::ASK;
 use crate::{checked, tree};
 
 /// Looking at a home takes a millisecond. A file system that the person made hang must not hold up the run for the
@@ -51,6 +55,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Heap and other private memory, in MiB.
     pub memory_mib: u64,
+    /// The folder of the mirrors, from which a home may take objects. It need not be there.
+    pub mirrors: &'static str,
 }
 
 /// Why a worker did not do what it was asked. Its `Display` says why, [`WorkerError::next`] what to do.
@@ -143,15 +149,16 @@ pub struct Worker {
 impl Worker {
     /// Starts `program worker` and waits until it has become `person`.
     pub async fn start(program: &Path, person: &Person, limits: Limits) -> Result<Worker, WorkerError> {
-        let who = Become {
-            user: person.user.clone(),
-            uid: person.uid,
-            gid: person.gid,
-            groups: person.groups.clone(),
-            home: person.home.clone(),
-            memory_mib: limits.memory_mib,
-            deadline_s: limits.deadline.as_secs().max(1),
-        };
+        Worker::begin(program, become_person(person, limits), &[], limits).await
+    }
+
+    /// Starts a worker for any task; `also` are requests whose answers the caller receives.
+    pub(crate) async fn begin(
+        program: &Path,
+        who: Become,
+        also: &[Request],
+        limits: Limits,
+    ) -> Result<Worker, WorkerError> {
         who.check().map_err(|failure| WorkerError::Refused { why: failure.why, next: failure.next })?;
         // Beyond a month no clock is meant to reach.
         let deadline = Instant::now() + limits.deadline.min(Duration::from_secs(30 * 86_400));
@@ -179,8 +186,11 @@ impl Worker {
             deadline,
             landlock: Landlock::Absent,
         };
-        let doing = format!("becoming {}", person.user);
-        match worker.ask(&Request::Become(who), &doing, deadline.min(Instant::now() + OBSERVE)).await? {
+        let doing = format!("becoming {}", who.user);
+        let until = deadline.min(Instant::now() + OBSERVE);
+        let first = Request::Become(who);
+        let requests: Vec<_> = std::iter::once(&first).chain(also).collect();
+        match worker.ask_all(&requests, &doing, until).await? {
             Reply::Ready { landlock } => worker.landlock = landlock,
             Reply::Failed(failure) => {
                 return Err(WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) });
@@ -188,6 +198,34 @@ impl Worker {
             _ => return Err(worker.nonsense("not what was asked", &doing)),
         }
         Ok(worker)
+    }
+
+    /// Starts a worker that looks at the home at once: what it shows, and what its clones know of their remotes, by
+    /// path. All is asked in one go, because most homes want nothing more, and on a busy machine each answer that is
+    /// waited for costs a turn.
+    pub async fn start_looking(
+        program: &Path,
+        person: &Person,
+        limits: Limits,
+        desired: &HomeDesired,
+        clones: Vec<LookAt>,
+    ) -> Result<(Worker, HomeObserved, BTreeMap<String, CloneState>), WorkerError> {
+        let who = become_person(person, limits);
+        let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
+        let also = [Request::Observe(desired.clone()), Request::Look(clones)];
+        let mut worker = Worker::begin(program, who, &also, limits).await?;
+        let until = worker.deadline.min(Instant::now() + OBSERVE);
+        let doing = "looking at the home";
+        let observed = match worker.receive(doing, until).await? {
+            Reply::Observed(observed) => {
+                checked(observed, desired).map_err(|what| worker.nonsense(what, doing))?
+            }
+            reply => return Err(worker.unexpected(reply, doing)),
+        };
+        let doing = "looking at the clones";
+        let reply = worker.receive(doing, until).await?;
+        let states = worker.states(reply, paths, doing)?;
+        Ok((worker, observed, states))
     }
 
     /// How far Landlock confines it.
@@ -212,48 +250,177 @@ impl Worker {
 
     /// Does one step. After a worker has failed as such, every further step fails at once.
     pub async fn apply(&mut self, action: &HomeAction) -> StepResult {
-        let doing = doing(action);
-        let reply = match self.ask(&Request::Apply(action.clone()), &doing, self.deadline).await {
-            Ok(Reply::Done) => return StepResult::Done,
-            Ok(Reply::Failed(failure)) => {
-                return StepResult::Failed { why: clean(&failure.why), next: clean(&failure.next) };
-            }
-            Ok(_) => self.nonsense("not what was asked", &doing),
-            Err(error) => error,
-        };
-        StepResult::Failed { why: reply.to_string(), next: reply.next() }
+        self.step(&Request::Apply(action.clone()), &doing(action)).await.0
     }
 
-    /// Lets the worker end. One that does not is killed, and not waited for: a file system that hangs can keep a
-    /// process for ever.
+    /// The same, and why a mirror failed it, when one did and the step was done from the server.
+    pub async fn apply_from(&mut self, action: &HomeAction, way: &Way) -> (StepResult, Option<String>) {
+        let request = match way {
+            Way::Mirror(wanted) => Request::CloneMirrored(wanted.clone()),
+            Way::Server => Request::Apply(action.clone()),
+            Way::NotNow { why, next } => {
+                return (StepResult::Failed { why: why.clone(), next: next.clone() }, None);
+            }
+        };
+        self.step(&request, &doing(action)).await
+    }
+
+    pub(crate) async fn step(&mut self, request: &Request, doing: &str) -> (StepResult, Option<String>) {
+        let failed = |why, next| (StepResult::Failed { why, next }, None);
+        let error = match self.ask(request, doing, self.deadline).await {
+            Ok(Reply::Done) => return (StepResult::Done, None),
+            Ok(Reply::DoneWithoutMirror { why }) => return (StepResult::Done, Some(clean(&why))),
+            Ok(Reply::Failed(failure)) => return failed(clean(&failure.why), clean(&failure.next)),
+            Ok(_) => self.nonsense("not what was asked", doing),
+            Err(error) => error,
+        };
+        failed(error.to_string(), error.next())
+    }
+
+    /// What clones know of their remotes, by path.
+    pub async fn look(&mut self, clones: Vec<LookAt>) -> Result<BTreeMap<String, CloneState>, WorkerError> {
+        let doing = "looking at the clones";
+        let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
+        let until = self.deadline.min(Instant::now() + OBSERVE);
+        match self.ask(&Request::Look(clones), doing, until).await? {
+            reply => self.states(reply, paths, doing),
+        }
+    }
+
+    fn states(
+        &mut self,
+        reply: Reply,
+        paths: Vec<String>,
+        doing: &str,
+    ) -> Result<BTreeMap<String, CloneState>, WorkerError> {
+        match reply {
+            Reply::States(states) if states.len() == paths.len() => {
+                let states = states.into_iter().map(|state| CloneState {
+                    unfit: state.unfit.map(|what| clean(&what)),
+                    busy: state.busy.map(|what| clean(&what)),
+                    ..state
+                });
+                Ok(paths.into_iter().zip(states).collect())
+            }
+            reply => Err(self.unexpected(reply, doing)),
+        }
+    }
+
+    /// Asks a remote for its refs, with the person's own login where it wants one.
+    pub async fn ask_remote(&mut self, url: &str) -> Result<Asked, WorkerError> {
+        // The worker gives up by itself, so that the rest of the home is not lost.
+        self.asked(url, ASK + OBSERVE).await
+    }
+
+    pub(crate) async fn asked(&mut self, url: &str, within: Duration) -> Result<Asked, WorkerError> {
+        let doing = format!("asking {url}");
+        let until = self.deadline.min(Instant::now() + within);
+        match self.ask(&Request::Ask { url: url.to_owned() }, &doing, until).await? {
+            Reply::Asked(asked) => {
+                let answer = match asked.answer {
+                    Answer::Failed { why, next } => Answer::Failed { why: clean(&why), next: clean(&next) },
+                    Answer::WantsLogin { why, next } => {
+                        Answer::WantsLogin { why: clean(&why), next: clean(&next) }
+                    }
+                    refs => refs,
+                };
+                Ok(Asked { answer, ..asked })
+            }
+            reply => Err(self.unexpected(reply, &doing)),
+        }
+    }
+
+    /// How branches stand that may be behind, in their order.
+    pub async fn inspect(&mut self, branches: Vec<FastForward>) -> Result<Vec<Standing>, WorkerError> {
+        let (doing, count) = ("looking at branches that are behind", branches.len());
+        match self.ask(&Request::Inspect(branches), doing, self.deadline).await? {
+            Reply::Standings(standings) if standings.len() == count => {
+                let cleaned = standings.into_iter().map(|standing| Standing {
+                    obstacle: standing.obstacle.map(|what| clean(&what)),
+                    ..standing
+                });
+                Ok(cleaned.collect())
+            }
+            reply => Err(self.unexpected(reply, doing)),
+        }
+    }
+
+    fn unexpected(&mut self, reply: Reply, doing: &str) -> WorkerError {
+        match reply {
+            Reply::Failed(failure) => {
+                WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) }
+            }
+            _ => self.nonsense("not what was asked", doing),
+        }
+    }
+
+    /// Lets the worker end, which nobody has to wait for. One that does not end is killed, and not waited for either: a
+    /// file system that hangs can keep a process for ever.
     pub async fn finish(mut self) {
         self.requests = None;
-        let _ = timeout_at(Instant::now() + Duration::from_secs(2), self.child.wait()).await;
-        let _ = self.child.start_kill();
+        tokio::spawn(async move {
+            let _ = timeout_at(Instant::now() + Duration::from_secs(2), self.child.wait()).await;
+            let _ = self.child.start_kill();
+        });
     }
 
     async fn ask(&mut self, request: &Request, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
-        let line = serde_json::to_vec(request).map_err(|e| self.nonsense(e, doing))?;
-        if line.len() > MAX_LINE {
-            return Err(self.nonsense("more is desired in this home than fits into a message", doing));
+        self.ask_all(&[request], doing, until).await
+    }
+
+    /// Sends requests and receives the answer to the first.
+    async fn ask_all(
+        &mut self,
+        requests: &[&Request],
+        doing: &str,
+        until: Instant,
+    ) -> Result<Reply, WorkerError> {
+        let mut lines = Vec::new();
+        for request in requests {
+            let line = serde_json::to_vec(request).map_err(|e| self.nonsense(e, doing))?;
+            if line.len() > MAX_LINE {
+                return Err(self.nonsense("more is desired in this home than fits into a message", doing));
+            }
+            lines.extend(line);
+            lines.push(b'\n');
         }
-        let Some(requests) = self.requests.as_mut() else {
+        let Some(mut requests) = self.requests.take() else {
             return Err(WorkerError::Ended { how: "it had failed before".into(), doing: doing.into() });
         };
-        let asked = Instant::now();
-        let answer = timeout_at(until, async {
-            // Whether the worker is there shows when the answer is read.
-            let _ = requests.write_all(&line).await;
-            let _ = requests.write_all(b"\n").await;
-            read_line(&mut self.replies).await
-        })
-        .await;
-        match answer {
+        let answer = {
+            // While it is written, for the worker may answer before it has read all.
+            let writing = async {
+                // Whether the worker is there shows when the answer is read.
+                let _ = requests.write_all(&lines).await;
+            };
+            let receiving = self.receive(doing, until);
+            tokio::pin!(writing, receiving);
+            tokio::select! {
+                answer = &mut receiving => {
+                    if answer.is_ok() {
+                        let _ = timeout_at(until, writing).await;
+                    }
+                    answer
+                }
+                () = &mut writing => receiving.await,
+            }
+        };
+        // After a failure the input stays closed.
+        if answer.is_ok() {
+            self.requests = Some(requests);
+        }
+        answer
+    }
+
+    /// The next answer.
+    async fn receive(&mut self, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
+        let began = Instant::now();
+        match timeout_at(until, read_line(&mut self.replies)).await {
             Err(_) => {
                 self.stop();
                 let seconds = match until == self.deadline {
                     true => self.limits.deadline,
-                    false => until.saturating_duration_since(asked),
+                    false => until.saturating_duration_since(began),
                 };
                 Err(WorkerError::Deadline {
                     seconds: seconds.as_secs_f64().round() as u64,
@@ -300,6 +467,19 @@ impl Worker {
     }
 }
 
+fn become_person(person: &Person, limits: Limits) -> Become {
+    Become {
+        user: person.user.to_string(),
+        uid: person.uid,
+        gid: person.gid,
+        groups: person.groups.clone(),
+        home: person.home.clone(),
+        memory_mib: limits.memory_mib,
+        deadline_s: limits.deadline.as_secs().max(1),
+        task: Task::Home { mirrors: limits.mirrors.into() },
+    }
+}
+
 fn how(status: Option<ExitStatus>, said: &str) -> String {
     let status = match status {
         Some(status) => status.to_string(),
@@ -317,6 +497,10 @@ fn doing(action: &HomeAction) -> String {
         }
         HomeAction::Move(action) => format!("trying to {action}"),
         HomeAction::Wire(wire) => format!("trying to {wire}"),
+        HomeAction::Fetch(fetch) => format!("fetching {} into ~/{}", without_user(&fetch.url), fetch.path),
+        HomeAction::FastForward(FastForward { path, .. }) | HomeAction::FinishRefresh { path } => {
+            format!("fast-forwarding ~/{path}")
+        }
     }
 }
 

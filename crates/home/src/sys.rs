@@ -10,7 +10,7 @@ use git2::{ConfigLevel, opts};
 /// A server that does not answer at all.
 const CONNECT: Duration = Duration::from_secs(10);
 /// A server that stops in the middle. git's own keeps a waiting client alive every 5 seconds.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 
 /// Sets time limits, and keeps every git configuration but a repository's own out of this process.
 pub(crate) fn set_up_libgit2() -> Result<(), git2::Error> {
@@ -29,4 +29,10 @@ fn set() -> Result<(), git2::Error> {
         opts::set_server_connect_timeout_in_milliseconds(CONNECT.as_millis() as i32)?;
         opts::set_server_timeout_in_milliseconds(SILENCE.as_millis() as i32)
     }
+}
+
+/// How long a server may be silent on connections that are made from now on.
+pub(crate) fn be_patient_for(silence: Duration) -> Result<(), git2::Error> {
+    // SAFETY: as above.
+    unsafe { opts::set_server_timeout_in_milliseconds(silence.as_millis() as i32) }
 }

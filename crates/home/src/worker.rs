@@ -5,8 +5,20 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::protocol::{self, Become, Failure, Landlock, Reply, Request};
-use crate::{clone, confine, identity, place, tree};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{Mode, umask};
+use roster::remote::Asked;
+
+use crate::confine::Room;
+use crate::credentials::Credentials;
+use crate::objects::Mirrors;
+use crate::protocol::{self, Become, Failure, Landlock, Reply, Request, Task};
+use crate::transfer::Transfer;
+use crate::{clone, confine, fast_forward, identity, mirror, place, refs, tree};
+
+/// A ref list comes at once or not at all; a server that accepts and says nothing holds up nobody for longer.
+pub(crate) const ASK: Duration = Duration::from_secs(15);
 
 /// The entry of `rosterd worker`. Speaks the protocol of this crate over stdin and stdout, and nothing else.
 pub fn worker() -> ExitCode {
@@ -21,60 +33,123 @@ pub fn worker() -> ExitCode {
 }
 
 fn serve(requests: &mut impl BufRead, replies: &mut impl Write) -> io::Result<()> {
-    let Some(first) = next(requests)? else { return Ok(()) };
+    let Some(first) = protocol::next(requests)? else { return Ok(()) };
     let Request::Become(person) = first else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first request must say whom to become"));
     };
     // A transfer that goes on too long ends by itself before it is killed, so that it can clean up.
     let allowed = Duration::from_secs(person.deadline_s.min(30 * 86_400));
     let deadline = Instant::now() + allowed - (allowed / 10).min(Duration::from_secs(10));
-    let home = match enter(&person) {
-        Ok((home, landlock)) => {
-            protocol::write_line(replies, &Reply::Ready { landlock })?;
-            home
-        }
+    let (place, landlock) = match enter(&person) {
+        Ok(entered) => entered,
         Err(failure) => return protocol::write_line(replies, &Reply::Failed(failure)),
     };
-    while let Some(request) = next(requests)? {
+    protocol::write_line(replies, &Reply::Ready { landlock })?;
+    match place {
+        Place::Home { home, mirrors } => in_home(requests, replies, &home, mirrors.as_ref(), deadline),
+        Place::Mirror(room) => {
+            let Task::Remote { url, .. } = &person.task else { return Ok(()) };
+            let asking = deadline.min(Instant::now() + ASK);
+            mirror::serve(requests, replies, room.as_ref(), url, (asking, deadline))
+        }
+    }
+}
+
+fn in_home(
+    requests: &mut impl BufRead,
+    replies: &mut impl Write,
+    home: &OwnedFd,
+    mirrors: Option<&Mirrors>,
+    deadline: Instant,
+) -> io::Result<()> {
+    let applied = |result| match result {
+        Ok(None) => Reply::Done,
+        Ok(Some(why)) => Reply::DoneWithoutMirror { why },
+        Err(failure) => Reply::Failed(failure),
+    };
+    while let Some(request) = protocol::next(requests)? {
         let reply = match request {
-            Request::Become(_) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "this worker is somebody already"));
+            Request::Become(_) | Request::Mirror(_) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "not what a worker of a home does"));
             }
-            Request::Observe(desired) => Reply::Observed(place::observe(&home, &desired)),
-            Request::Apply(action) => match clone::apply(&home, &action, deadline) {
-                Ok(()) => Reply::Done,
-                Err(failure) => Reply::Failed(failure),
-            },
+            Request::Observe(desired) => Reply::Observed(place::observe(home, &desired)),
+            Request::Apply(action) => applied(clone::apply(home, mirrors, &action, deadline)),
+            Request::CloneMirrored(wanted) => {
+                applied(clone::clone_mirrored(home, mirrors, &wanted, deadline))
+            }
+            Request::Look(clones) => {
+                Reply::States(clones.iter().map(|look| refs::state(home, look)).collect())
+            }
+            Request::Ask { url } => {
+                let asking = deadline.min(Instant::now() + ASK);
+                let transfer = Transfer::new(&url, asking, Some(Credentials::new(home, &url)));
+                Reply::Asked(Asked { answer: transfer.ask(), not_mirrored: 0 })
+            }
+            Request::Inspect(branches) => {
+                Reply::Standings(branches.iter().map(fast_forward::inspect).collect())
+            }
         };
         protocol::write_line(replies, &reply)?;
     }
     Ok(())
 }
 
-fn next(requests: &mut impl BufRead) -> io::Result<Option<Request>> {
-    match protocol::read_line(requests)? {
-        Some(line) => Ok(Some(serde_json::from_slice(&line)?)),
-        None => Ok(None),
-    }
+/// Where a worker works.
+pub(crate) enum Place {
+    Home {
+        home: OwnedFd,
+        mirrors: Option<Mirrors>,
+    },
+    /// The folder of one mirror, which is the working folder; none where a remote is only asked.
+    Mirror(Option<OwnedFd>),
 }
 
 /// Becomes the person and steps into their home. No path below it is looked at before the worker is theirs.
-pub(crate) fn enter(person: &Become) -> Result<(OwnedFd, Landlock), Failure> {
+pub(crate) fn enter(person: &Become) -> Result<(Place, Landlock), Failure> {
     person.check()?;
     identity::become_user(person)?;
+    settle(person)
+}
+
+/// Steps into the place of the work and confines this thread to it.
+fn settle(person: &Become) -> Result<(Place, Landlock), Failure> {
     let unfit = |why: String| {
         Failure::new(
-            format!("the home {} cannot be used: {why}", person.home.display()),
+            format!("the folder {} cannot be used: {why}", person.home.display()),
             format!("make it a folder that {} owns and may enter", person.user),
         )
     };
+    let errno = |errno| unfit(tree::words(errno).to_owned());
     let home = tree::open_home(&person.home).map_err(unfit)?;
-    let landlock = confine::confine(&home).map_err(|error| {
+    let place = match &person.task {
+        Task::Home { mirrors } => Place::Home { home, mirrors: Mirrors::open(mirrors) },
+        Task::Remote { mirror: false, .. } => Place::Mirror(None),
+        Task::Remote { url, mirror: true } => {
+            // Everybody may have what everybody may read.
+            umask(Mode::S_IWGRP | Mode::S_IWOTH);
+            let name = mirror::folder(url);
+            match tree::make_folder(&home, &name) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(error) => return Err(errno(error)),
+            }
+            let room = tree::open(&home, &name, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(errno)?;
+            Place::Mirror(Some(room))
+        }
+    };
+    let room = match &place {
+        Place::Home { home, mirrors } => {
+            Room { write: Some(home), read: mirrors.as_ref().map(|mirrors| &mirrors.dir) }
+        }
+        Place::Mirror(room) => Room { write: room.as_ref(), read: None },
+    };
+    let landlock = confine::confine(&room).map_err(|error| {
         Failure::new(
             format!("the worker could not confine itself: {error}"),
             "this is an error in rosterd; please report it",
         )
     })?;
-    nix::unistd::fchdir(&home).map_err(|errno| unfit(tree::words(errno).to_owned()))?;
-    Ok((home, landlock))
+    if let Some(folder) = room.write {
+        nix::unistd::fchdir(folder).map_err(errno)?;
+    }
+    Ok((place, landlock))
 }

@@ -364,7 +364,7 @@ async fn invariant_4_a_server_that_never_stops_sending_is_cut_off_and_cleaned_up
     ];
     for url in urls {
         let ana = Somebody::new();
-        let limits = Limits { deadline: Duration::from_secs(3), memory_mib: 64 };
+        let limits = Limits { deadline: Duration::from_secs(3), memory_mib: 64, ..work::LIMITS };
         let mut worker = start_within(&ana, limits).await.unwrap();
         let failed = worker.apply(&HomeAction::Clone(wanted("code", &url, false))).await;
         assert!(why(&failed).ends_with("it takes longer than the time for one home"), "{failed:?}");
@@ -400,7 +400,7 @@ async fn a_worker_that_talks_nonsense_is_killed_and_told() {
     let ready = r#"echo '{"Ready":{"landlock":"enforced"}}'; read x;"#;
     let observed = |text: &str| format!("read x; {ready} echo '{{\"Observed\":{text}}}'; sleep 60");
     for (script, said) in [
-        ("head -c 3000000 /dev/zero; sleep 60".to_owned(), "a line without an end"),
+        ("head -c 20000000 /dev/zero; sleep 60".to_owned(), "a line without an end"),
         ("echo '\"Done\"'; sleep 60".to_owned(), "not what was asked"),
         ("echo hello; sleep 60".to_owned(), "the worker's answer makes no sense"),
         (format!("echo '{}'; sleep 60", "[".repeat(100_000)), "the worker's answer makes no sense"),

@@ -26,6 +26,7 @@ mod lock;
 mod observe;
 mod parse;
 
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -56,6 +57,26 @@ pub fn apply(plan: &Plan, stop: &AtomicBool, report: &mut dyn FnMut(usize, StepR
 /// start of the daemon, before the first run. Returns what it removed, in words.
 pub fn clear_leftovers(config: &Config) -> Vec<String> {
     Host::system().clear_leftovers(config)
+}
+
+/// Makes the folder of the mirrors, for the system user with these ids. One that is there is left as it is: its
+/// worker says when it cannot be used.
+pub fn mirrors_folder(path: &Path, (uid, gid): (u32, u32)) -> std::io::Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    // Built beside, so that whoever finds it finds it with its owner. Only root may write above it.
+    let new = above.join(format!(".{}.new", name.display()));
+    if new.symlink_metadata().is_ok() {
+        std::fs::remove_dir(&new)?;
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
+    std::fs::DirBuilder::new().mode(0o755).create(&new)?;
+    // The umask of the daemon keeps others out.
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    std::os::unix::fs::lchown(&new, Some(uid), Some(gid))?;
+    std::fs::rename(&new, path)
 }
 
 /// A machine by the folder that is its `/`.

@@ -22,6 +22,7 @@
 //! | [`change`] | the difference of two rosters, for people |
 //! | [`envfile`] | environment files as text |
 //! | [`ledger`] | the only state rosterd keeps |
+//! | [`remote`] | what git remotes show, and what clones know of them |
 //! | [`report`] | what a run did, for people and programs |
 
 pub mod change;
@@ -38,6 +39,7 @@ pub mod name;
 pub mod observed;
 pub mod parse;
 pub mod plan;
+pub mod remote;
 pub mod report;
 #[cfg(test)]
 mod sample;

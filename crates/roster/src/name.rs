@@ -110,6 +110,10 @@ names! {
     MemorySize: check_memory_size, pattern r"^([0-9]+[KMGT]?|[0-9]+%|infinity)$";
     /// A public ssh key on one line, as in `authorized_keys` but without options.
     SshKey: check_ssh_key, pattern r"^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com) [A-Za-z0-9+/]{64,}={0,2}( .*)?$";
+    /// The name of a git branch or tag, without `refs/heads/` or `refs/tags/`.
+    RefName: check_ref, pattern r"^[^\x00-\x20~^:?*\[\\\x7f]+$";
+    /// The identifier of a git object: forty hexadecimal digits.
+    ObjectId: check_object_id, pattern r"^[0-9a-f]{40}$";
     /// A host's name, or a glob of names with `*` and `?`.
     HostGlob: check_host_glob, pattern r"^[A-Za-z0-9*?]([A-Za-z0-9.*?-]*[A-Za-z0-9*?])?$";
 }
@@ -379,4 +383,26 @@ fn check_host_glob(text: &str) -> Result<(), NameError> {
         return refuse("may not begin or end with `-` or `.`");
     }
     Ok(())
+}
+
+/// As `git check-ref-format` says; also nothing that would be shown as something else.
+fn check_ref(text: &str) -> Result<(), NameError> {
+    let harmful = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
+    let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock");
+    let bad_whole = text.len() > 240 || text == "@" || text.starts_with('-') || text.ends_with('.');
+    if bad_whole || text.contains("..") || text.contains("@{") {
+        return refuse("is no name of a branch or tag");
+    }
+    if text.chars().any(harmful) || text.split('/').any(bad_part) {
+        return refuse("is no name of a branch or tag");
+    }
+    Ok(())
+}
+
+fn check_object_id(text: &str) -> Result<(), NameError> {
+    let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    match text.len() == 40 && text.bytes().all(digit) {
+        true => Ok(()),
+        false => refuse("is no identifier of a git object"),
+    }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::moves::Move;
 use crate::name::{GroupName, OsUser, Shell};
+use crate::remote::{FastForward, Fetch};
 use crate::wiring::Wire;
 
 mod accounts;
@@ -17,6 +18,7 @@ mod home;
 mod host;
 mod ids;
 mod moves;
+pub mod refresh;
 mod wiring;
 
 pub use home::home;
@@ -158,6 +160,8 @@ pub enum Action {
     Return,
     /// Work in a home, done by a worker as its user.
     Home(HomeAction),
+    /// Work on the mirror of a public repository, done by a worker as the user `rosterd`.
+    Mirror(MirrorAction),
 }
 
 impl Action {
@@ -176,6 +180,11 @@ impl Action {
             Action::Home(HomeAction::Clone(_)) => "clone",
             Action::Home(HomeAction::Move(moved)) => moved.kind(),
             Action::Home(HomeAction::Wire(wire)) => wire.kind(),
+            Action::Home(HomeAction::Fetch(_)) => "fetch",
+            Action::Home(HomeAction::FastForward(_)) => "fast-forward",
+            Action::Home(HomeAction::FinishRefresh { .. }) => "finish-refresh",
+            Action::Mirror(MirrorAction::Fetch { .. }) => "fetch-mirror",
+            Action::Mirror(MirrorAction::Check { .. }) => "check-mirror",
         }
     }
 }
@@ -221,10 +230,39 @@ impl fmt::Display for Action {
                 let locked = if clone.locked { ", locked" } else { "" };
                 write!(f, "clone {} to ~/{}{locked}", clone.url, clone.path)
             }
+            Action::Home(HomeAction::Fetch(fetch)) => {
+                write!(f, "fetch {} into ~/{}:{}", fetch.url, fetch.path, summary(fetch))
+            }
+            Action::Home(HomeAction::FastForward(FastForward { path, branch, to, .. })) => {
+                write!(f, "fast-forward {branch} in ~/{path} to {:.12}", to.as_str())
+            }
+            Action::Home(HomeAction::FinishRefresh { path }) => {
+                write!(f, "finish the refresh of ~/{path}")
+            }
+            Action::Mirror(MirrorAction::Fetch { url }) => write!(f, "fetch {url} into the mirror"),
+            Action::Mirror(MirrorAction::Check { url }) => write!(f, "check the mirror of {url}"),
             Action::Home(HomeAction::Move(moved)) => moved.fmt(f),
             Action::Home(HomeAction::Wire(wire)) => wire.fmt(f),
         }
     }
+}
+
+/// What a fetch brings, in a few words.
+fn summary(fetch: &Fetch) -> String {
+    let mut text = String::new();
+    for branch in fetch.moved.keys().take(3) {
+        text.push_str(&format!(" {branch}"));
+    }
+    for (count, what) in [
+        (fetch.moved.len().saturating_sub(3), "more moved"),
+        (fetch.gone.len(), "gone"),
+        (fetch.tags.len(), "new tags"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(" +{count} {what}"));
+        }
+    }
+    text
 }
 
 /// A new account, whole.
@@ -296,6 +334,31 @@ pub enum HomeAction {
     Move(Move),
     /// Tells git something that nobody has told it.
     Wire(Wire),
+    /// Brings objects and refs of a remote into a clone, and nothing into its work tree.
+    Fetch(Fetch),
+    /// Moves the checked out branch forward, and the work tree with it.
+    FastForward(FastForward),
+    /// Ends a fetch or a fast-forward that was interrupted.
+    FinishRefresh {
+        /// The clone.
+        path: String,
+    },
+}
+
+/// Work on the mirror of a public repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum MirrorAction {
+    /// Brings objects that it does not have into it.
+    Fetch {
+        /// The repository.
+        url: String,
+    },
+    /// Compares each file of it with its digest, and empties it when one differs: the next fetch makes it anew.
+    Check {
+        /// The repository.
+        url: String,
+    },
 }
 
 /// What keeps a subject from what the roster says.

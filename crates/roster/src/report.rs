@@ -123,6 +123,9 @@ pub struct Status {
     pub outcome: Outcome,
     /// Every subject.
     pub subjects: BTreeMap<Subject, SubjectStatus>,
+    /// What is left as it is on purpose.
+    #[serde(default)]
+    pub notices: Vec<Notice>,
 }
 
 /// Why the roster on disk is not in force.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use proptest::prelude::*;
 use roster::name::{
-    Domain, Email, GroupName, HostGlob, KubeUser, Login, MemorySize, Namespace, OsUser, Quantity, RepoName,
-    ServiceName, Shell, SshKey,
+    Domain, Email, GroupName, HostGlob, KubeUser, Login, MemorySize, Namespace, ObjectId, OsUser, Quantity,
+    RefName, RepoName, ServiceName, Shell, SshKey,
 };
 
 fn accepts<T: FromStr>(text: &str) -> bool {
@@ -121,5 +121,22 @@ fn a_login_is_the_same_person_by_its_local_part() {
     assert_eq!(Login::new("bob.roe").unwrap().local_part(), "bob.roe");
     for login in ["@example.org", "bob=root", "bob:x", "bob,x", "bob#x", "b/../x", ".bob"] {
         assert!(!accepts::<Login>(login), "{login}");
+    }
+}
+
+#[test]
+fn a_ref_is_what_git_accepts_and_shows_as_it_is() {
+    for name in ["main", "topic/a", "v1.0", "a-b_c+d", "ä", "HEAD"] {
+        assert!(accepts::<RefName>(name), "{name}");
+    }
+    for name in [
+        "", "@", "-x", "a..b", "/a", "a/", "a//b", ".a", "a/.b", "a.lock", "a.", "a b", "a\n", "a~1", "a^",
+        "a:b", "a?", "a*", "a[", "a\\b", "a@{1}", "../x", "a\u{1b}",
+    ] {
+        assert!(!accepts::<RefName>(name), "{name}");
+    }
+    assert!(accepts::<ObjectId>(&"0a".repeat(20)));
+    for id in ["", "0A", &"0A".repeat(20), &"0g".repeat(20), &"0".repeat(39), &"0".repeat(41)] {
+        assert!(!accepts::<ObjectId>(id), "{id}");
     }
 }

@@ -133,6 +133,12 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Refresh your own clones, within ten seconds
+    ///
+    /// For programs that begin a session. Fetches what has moved, and goes forward where that loses nothing, as the
+    /// hourly run does. Says on standard error what did not become fresh. Needs no daemon.
+    #[command(after_long_help = "Exit code: 0, whatever happens.")]
+    Freshen,
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file

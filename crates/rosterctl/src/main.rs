@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`args`] | the command line |
 //! | [`offline`] | commands that need no daemon: `validate`, `derive` |
+//! | `home::freshen` | `freshen`, which needs no daemon either |
 //! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
 //! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
 //! | [`render`] | answers as text: pure |
@@ -29,6 +30,9 @@ use crate::args::{Cli, Command};
 use crate::out::Out;
 use crate::page::Style;
 
+/// Nobody waits longer than this for a session to begin.
+const FRESHEN: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Exit code of a wrong command line: EX_USAGE, since clap's own 2 means "there are changes" here.
 const USAGE: u8 = 64;
 
@@ -46,6 +50,12 @@ fn main() -> ExitCode {
         Command::Validate { file } => offline::validate(&cli.global, file.as_deref(), &out),
         Command::Derive { file, ports, k8s_users } => {
             offline::derive(&cli.global, file.as_deref(), ports.as_deref(), k8s_users.as_deref(), &out)
+        }
+        Command::Freshen => {
+            for line in home::freshen(FRESHEN) {
+                out.aside(&format!("{}\n", page::clean(&line)));
+            }
+            Ok(0)
         }
         Command::Schema { what } => generated::schema(*what, &out),
         Command::Completions { shell } => generated::completions(*shell, &out),

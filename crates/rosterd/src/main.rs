@@ -6,6 +6,8 @@
 mod accept;
 mod daemon;
 mod journal;
+mod refresh;
+mod remotes;
 mod run;
 mod serve;
 mod sources;

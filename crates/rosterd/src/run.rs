@@ -1,6 +1,7 @@
 //! One reconcile: accept, observe, plan, apply, record. Makes no choice of its own beyond the order of these.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +13,15 @@ use roster::desired::{Desired, HomeDesired};
 use roster::ledger::{Applied, Degraded, Identity, Ledger, Waiting, WaitingCause};
 use roster::name::OsUser;
 use roster::observed::{HomeObserved, HostObserved};
-use roster::plan::{self, Action, Notice, Plan, Problem, Step, Subject};
+use roster::plan::{self, Action, HomeAction, Notice, Plan, Problem, Step, Subject};
 use roster::report::{Outcome, Progress, Run, RunSummary, StepRecord, StepResult, Trigger};
 use roster::tier_check;
 
 use crate::accept::{self, Decision, InForce};
 use crate::daemon::{Ask, Daemon};
 use crate::journal;
+use crate::refresh;
+use crate::remotes::{ACCOUNT, MIRRORS, Remotes};
 use crate::sources::{self, OnDisk};
 
 /// The first wait before a degraded subject is tried again; it doubles up to [`LONGEST_WAIT`].
@@ -389,21 +392,30 @@ async fn apply_homes(
         return;
     }
     running.phase(format!("looking at {}", journal::count(homes.len(), "home", "homes")));
-    let limits = home::Limits {
-        deadline: Duration::from_secs(config.worker.deadline_s),
-        memory_mib: config.worker.memory_mib,
-    };
+    let limits = limits(config);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let parallel = Rc::new(tokio::sync::Semaphore::new(config.worker.parallel.max(1)));
+    let account = prepare_mirrors(host, running);
+    let urls = plan::refresh::to_ask(homes.iter().map(|(_, desired)| desired));
+    let how = (limits, config.worker.parallel);
+    let remotes = Rc::new(Remotes::ask(daemon, urls, account, how, true, tell.clone()));
     let mut workers = tokio::task::JoinSet::new();
-    for (person, desired) in homes {
-        let (tell, parallel, daemon) = (tell.clone(), Rc::clone(&parallel), Rc::clone(daemon));
-        workers.spawn_local(async move {
-            let _turn = parallel.acquire().await;
-            one_home(&daemon, &person, &desired, limits, &tell).await;
-        });
-    }
-    drop(tell);
+    let shared = Rc::clone(daemon);
+    workers.spawn_local(async move {
+        let mut each = tokio::task::JoinSet::new();
+        for (person, desired) in homes {
+            let (tell, parallel, daemon) = (tell.clone(), Rc::clone(&parallel), Rc::clone(&shared));
+            let remotes = Rc::clone(&remotes);
+            each.spawn_local(async move {
+                // Before its turn: a remote that hangs keeps only those waiting who need it.
+                let known = remotes.of(&desired).await;
+                let _turn = parallel.acquire().await;
+                one_home(&daemon, &person, &desired, limits, (&remotes, known), &tell).await;
+            });
+        }
+        while each.join_next().await.is_some() {}
+        remotes.check_failed().await;
+    });
     loop {
         tokio::select! {
             said = told.recv() => match said {
@@ -419,6 +431,34 @@ async fn apply_homes(
             }
         }
     }
+}
+
+fn limits(config: &Config) -> home::Limits {
+    home::Limits {
+        deadline: Duration::from_secs(config.worker.deadline_s),
+        memory_mib: config.worker.memory_mib,
+        mirrors: MIRRORS,
+    }
+}
+
+/// The ids of the system user that asks remotes, with a folder for the mirrors that is its own. Without either,
+/// each person asks.
+fn prepare_mirrors(host: &HostWork, running: &mut Running<'_>) -> Option<(u32, u32)> {
+    let account = asker(&host.observed)?;
+    if let Err(error) = host::mirrors_folder(Path::new(MIRRORS), account) {
+        running.problems.push(Problem {
+            subject: Subject::Machine,
+            what: format!("the folder of the mirrors {MIRRORS} cannot be made"),
+            why: error.to_string(),
+            next: "see to it that it can be; until then each person asks the remotes".into(),
+        });
+        return None;
+    }
+    Some(account)
+}
+
+fn asker(observed: &HostObserved) -> Option<(u32, u32)> {
+    observed.accounts.get(ACCOUNT).map(|entry| (entry.uid, entry.gid))
 }
 
 /// Who a worker becomes: an account that exists now, with the ids that the ledger reserved.
@@ -445,7 +485,7 @@ fn person(user: &OsUser, host: &HostWork, running: &Running<'_>) -> Option<home:
     })
 }
 
-enum Said {
+pub(crate) enum Said {
     Plan(Plan),
     Step(Box<Step>, StepResult, Duration),
     Problem(Box<Problem>),
@@ -457,6 +497,7 @@ async fn one_home(
     person: &home::Person,
     desired: &HomeDesired,
     limits: home::Limits,
+    (remotes, known): (&Remotes, roster::remote::Remotes),
     tell: &tokio::sync::mpsc::UnboundedSender<Said>,
 ) {
     let subject = Subject::User(person.user.clone());
@@ -465,12 +506,10 @@ async fn one_home(
         let (why, next) = (chain(error), error.next());
         Said::Problem(Box::new(Problem { subject: subject.clone(), what: what.into(), why, next }))
     };
-    let mut worker = match home::Worker::start(&daemon.program, person, limits).await {
-        Ok(worker) => worker,
-        Err(error) => return say(failed("no worker for the home", &error)),
-    };
-    let observed = match worker.observe(desired).await {
-        Ok(observed) => observed,
+    let look = plan::refresh::look_at(desired, &known);
+    let started = home::Worker::start_looking(&daemon.program, person, limits, desired, look).await;
+    let (mut worker, mut observed, mut states) = match started {
+        Ok(started) => started,
         Err(error) => return say(failed("the home could not be looked at", &error)),
     };
     let plan = plan::home(&person.user, desired, &observed);
@@ -480,11 +519,31 @@ async fn one_home(
         let clock = Instant::now();
         let missing = step.needs.iter().any(|need| !done.get(*need).copied().unwrap_or(false));
         let result = match &step.action {
-            Action::Home(action) if !missing && !daemon.is_stopping() => worker.apply(action).await,
+            Action::Home(action) if !missing && !daemon.is_stopping() => {
+                let way = plan::refresh::way(action, &known);
+                let (result, without_mirror) = worker.apply_from(action, &way).await;
+                if let (Some(why), HomeAction::Clone(clone)) = (without_mirror, action) {
+                    remotes.mirror_failed(&clone.url, why);
+                }
+                result
+            }
             _ => StepResult::Skipped { why: "a step that it needs was not applied".into() },
         };
         done[index] = result == StepResult::Done;
         say(Said::Step(Box::new(step), result, clock.elapsed()));
+    }
+    if done.contains(&true) {
+        let look = plan::refresh::look_at(desired, &known);
+        let again = async { Ok((worker.observe(desired).await?, worker.look(look).await?)) };
+        (observed, states) = match again.await {
+            Ok(seen) => seen,
+            Err(error) => return say(failed("the home could not be looked at", &error)),
+        };
+    }
+    let states = plan::refresh::ours(desired, &observed, states);
+    let home = refresh::Home { daemon, user: &person.user, desired, say: &say };
+    if let Err(error) = refresh::refresh(&home, &mut worker, states, known).await {
+        say(failed("the clones could not be refreshed", &error));
     }
     worker.finish().await;
 }
@@ -571,22 +630,29 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
     let Some(in_force) = in_force else { return Ok(Plan::default()) };
     let host = plan_host(daemon, &in_force).await?;
     let mut plan = host.plan.clone();
-    let limits = home::Limits {
-        deadline: Duration::from_secs(in_force.config.worker.deadline_s),
-        memory_mib: in_force.config.worker.memory_mib,
-    };
-    for (name, account) in &host.desired.accounts {
-        if account.home_content.is_empty() || user.is_some_and(|user| user != name) {
-            continue;
-        }
+    let limits = limits(&in_force.config);
+    let wanted = |name: &OsUser| user.is_none_or(|user| user == name);
+    let homes = host
+        .desired
+        .accounts
+        .iter()
+        .filter(|(name, account)| !account.home_content.is_empty() && wanted(name));
+    let urls = plan::refresh::to_ask(homes.clone().map(|(_, account)| &account.home_content));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let how = (limits, in_force.config.worker.parallel);
+    let remotes = Remotes::ask(daemon, urls, asker(&host.observed), how, false, tell);
+    for (name, account) in homes {
         let subject = Subject::User(name.clone());
         if plan.problems.iter().any(|problem| problem.subject == subject) {
             continue;
         }
-        let observed = match host.observed.accounts.get(name.as_str()) {
-            None => Ok(HomeObserved::of_a_new_home(&account.home_content)),
-            Some(_) if plan.steps.iter().any(|step| step.subject == subject && makes_home(&step.action)) => {
-                Ok(HomeObserved::of_a_new_home(&account.home_content))
+        let makes_home =
+            |step: &Step| step.subject == subject && matches!(step.action, Action::CreateHome(_));
+        let is_new = plan.steps.iter().any(makes_home);
+        let looked = match host.observed.accounts.get(name.as_str()).filter(|_| !is_new) {
+            None => {
+                let observed = HomeObserved::of_a_new_home(&account.home_content);
+                Ok(plan::home(name, &account.home_content, &observed))
             }
             Some(entry) => {
                 let person = home::Person {
@@ -596,11 +662,12 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
                     groups: Vec::new(),
                     home: entry.home.clone(),
                 };
-                look(daemon, &person, &account.home_content, limits).await
+                let known = remotes.of(&account.home_content).await;
+                look(daemon, &person, &account.home_content, limits, known).await
             }
         };
-        match observed {
-            Ok(observed) => plan.append(plan::home(name, &account.home_content, &observed)),
+        match looked {
+            Ok(looked) => plan.append(looked),
             Err(error) => plan.problems.push(Problem {
                 subject,
                 what: "the home could not be looked at".into(),
@@ -609,14 +676,18 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
             }),
         }
     }
+    drop(remotes);
+    while let Ok(said) = told.try_recv() {
+        match said {
+            Said::Plan(more) => plan.append(more),
+            Said::Problem(problem) => plan.problems.push(*problem),
+            Said::Step(..) => {}
+        }
+    }
     Ok(match user {
         Some(user) => plan.only(|subject| *subject == Subject::User(user.clone())),
         None => plan,
     })
-}
-
-fn makes_home(action: &Action) -> bool {
-    matches!(action, Action::CreateHome(_))
 }
 
 async fn look(
@@ -624,9 +695,16 @@ async fn look(
     person: &home::Person,
     desired: &HomeDesired,
     limits: home::Limits,
-) -> Result<HomeObserved, home::WorkerError> {
-    let mut worker = home::Worker::start(&daemon.program, person, limits).await?;
-    let observed = worker.observe(desired).await?;
+    known: roster::remote::Remotes,
+) -> Result<Plan, home::WorkerError> {
+    let look = plan::refresh::look_at(desired, &known);
+    let (mut worker, observed, states) =
+        home::Worker::start_looking(&daemon.program, person, limits, desired, look).await?;
+    let mut plan = plan::home(&person.user, desired, &observed);
+    let home = refresh::Home { daemon, user: &person.user, desired, say: &drop };
+    plan.append(
+        refresh::preview(&home, &mut worker, plan::refresh::ours(desired, &observed, states), known).await?,
+    );
     worker.finish().await;
-    Ok(observed)
+    Ok(plan)
 }

@@ -149,6 +149,8 @@ impl Control {
         if let Some(user) = user {
             subjects.retain(|subject, _| *subject == Subject::User(user.clone()));
         }
+        let concerns = |subject: &Subject| user.is_none_or(|user| *subject == Subject::User(user.clone()));
+        let notices = ledger.told.iter().filter(|notice| concerns(&notice.subject)).cloned().collect();
         let last_run = daemon.last_run();
         Status {
             generation: ledger.generation,
@@ -161,6 +163,7 @@ impl Control {
             outcome: last_run.as_ref().map_or(Outcome::Converged, |run| run.outcome),
             last_run,
             subjects,
+            notices,
         }
     }
 }

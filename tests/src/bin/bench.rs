@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use machine_tests::{Forge, Machine, Suite};
 
+#[path = "../bench_code.rs"]
+mod code;
+
 /// New accounts in the comparison with `useradd`.
 const MANY: usize = 1000;
 /// People with clones.
@@ -13,8 +16,17 @@ const CLONERS: usize = 100;
 
 fn main() {
     println!("| what | rosterd | ordinary tool | ratio |\n| --- | --- | --- | --- |");
-    accounts();
-    clones();
+    // `./dev bench refresh` measures one part.
+    let only = std::env::args().nth(1);
+    let parts: [(&str, fn()); 4] = [
+        ("accounts", accounts),
+        ("clones", clones),
+        ("refresh", code::refresh),
+        ("first-clones", code::first_clones),
+    ];
+    for (_, part) in parts.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)) {
+        part();
+    }
 }
 
 fn row(what: &str, ours: Duration, other: Option<(&str, Duration)>) {

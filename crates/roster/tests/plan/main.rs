@@ -9,4 +9,5 @@ mod homes;
 mod machine;
 mod moves;
 mod properties;
+mod refresh;
 mod wiring;

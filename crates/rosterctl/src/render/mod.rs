@@ -51,6 +51,11 @@ fn action(step: &Step) -> String {
             format!("clone {} into ~/{}{locked}", clone.url, clone.path)
         }
         Action::Home(HomeAction::Move(_) | HomeAction::Wire(_)) => step.action.to_string(),
+        // These say it for people as well.
+        action @ (Action::Home(
+            HomeAction::Fetch(_) | HomeAction::FastForward(_) | HomeAction::FinishRefresh { .. },
+        )
+        | Action::Mirror(_)) => action.to_string(),
     }
 }
 

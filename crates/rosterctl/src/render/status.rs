@@ -42,6 +42,12 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
         page.gap();
         subjects(&mut page, status, now);
     }
+    if !status.notices.is_empty() {
+        page.gap();
+    }
+    for notice in &status.notices {
+        page.open("note: ", Style::Faint, &format!("{}: {}", notice.subject, notice.text));
+    }
     page.finish()
 }
 
@@ -184,6 +190,7 @@ fn why(page: &mut Page, subject: &Subject, degraded: &Degraded) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use roster::plan::Notice;
     use roster::report::{Outcome, Trigger};
 
     use super::super::samples::{LOOK, at, now, subject, unreachable, user};
@@ -211,6 +218,7 @@ mod tests {
                 (subject("bob"), SubjectStatus::Converged),
                 (subject("carol"), SubjectStatus::Converged),
             ]),
+            notices: vec![],
         }
     }
 
@@ -221,6 +229,23 @@ mod tests {
           (20260301T115600Z-0001, 3 steps, 1.4 s).
 
         converged, 3: machine, bob, carol
+        ");
+    }
+
+    #[test]
+    fn what_is_left_alone_comes_last() {
+        let mut sample = sample(Outcome::Converged);
+        let text = "~/code does not follow its remote: there are changes that are not committed";
+        sample.notices = vec![Notice { subject: subject("bob"), text: text.into() }];
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        converged: generation 12 in force for 3 h; last run converged 4 min ago
+          (20260301T115600Z-0001, 3 steps, 1.4 s).
+        rosterd: idle
+
+        converged, 3: machine, bob, carol
+
+        note: bob: ~/code does not follow its remote: there are changes that are not
+          committed
         ");
     }
 

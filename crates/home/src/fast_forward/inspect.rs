@@ -1,0 +1,167 @@
+//! Whether a branch can go forward without a loss.
+
+use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use git2::{AttrCheckFlags, AttrValue, Delta, DiffOptions, FileMode, Oid, Repository, StatusOptions};
+
+use roster::remote::{FastForward, Relation, Standing};
+
+use crate::{fetch, locked};
+
+/// One path that differs between the two commits.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) path: PathBuf,
+    pub(crate) old: Option<(Oid, u32)>,
+    pub(crate) new: Option<(Oid, u32)>,
+}
+
+const SUBMODULE: u32 = 0o160_000;
+pub(crate) const LINK: u32 = 0o120_000;
+
+impl Change {
+    /// Only the index knows of it; what is in its folder is another repository.
+    pub(crate) fn is_submodule(&self) -> bool {
+        [self.old, self.new].into_iter().flatten().any(|(_, mode)| mode == SUBMODULE)
+    }
+}
+
+/// Looks at a branch that may be behind.
+pub(crate) fn inspect(forward: &FastForward) -> Standing {
+    let looked = fetch::open(&forward.path)
+        .and_then(|repository| standing(&repository, forward).map_err(|error| error.message().to_owned()));
+    looked.unwrap_or_else(|why| Standing {
+        relation: Relation::Behind,
+        dirty: false,
+        obstacle: Some(format!("it cannot be looked at: {why}")),
+    })
+}
+
+pub(crate) fn standing(repository: &Repository, forward: &FastForward) -> Result<Standing, git2::Error> {
+    let plain = |relation| Standing { relation, dirty: false, obstacle: None };
+    let (from, to) = (Oid::from_str(forward.from.as_str())?, Oid::from_str(forward.to.as_str())?);
+    match repository.graph_ahead_behind(from, to)? {
+        (0, _) => {}
+        (_, 0) => return Ok(plain(Relation::Ahead)),
+        _ => return Ok(plain(Relation::Diverged)),
+    }
+    let head = repository.head()?;
+    if head.name_bytes() != format!("refs/heads/{}", forward.branch).as_bytes() || head.target() != Some(from)
+    {
+        let obstacle = Some("another branch or commit was checked out meanwhile".to_owned());
+        return Ok(Standing { obstacle, ..plain(Relation::Behind) });
+    }
+    let mut options = StatusOptions::new();
+    options.include_untracked(false).include_ignored(false).exclude_submodules(true).update_index(false);
+    if !repository.statuses(Some(&mut options))?.is_empty() {
+        return Ok(Standing { dirty: true, ..plain(Relation::Behind) });
+    }
+    let changes = changes(repository, forward)?;
+    Ok(Standing { obstacle: obstacle(repository, &changes)?, ..plain(Relation::Behind) })
+}
+
+/// The mode as an index has it: old repositories have others in their trees.
+fn mode(mode: FileMode) -> u32 {
+    match mode {
+        FileMode::BlobGroupWritable => u32::from(FileMode::Blob),
+        mode => u32::from(mode),
+    }
+}
+
+/// What differs between the two commits.
+pub(crate) fn changes(repository: &Repository, forward: &FastForward) -> Result<Vec<Change>, git2::Error> {
+    let tree = |id: &str| repository.find_commit(Oid::from_str(id)?)?.tree();
+    let (old, new) = (tree(forward.from.as_str())?, tree(forward.to.as_str())?);
+    let mut options = DiffOptions::new();
+    options.include_typechange(true).skip_binary_check(true);
+    let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
+    let side = |file: git2::DiffFile<'_>, absent: bool| (!absent).then(|| (file.id(), mode(file.mode())));
+    diff.deltas()
+        .map(|delta| {
+            let path = delta.new_file().path_bytes().or(delta.old_file().path_bytes());
+            let path = path.ok_or_else(|| git2::Error::from_str("a change without a path"))?;
+            Ok(Change {
+                path: Path::new(std::ffi::OsStr::from_bytes(path)).to_owned(),
+                old: side(delta.old_file(), delta.status() == Delta::Added),
+                new: side(delta.new_file(), delta.status() == Delta::Deleted),
+            })
+        })
+        .collect()
+}
+
+/// What besides changed files is in the way.
+fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String>, git2::Error> {
+    let Some(workdir) = repository.workdir() else { return Ok(Some("it has no work tree".into())) };
+    let clean = repository.config()?.get_string("filter.git-crypt.clean").ok();
+    let is_locked = locked::is_locked(clean.as_deref());
+    // libgit2 does not write a file where another kind of thing was, so these are left to git itself.
+    let folders: BTreeSet<&Path> = changes
+        .iter()
+        .filter(|change| change.new.is_none())
+        .flat_map(|change| change.path.ancestors().skip(1))
+        .collect();
+    let was_folder = |change: &Change| folders.contains(change.path.as_path());
+    for change in changes {
+        let shown = change.path.display();
+        let Some((id, mode)) = change.new else { continue };
+        if change.is_submodule() {
+            let both = change.old.is_none_or(|(_, mode)| mode == SUBMODULE) && mode == SUBMODULE;
+            if !both {
+                return Ok(Some(format!("a submodule and a file change places at {shown}")));
+            }
+            continue;
+        }
+        if mode == LINK {
+            // No filter and no attribute applies to it.
+        } else if change.old.is_some_and(|(_, mode)| mode == LINK) {
+            return Ok(Some(format!("it makes a file of the symlink {shown}")));
+        } else if let Some(driver) = filter(repository, &change.path)?
+            && !(driver == "git-crypt" && is_locked)
+        {
+            return Ok(Some(format!(
+                "it changes {shown}, which the filter `{driver}` writes; rosterd runs no filter"
+            )));
+        } else if change.path.file_name().is_some_and(|name| name == ".gitattributes")
+            && converts(repository.find_blob(id)?.content(), is_locked)
+        {
+            return Ok(Some(format!("it changes how files are written ({shown})")));
+        }
+        if change.old.is_none() && was_folder(change) {
+            return Ok(Some(format!("it makes a file of the folder {shown}")));
+        }
+        if change.old.is_none() && workdir.join(&change.path).symlink_metadata().is_ok() {
+            return Ok(Some(format!("{shown} is in the way, which is not in git")));
+        }
+    }
+    Ok(None)
+}
+
+/// The driver that writes a file, or the encoding, which libgit2 does not know.
+fn filter(repository: &Repository, path: &Path) -> Result<Option<String>, git2::Error> {
+    for name in ["filter", "working-tree-encoding"] {
+        let value = repository.get_attr_bytes(path, name, AttrCheckFlags::FILE_THEN_INDEX)?;
+        match AttrValue::from_bytes(value) {
+            AttrValue::String(driver) => return Ok(Some(driver.to_owned())),
+            AttrValue::Bytes(driver) => return Ok(Some(String::from_utf8_lossy(driver).into_owned())),
+            AttrValue::True | AttrValue::False | AttrValue::Unspecified => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Whether attributes that come with the same commits change the content of files as they are written: the new
+/// ones are not in force yet when the files are.
+fn converts(attributes: &[u8], is_locked: bool) -> bool {
+    let text = String::from_utf8_lossy(attributes);
+    let words = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| line.split_whitespace().skip(1));
+    words.into_iter().any(|word| match word.split_once('=') {
+        Some(("filter", driver)) => !(driver == "git-crypt" && is_locked),
+        Some(("eol" | "text" | "crlf" | "working-tree-encoding", _)) => true,
+        _ => matches!(word, "ident" | "crlf"),
+    })
+}
