@@ -51,11 +51,11 @@ enum Place {
 }
 
 impl Moving<'_> {
-    fn old(&self) -> PathBuf {
+    fn place_before(&self) -> PathBuf {
         self.root.join(self.from)
     }
 
-    fn new(&self) -> PathBuf {
+    fn place_after(&self) -> PathBuf {
         self.root.join(self.to)
     }
 
@@ -70,9 +70,9 @@ impl Moving<'_> {
                     continue;
                 }
                 let admin_now = format!("{}/{}", self.now, tree.admin);
-                let admin = self.new().join(&tree.admin);
+                let admin = self.place_after().join(&tree.admin);
                 let target = match &place {
-                    Place::Inside(rest) => self.new().join(rest),
+                    Place::Inside(rest) => self.place_after().join(rest),
                     Place::Outside(path) => path.clone(),
                 };
                 let folder = target.parent().unwrap_or(Path::new("/"));
@@ -91,10 +91,10 @@ impl Moving<'_> {
         let link = Path::new(&tree.link);
         // Joined to an absolute link, the folder plays no part.
         let read_at = |clone: PathBuf| normal(&clone.join(&tree.admin).join(link));
-        let (new, old) = (read_at(self.new()), read_at(self.old()));
+        let (new, old) = (read_at(self.place_after()), read_at(self.place_before()));
         let mut places = Vec::new();
         // The new place may lie within the old one, so it is asked first.
-        for (path, clone) in [(&new, self.new()), (&old, self.old())] {
+        for (path, clone) in [(&new, self.place_after()), (&old, self.place_before())] {
             if let Ok(rest) = path.strip_prefix(clone) {
                 places.push(Place::Inside(rest.to_owned()));
             }
@@ -115,12 +115,12 @@ impl Moving<'_> {
     /// Whether what a worktree's `.git` file says leads to the clone's entry for it, before the move or after.
     fn names_it(&self, place: &Place, back: &str, tree: &Worktree) -> bool {
         let folders = match place {
-            Place::Inside(rest) => vec![self.new().join(rest), self.old().join(rest)],
+            Place::Inside(rest) => vec![self.place_after().join(rest), self.place_before().join(rest)],
             Place::Outside(path) => vec![path.clone()],
         };
         folders.iter().filter_map(|file| file.parent()).any(|folder| {
             let leads = normal(&folder.join(back));
-            [self.new(), self.old()].iter().any(|clone| leads == clone.join(&tree.admin))
+            [self.place_after(), self.place_before()].iter().any(|clone| leads == clone.join(&tree.admin))
         })
     }
 }

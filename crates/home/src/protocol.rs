@@ -33,7 +33,7 @@ pub(crate) enum Reply {
     /// The worker is the user.
     Ready { landlock: Landlock },
     /// What there is.
-    Observed(HomeObserved),
+    Observed(Box<HomeObserved>),
     /// The step was applied.
     Done,
     /// The request could not be met.

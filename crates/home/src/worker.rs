@@ -40,7 +40,7 @@ fn serve(requests: &mut impl BufRead, replies: &mut impl Write) -> io::Result<()
             Request::Become(_) => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "this worker is somebody already"));
             }
-            Request::Observe(desired) => Reply::Observed(place::observe(&home, &desired)),
+            Request::Observe(desired) => Reply::Observed(Box::new(place::observe(&home, &desired))),
             Request::Apply(action) => match clone::apply(&home, &action, deadline) {
                 Ok(()) => Reply::Done,
                 Err(failure) => Reply::Failed(failure),
