@@ -154,7 +154,7 @@ fn against_landlock(mine: &Path, other: &Path, landlock: Landlock) {
     };
     denied(fs::read(other.join("readable")).map(drop), "read another home");
     denied(fs::read("link/readable").map(drop), "read it through a symlink");
-    denied(fs::read_dir(&other).map(drop), "list another home");
+    denied(fs::read_dir(other).map(drop), "list another home");
     denied(fs::write(other.join("x"), "x"), "write to another home");
     denied(fs::rename("made", other.join("made")), "move to another home");
     assert!(fs::hard_link(other.join("readable"), "stolen").is_err(), "link from another home");

@@ -51,37 +51,50 @@ enum Place {
 }
 
 impl Moving<'_> {
-    fn old(&self) -> PathBuf {
+    fn place_before(&self) -> PathBuf {
         self.root.join(self.from)
     }
 
-    fn new(&self) -> PathBuf {
+    fn place_after(&self) -> PathBuf {
         self.root.join(self.to)
     }
 
     /// Lets each worktree that this process can reach, and the clone, name each other by their places after the move.
-    pub(crate) fn repair(&self) -> nix::Result<()> {
-        for tree in worktrees(self.home, self.now)? {
-            for place in self.places(&tree) {
-                let Some(file) = self.git_file(&place) else { continue };
-                let Some(content) = read_line(self.home, &file) else { continue };
-                let Some(back) = content.strip_prefix("gitdir: ") else { continue };
-                if !self.names_it(&place, back, &tree) {
-                    continue;
-                }
-                let admin_now = format!("{}/{}", self.now, tree.admin);
-                let admin = self.new().join(&tree.admin);
-                let target = match &place {
-                    Place::Inside(rest) => self.new().join(rest),
-                    Place::Outside(path) => path.clone(),
-                };
-                let folder = target.parent().unwrap_or(Path::new("/"));
-                let gitdir = like(&tree.link, &admin, &target);
-                let back = like(back, folder, &admin);
-                replace(self.home, &file, &format!("gitdir: {back}\n"))?;
-                replace(self.home, &format!("{admin_now}/gitdir"), &format!("{gitdir}\n"))?;
-                break;
+    /// Gives what could not be mended: that is no reason to keep a clone on its way.
+    pub(crate) fn repair(&self) -> Vec<String> {
+        let trees = match worktrees(self.home, self.now) {
+            Ok(trees) => trees,
+            Err(errno) => return vec![tree::words(errno).to_owned()],
+        };
+        let mend = |worktree: &Worktree| match self.mend(worktree) {
+            Ok(()) => None,
+            Err(errno) => Some(format!("{}: {}", worktree.link, tree::words(errno))),
+        };
+        trees.iter().filter_map(mend).collect()
+    }
+
+    fn mend(&self, worktree: &Worktree) -> nix::Result<()> {
+        for place in self.places(worktree) {
+            let Some(file) = self.git_file(&place) else { continue };
+            let Some(content) = read_line(self.home, &file) else { continue };
+            let Some(back) = content.strip_prefix("gitdir: ") else { continue };
+            if !self.names_it(&place, back, worktree) {
+                continue;
             }
+            let admin = self.place_after().join(&worktree.admin);
+            let target = match &place {
+                Place::Inside(rest) => self.place_after().join(rest),
+                Place::Outside(path) => path.clone(),
+            };
+            let folder = target.parent().unwrap_or(Path::new("/"));
+            let gitdir = like(&worktree.link, &admin, &target);
+            let back = like(back, folder, &admin);
+            replace(self.home, &file, &format!("gitdir: {back}\n"))?;
+            return replace(
+                self.home,
+                &format!("{}/{}/gitdir", self.now, worktree.admin),
+                &format!("{gitdir}\n"),
+            );
         }
         Ok(())
     }
@@ -91,10 +104,10 @@ impl Moving<'_> {
         let link = Path::new(&tree.link);
         // Joined to an absolute link, the folder plays no part.
         let read_at = |clone: PathBuf| normal(&clone.join(&tree.admin).join(link));
-        let (new, old) = (read_at(self.new()), read_at(self.old()));
+        let (new, old) = (read_at(self.place_after()), read_at(self.place_before()));
         let mut places = Vec::new();
         // The new place may lie within the old one, so it is asked first.
-        for (path, clone) in [(&new, self.new()), (&old, self.old())] {
+        for (path, clone) in [(&new, self.place_after()), (&old, self.place_before())] {
             if let Ok(rest) = path.strip_prefix(clone) {
                 places.push(Place::Inside(rest.to_owned()));
             }
@@ -115,12 +128,12 @@ impl Moving<'_> {
     /// Whether what a worktree's `.git` file says leads to the clone's entry for it, before the move or after.
     fn names_it(&self, place: &Place, back: &str, tree: &Worktree) -> bool {
         let folders = match place {
-            Place::Inside(rest) => vec![self.new().join(rest), self.old().join(rest)],
+            Place::Inside(rest) => vec![self.place_after().join(rest), self.place_before().join(rest)],
             Place::Outside(path) => vec![path.clone()],
         };
         folders.iter().filter_map(|file| file.parent()).any(|folder| {
             let leads = normal(&folder.join(back));
-            [self.new(), self.old()].iter().any(|clone| leads == clone.join(&tree.admin))
+            [self.place_after(), self.place_before()].iter().any(|clone| leads == clone.join(&tree.admin))
         })
     }
 }
@@ -330,7 +343,7 @@ mod tests {
         let home = tree::open_home(&root).unwrap();
         let moving = Moving { home: &home, root: &root, now: clone, from: "code", to: "code/infra" };
         for _ in 0..2 {
-            moving.repair().unwrap();
+            assert_eq!(moving.repair(), [""; 0]);
             let says = |path: &str| fs::read_to_string(root.join(path)).unwrap().trim_end().to_owned();
             let gitdir = |name: &str| says(&format!("{git}/{name}/gitdir"));
             assert_eq!(gitdir("beside"), full("beside/.git"));

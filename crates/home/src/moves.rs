@@ -119,7 +119,7 @@ fn bring(home: &OwnedFd, from: &str, through: &str, to: &str) -> Result<(), Fail
         sync(&above).and_then(|()| sync(&hidden_in)).map_err(failed)?;
     }
     let root = std::env::current_dir().map_err(|_| failed(Errno::ENOENT))?;
-    Moving { home, root: &root, now: through, from, to }.repair().map_err(failed)?;
+    let broken = Moving { home, root: &root, now: through, from, to }.repair();
     if makes_room {
         match mkdirat(home, from, Mode::from_bits_truncate(0o755)) {
             Ok(()) | Err(Errno::EEXIST) => {}
@@ -128,7 +128,12 @@ fn bring(home: &OwnedFd, from: &str, through: &str, to: &str) -> Result<(), Fail
     }
     let (folder, name) = tree::parent(home, to).map_err(failed)?;
     tree::bring(&hidden_in, hidden, &folder, name).map_err(failed)?;
-    sync(&folder).and_then(|()| sync(&hidden_in)).map_err(failed)
+    sync(&folder).and_then(|()| sync(&hidden_in)).map_err(failed)?;
+    if broken.is_empty() {
+        return Ok(());
+    }
+    let why = format!("~/{from} is at ~/{to} now, but not all of its worktrees know: {}", broken.join("; "));
+    Err(Failure::new(why, format!("let the person run `git -C ~/{to} worktree repair`")))
 }
 
 /// Whether the clone bears its hidden name already: what is there is more than the empty folder that was to take its

@@ -43,7 +43,7 @@ pub(crate) enum Reply {
     /// The worker is the user.
     Ready { landlock: Landlock },
     /// What there is.
-    Observed(HomeObserved),
+    Observed(Box<HomeObserved>),
     /// The step was applied.
     Done,
     /// The step was applied from the server, because the mirror failed: why.

@@ -239,7 +239,7 @@ impl Worker {
         let until = self.deadline.min(Instant::now() + OBSERVE);
         match self.ask(&Request::Observe(desired.clone()), doing, until).await? {
             Reply::Observed(observed) => {
-                checked(observed, desired).map_err(|what| self.nonsense(what, doing))
+                checked(*observed, desired).map_err(|what| self.nonsense(what, doing))
             }
             Reply::Failed(failure) => {
                 Err(WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) })

@@ -4,6 +4,8 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
+
 use roster::desired::HomeDesired;
 use roster::wiring::{
     CloneConfig, CredentialsFile, Follower, PERSON_KEYS, PersonConfig, Wire, WiringObserved,
@@ -50,9 +52,9 @@ fn person(home: &OwnedFd) -> PersonConfig {
         own.add(home, file, 0);
     }
     // Where git itself writes.
-    let exists = |file| matches!(tree::open(home, file, nix::fcntl::OFlag::O_PATH), Ok(_));
-    let file =
-        if !exists(".gitconfig") && exists(".config/git/config") { PERSON_FILES[0] } else { PERSON_FILES[1] };
+    let [xdg, usual] = PERSON_FILES;
+    let has_usual = !matches!(tree::stat(home, usual), Ok(None));
+    let file = if !has_usual && tree::open(home, xdg, OFlag::O_PATH).is_ok() { xdg } else { usual };
     let is_set = |key: &str| {
         let of_one_server = |entry: &&Entry| {
             key == "credential.helper" && entry.section == "credential" && entry.key == "helper"

@@ -72,7 +72,7 @@ fn in_home(
             Request::Become(_) | Request::Mirror(_) => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "not what a worker of a home does"));
             }
-            Request::Observe(desired) => Reply::Observed(place::observe(home, &desired)),
+            Request::Observe(desired) => Reply::Observed(Box::new(place::observe(home, &desired))),
             Request::Apply(action) => applied(clone::apply(home, mirrors, &action, deadline)),
             Request::CloneMirrored(wanted) => {
                 applied(clone::clone_mirrored(home, mirrors, &wanted, deadline))

@@ -349,6 +349,31 @@ async fn what_a_person_must_see_to_after_a_move_is_told_before_it() {
     assert!(in_tree(&["status"]).status.success());
 }
 
+/// A clone is never kept on its way by what its person can mend afterwards.
+#[tokio::test]
+async fn a_worktree_that_cannot_be_written_does_not_keep_its_clone_away() {
+    let (server, ana) = (GitServer::start(), Somebody::new());
+    server.plain("infra.git");
+    let url = server.url("public", "infra.git");
+    clone(&ana, "code", &url, true).await;
+    ana.git_ok("code", &["worktree", "add", "-q", "../tree"]);
+    ana.git_ok("code", &["worktree", "add", "-q", "../other"]);
+    run(ana.command("chmod").args(["a-w", "tree"]));
+    let desired = site(wanted("code/infra", &url, true), &[], None);
+    let said = run_in(&ana, &desired).await;
+    let told = format!(
+        "move the clone ~/code to ~/code/infra: FAILED: ~/code is at ~/code/infra now, but not all of its worktrees know: \
+         {}/tree/.git: permission denied\n",
+        ana.home.display()
+    );
+    assert!(said.starts_with(&told), "{said}");
+    assert_eq!(ana.git_ok("other", &["status", "--porcelain"]), "");
+    run(ana.command("chmod").args(["u+w", "tree"]));
+    ana.git_ok("code/infra", &["worktree", "repair"]);
+    assert_eq!(ana.git_ok("tree", &["status", "--porcelain"]), "");
+    assert_eq!(run_in(&ana, &desired).await, "");
+}
+
 #[tokio::test]
 async fn tracked_content_and_taken_places_never_move_invariant_1() {
     let (server, ana) = (GitServer::start(), Somebody::new());

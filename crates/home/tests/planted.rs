@@ -216,7 +216,7 @@ async fn links_out_of_a_home_fifos_devices_and_closed_folders_lead_nowhere_invar
                     fs::hard_link(&foreign, &path).unwrap();
                 }
                 "closed" => match fs::symlink_metadata(&path) {
-                    Ok(_) => fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap(),
+                    Ok(_) => fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap(),
                     Err(_) => continue,
                 },
                 _ => {

@@ -102,7 +102,7 @@ pub struct PushRemote {
     /// Its name.
     pub name: RemoteName,
     /// Its URL.
-    #[schemars(extend("pattern" = r"^(https?://[^/@?#\s]+|file://)/[^?#\s]+$"))]
+    #[schemars(extend("pattern" = r"^https?://[^/@?#\s]+/[^?#\s]+$"))]
     pub url: String,
 }
 

@@ -52,6 +52,16 @@ fn account(page: &mut Page, user: &OsUser, account: &Account, desired: &Desired)
         let locked = if clone.locked { " (locked)" } else { "" };
         branches.push(("clone", format!("~/{} from {}{locked}", clone.path, clone.url)));
     }
+    let wiring = &account.home_content.wiring;
+    let git = [("user.name", &wiring.name), ("user.email", &wiring.email)];
+    let git = git.iter().filter_map(|(key, value)| value.as_ref().map(|value| format!("{key} {value}")));
+    let git: Vec<_> = git.chain(wiring.store_credentials.then(|| "credential.helper store".into())).collect();
+    if !git.is_empty() {
+        branches.push(("git", format!("{}, each where it has no value", list(&git))));
+    }
+    if let (Some(push), Some(infra)) = (&wiring.push, account.home_content.infra()) {
+        branches.push(("push", format!("~/{} to {} as {}", infra.path, push.url, push.name)));
+    }
     if !account.namespaces.is_empty() {
         branches.push(("spaces", list(&account.namespaces)));
     }
@@ -68,8 +78,10 @@ fn account(page: &mut Page, user: &OsUser, account: &Account, desired: &Desired)
 
 #[cfg(test)]
 mod tests {
+    use roster::config::PushRemote;
     use roster::desired::{CloneDesired, Dispatch, HomeDesired};
     use roster::model::{CodeLayout, Tier};
+    use roster::wiring::WiringDesired;
 
     use super::super::samples::{LOOK, user};
     use super::*;
@@ -97,7 +109,15 @@ mod tests {
                     url: "https://git.example.org/infra.git".into(),
                     locked: true,
                 }],
-                ..HomeDesired::default()
+                wiring: WiringDesired {
+                    name: Some("alice".into()),
+                    email: Some("alice@example.org".into()),
+                    store_credentials: true,
+                    push: Some(PushRemote {
+                        name: "forgejo".parse().unwrap(),
+                        url: "https://forge.example.org/infra.git".into(),
+                    }),
+                },
             },
         };
         Desired {
@@ -121,6 +141,9 @@ mod tests {
            groups   docker
            ports    t3 3773
            clone    ~/code/infra from https://git.example.org/infra.git (locked)
+           git      user.name alice, user.email alice@example.org, credential.helper
+                    store, each where it has no value
+           push     ~/code/infra to https://forge.example.org/infra.git as forgejo
            spaces   alice-dev
 
         /etc/ttyd-user-map

@@ -130,11 +130,13 @@ fn derive_shows_a_tree() {
        groups   code-shared, docker, sudo
        ports    playwright 8931, t3 3773
        clone    ~/code from https://git.example.org/infra.git (locked)
+       git      user.name alice, credential.helper store, each where it has no value
     carol  namespace-owner
        account  /home/carol, /bin/sh
        ports    playwright 8932, t3 3774
        clone    ~/code/infra from https://git.example.org/infra.git (locked)
        clone    ~/code/tripit from https://git.example.org/tripit.git
+       git      user.name carol, credential.helper store, each where it has no value
        spaces   carol-dev
 
     /etc/ttyd-user-map
