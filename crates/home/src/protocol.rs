@@ -82,8 +82,6 @@ impl Become {
     /// Whether these are the ids of a person. Both ends ask: nothing that is below the first uid of a person,
     /// and none of the ids that mean "nobody" or "no change", is ever worked for.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let person = |id: u32| id >= 1000 && id != 65_534 && id < u32::MAX - 1;
-        let group = |id: u32| id != 0 && id < u32::MAX - 1;
         let refuse = |what: String| {
             let why = format!("no worker for {}: {what}", self.user);
             Err(Failure::new(
@@ -91,10 +89,10 @@ impl Become {
                 "rosterd works only in homes of people; give the person an account of their own",
             ))
         };
-        if !person(self.uid) {
+        if !become_user::is_person(self.uid) {
             return refuse(format!("uid {} is a system account's", self.uid));
         }
-        if let Some(gid) = std::iter::once(&self.gid).chain(&self.groups).find(|gid| !group(**gid)) {
+        if let Some(gid) = std::iter::once(&self.gid).chain(&self.groups).find(|gid| !become_user::is_group(**gid)) {
             return refuse(format!("gid {gid} is the system's own"));
         }
         if !self.home.is_absolute() {
