@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(decode(&file).unwrap(), snapshot());
         assert!(file.iter().position(|byte| *byte == b'\n').unwrap() < HEAD);
         insta::assert_snapshot!(String::from_utf8(file).unwrap(), @r#"
-        {"format":"rosterd-tmux","version":1,"taken":1764085667,"sessions":3,"sha256":"b26305b281530861994ead8b55840a0e5fa9f5e660b0e165b6e3db5fd67d6fb8"}
+        {"format":"rosterd-tmux","version":1,"taken":"20251125T154747","sessions":3,"sha256":"b26305b281530861994ead8b55840a0e5fa9f5e660b0e165b6e3db5fd67d6fb8"}
         {"name":"007","windows":[{"active":true,"panes":[{"folder":"/tmp","active":true}]}]}
         {"name":"old","windows":[{"active":true,"panes":[{"folder":"/home/ann","active":true}]}]}
         {"name":"web","windows":[{"active":true,"panes":[{"folder":"/srv/a b","active":true,"conversation":{"id":"01234567-89ab-cdef-0123-456789abcdef","folder":"/srv/a b"}}]}]}

@@ -17,6 +17,10 @@ use crate::series::{Past, Sighting, Verdict, judge, merge};
 use crate::store::{Store, StoreError};
 use crate::transcripts::Transcripts;
 
+/// How many snapshots are kept. With a change at every tick that is most of a day; a day in which nothing changes takes
+/// none.
+const KEPT: usize = 200;
+
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,8 +58,6 @@ pub struct Settings {
     pub environment: Vec<String>,
     /// How many KiB of each pane's text are saved; none when 0.
     pub scrollback_kib: u32,
-    /// How many snapshots are kept.
-    pub keep: usize,
     /// The seconds since 1970, when not those of the clock.
     pub now: Option<i64>,
     /// The command line of the program that panes begin with, see [`crate::pane`].
@@ -343,7 +345,7 @@ impl Work<'_> {
                 if promote {
                     self.store.promote(taken)?;
                 }
-                self.store.prune(self.settings.keep)?;
+                self.store.prune(KEPT)?;
                 Ok(Saved::Stored { taken, sessions: count, held: !promote })
             }
         }

@@ -132,7 +132,7 @@ impl Session {
 
 /// A second in UTC. Written as `20260301T120000`, it names a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String", into = "String")]
 pub struct Moment(pub i64);
 
 impl Moment {
@@ -168,6 +168,19 @@ impl Moment {
     /// One second later.
     pub fn next(self) -> Moment {
         Moment::new(self.0.saturating_add(1))
+    }
+}
+
+impl TryFrom<String> for Moment {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        Moment::parse(&text).ok_or_else(|| format!("`{}` is no snapshot's name", text.escape_default()))
+    }
+}
+
+impl From<Moment> for String {
+    fn from(moment: Moment) -> String {
+        moment.to_string()
     }
 }
 
