@@ -19,6 +19,7 @@ mod offline;
 mod online;
 mod out;
 mod page;
+mod picker;
 mod render;
 mod tmux;
 mod when;

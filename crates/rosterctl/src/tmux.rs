@@ -10,6 +10,7 @@ use crate::args::{Global, PaneArgs, TmuxArgs, TmuxCommand, TmuxOptions};
 use crate::error::{CommandError, Result};
 use crate::out::Out;
 use crate::page::{self, Style};
+use crate::picker;
 use crate::render;
 
 /// What came of a job, for each person.
@@ -32,13 +33,18 @@ pub(crate) fn run(global: &Global, args: &TmuxArgs, out: &Out) -> Result<u8> {
         }
     };
     let asked = Asked::new(global, &args.options)?;
-    if let TmuxCommand::Restore { pick: true } = &args.command {
-        return Err(CommandError::new("not yet"));
-    }
-    let many = matches!(job, Job::Save | Job::Restore | Job::History);
+    let pick = matches!(&args.command, TmuxCommand::Restore { pick: true });
+    let many = matches!(job, Job::Save | Job::Restore | Job::History) && !pick;
     if !many && asked.people.len() != 1 {
         return Err(CommandError::refused("this is asked for one person").next("give one with --user"));
     }
+    let job = match pick {
+        false => job,
+        true => match choose(&asked, out)? {
+            Some((taken, names)) => Job::RestoreSelection(taken, names),
+            None => return Ok(0),
+        },
+    };
     let answers = asked.answer(&job)?;
     print(&answers, &args.options, out)
 }
@@ -85,6 +91,26 @@ impl Asked {
     }
 }
 
+/// Lets the person at the terminal choose.
+fn choose(asked: &Asked, out: &Out) -> Result<Option<(tmux_persist::Moment, Vec<String>)>> {
+    let one = |job: &Job| -> Result<Answer> {
+        match asked.answer(job)?.into_iter().next() {
+            Some((_, Ok(answer))) => Ok(answer),
+            Some((user, Err(Failure { why, next }))) => Err(CommandError::new(format!("{user}: {why}")).next(next)),
+            None => Err(CommandError::refused("nobody to work for")),
+        }
+    };
+    let Answer::Snapshots(snapshots) = one(&Job::Snapshots)? else { return Ok(None) };
+    if snapshots.is_empty() {
+        return Err(CommandError::new("there is no snapshot yet").next("`rosterctl tmux save` makes one"));
+    }
+    picker::pick(snapshots, out.look.colour, |taken| match one(&Job::Snapshot(Some(taken))) {
+        Ok(Answer::Snapshot(view)) => Ok(Some(view)),
+        // A damaged one; the others can still be chosen.
+        _ => Ok(None),
+    })
+}
+
 fn people(options: &TmuxOptions, config: &Config) -> Result<Vec<Person>> {
     let map = options.map.as_deref().unwrap_or(&config.maps.ttyd_user_map);
     let refused = |error: PeopleError| match error {
@@ -98,7 +124,15 @@ fn people(options: &TmuxOptions, config: &Config) -> Result<Vec<Person>> {
             Some(user) => vec![Person::known(user, map).map_err(refused)?],
             // An account that was removed is nobody's failure.
             None => {
-                let known = tmux_persist::known(map).map_err(refused)?;
+                let known = match tmux_persist::known(map) {
+                    // rosterd has not written it yet: nobody has a session to save.
+                    Err(PeopleError::Map { source, .. })
+                        if options.map.is_none() && source.kind() == std::io::ErrorKind::NotFound =>
+                    {
+                        Default::default()
+                    }
+                    known => known.map_err(refused)?,
+                };
                 known.iter().filter_map(|user| Person::look_up(user).ok()).collect()
             }
         }

@@ -71,6 +71,51 @@ pub(crate) fn capture(server: &Server, home: &Path, wanted: Wanted<'_>) -> Resul
     Ok(assemble(found, &transcripts, home))
 }
 
+/// How many panes' texts are asked for in one call, so that their answer stays within its bound.
+fn at_once(kib: u32) -> usize {
+    usize::try_from(2048 / kib.max(1)).unwrap_or(1).clamp(1, 64)
+}
+
+/// The name of the file with a pane's text.
+pub(crate) fn screen_name(session: &SessionName, window: u32, position: usize) -> String {
+    format!("{session}.{window}.{position}")
+}
+
+/// The text that each pane shows, with what scrolled out of it, of at most `kib` KiB each.
+pub(crate) fn screens(
+    server: &Server,
+    live: &Live,
+    kib: u32,
+) -> Result<Vec<(String, Vec<u8>)>, ClientError> {
+    if kib == 0 {
+        return Ok(Vec::new());
+    }
+    let mark = mark().map_err(ClientError::Start)?;
+    let most = usize::try_from(kib).unwrap_or(usize::MAX).saturating_mul(1024);
+    let lines = format!("-{}", most / 80);
+    let panes: Vec<(&SessionName, &LivePane)> =
+        live.sessions.iter().flat_map(|(name, panes)| panes.iter().map(move |pane| (name, pane))).collect();
+    let mut screens = Vec::new();
+    for some in panes.chunks(at_once(kib)) {
+        let mut call = Vec::new();
+        for (_, pane) in some {
+            call.extend(["capture-pane", "-p", "-e", "-S", &lines, "-t", &pane.id, ";"]);
+            call.extend(["display-message", "-p", &mark, ";"]);
+        }
+        let said = server.call(&call, b"", PATIENCE)?;
+        for ((name, pane), text) in some.iter().zip(split(&said.output, mark.as_bytes())) {
+            let text = text.strip_prefix(b"\n").unwrap_or(text);
+            let text = text.get(text.len().saturating_sub(most)..).unwrap_or(text);
+            let end = text.iter().rposition(|byte| *byte != b'\n').map_or(0, |at| at + 1);
+            let mut text = text.get(..end).unwrap_or_default().to_vec();
+            // The colours of the last line end with it.
+            text.extend(b"\x1b[0m\n");
+            screens.push((screen_name(name, pane.window, pane.position), text));
+        }
+    }
+    Ok(screens)
+}
+
 fn mark() -> std::io::Result<String> {
     let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     Ok(format!("<{}>", uuid.trim()))

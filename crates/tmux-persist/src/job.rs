@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{Capture, Wanted, capture};
+use crate::capture::{Capture, Wanted, capture, screen_name, screens};
 use crate::client::{ClientError, MAKING, Server};
 use crate::earlier::Earlier;
 use crate::format::{FormatError, decode_as};
@@ -323,7 +323,7 @@ impl Work<'_> {
 
     fn save(&mut self) -> Result<Saved, JobError> {
         let _lock = self.store.lock()?;
-        let Capture { sessions, .. } = self.capture()?;
+        let Capture { sessions, live } = self.capture()?;
         if sessions.is_empty() {
             return Ok(Saved::NoSessions);
         }
@@ -344,6 +344,9 @@ impl Work<'_> {
                 self.store.write(&Snapshot { taken, sessions })?;
                 if promote {
                     self.store.promote(taken)?;
+                }
+                for (name, screen) in screens(&self.server, &live, self.settings.scrollback_kib)? {
+                    self.store.write_screen(taken, &name, &screen)?;
                 }
                 self.store.prune(KEPT)?;
                 Ok(Saved::Stored { taken, sessions: count, held: !promote })
@@ -404,7 +407,8 @@ impl Work<'_> {
     }
 
     /// Carries rows out and looks at what became of them.
-    fn apply(&mut self, taken: Moment, rows: Vec<Resolved>) -> Result<Restored, JobError> {
+    fn apply(&mut self, taken: Moment, mut rows: Vec<Resolved>) -> Result<Restored, JobError> {
+        self.find_screens(taken, &mut rows);
         let programs = Programs { pane: self.settings.pane.clone(), claude: self.settings.claude.clone() };
         let script = script(&rows, &self.home, &programs);
         let mut said = String::new();
@@ -436,6 +440,23 @@ impl Work<'_> {
         };
         let sessions = rows.iter().map(|one| (one.row.clone(), outcome(one))).collect();
         Ok(Restored { taken: Some(taken), sessions })
+    }
+
+    /// The files with what the panes showed, where there are any.
+    fn find_screens(&self, taken: Moment, rows: &mut [Resolved]) {
+        let place = self.store.scrollback(taken);
+        if !place.is_dir() {
+            return;
+        }
+        for one in rows {
+            let Doing::Make { session, screens, .. } = &mut one.doing else { continue };
+            let panes = session.windows.iter().flat_map(|window| {
+                (0..window.panes.len()).map(|position| screen_name(&session.name, window.index.unwrap_or(0), position))
+            });
+            for (screen, name) in screens.iter_mut().zip(panes) {
+                *screen = Some(place.join(name)).filter(|path| path.is_file());
+            }
+        }
     }
 
     /// The newest snapshot with a session of that name or, when there is none, with a conversation that begins so.

@@ -2,6 +2,7 @@
 //! [`script`](crate::script) turns into tmux commands without deciding anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -129,8 +130,8 @@ pub(crate) struct Resolved {
 /// What is to be done, with nothing left to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Doing {
-    /// Make the session, each pane beginning so, in the order of its panes.
-    Make { session: Session, starts: Vec<Start> },
+    /// Make the session, each pane beginning so and showing the text in that file, in the order of its panes.
+    Make { session: Session, starts: Vec<Start>, screens: Vec<Option<PathBuf>> },
     /// Type into these panes.
     Type(Vec<Typed>),
     Nothing,
@@ -257,7 +258,8 @@ impl Context<'_> {
         if row.note.is_none() {
             row.note = lost.map(str::to_owned);
         }
-        Doing::Make { session: session.clone(), starts }
+        let screens = vec![None; starts.len()];
+        Doing::Make { session: session.clone(), starts, screens }
     }
 
     fn start(&mut self, target: &SessionName, pane: &Pane) -> Start {

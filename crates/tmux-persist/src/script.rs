@@ -4,6 +4,9 @@
 //! tmux leaves out the rest, so that nothing is ever done to a session that somebody else has just made. Panes are
 //! named relative to the active one, as only the server knows their numbers.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
 use crate::model::{Folder, Pane, Session, SessionName, Window};
 use crate::plan::{Doing, Resolved, Start, Typed};
 
@@ -24,8 +27,9 @@ pub(crate) fn script(rows: &[Resolved], home: &Folder, programs: &Programs) -> V
     let mut script = Vec::new();
     for Resolved { row, doing } in rows {
         match doing {
-            Doing::Make { session, starts } => {
-                make(&mut script, &row.target, session, starts, home, programs);
+            Doing::Make { session, starts, screens } => {
+                let starts: Vec<_> = starts.iter().zip(screens).collect();
+                make(&mut script, &row.target, session, &starts, home, programs);
             }
             Doing::Type(typed) => {
                 for one in typed {
@@ -42,47 +46,43 @@ fn make(
     script: &mut Vec<u8>,
     target: &SessionName,
     session: &Session,
-    starts: &[Start],
+    starts: &[(&Start, &Option<PathBuf>)],
     home: &Folder,
     programs: &Programs,
 ) {
     let mut line = Line::default();
     if let Some(shared) = &session.shares {
         line.command(&["new-session", "-d", "-s", target.as_str(), "-t", &format!("={shared}")]);
+        for_session(&mut line, session, home);
         line.end(script);
         return;
     }
     let mut starts = starts.iter();
     for (number, window) in session.windows.iter().enumerate() {
         for (position, pane) in window.panes.iter().enumerate() {
-            let Some(start) = starts.next() else { return };
+            let Some((start, screen)) = starts.next() else { return };
+            let screen = screen.as_deref();
             match (number, position) {
                 (0, 0) => {
                     let (width, height) = window.layout.as_ref().map_or(SIZE, |layout| layout.size());
                     line.command(&["new-session", "-d", "-s", target.as_str()]);
                     line.words(&["-x", &width.to_string(), "-y", &height.to_string()]);
-                    for (key, value) in &session.environment {
-                        line.words(&["-e", &format!("{key}={value}")]);
-                    }
-                    let folder = session.folder.as_ref().filter(|folder| as_argument(folder).is_some());
-                    let folder = folder.unwrap_or(home);
-                    line.words(&["-c"]);
-                    line.format(&as_argument(folder).unwrap_or_else(|| "/".into()));
+                    let folder = for_session(&mut line, session, home);
                     name_window(&mut line, window);
-                    begin(&mut line, start, target, programs, Some(folder));
+                    begin(&mut line, (start, screen), target, programs, Some(folder));
                     renumber(&mut line, target, window);
                 }
                 (_, 0) => {
                     let index = window.index.map_or_else(String::new, |index| index.to_string());
                     line.command(&["new-window", "-t", &format!("={target}:{index}")]);
                     name_window(&mut line, window);
-                    begin(&mut line, start, target, programs, None);
+                    begin(&mut line, (start, screen), target, programs, None);
                 }
                 _ => {
                     // Splitting the same pane again and again runs out of room; spread out, they all fit.
                     line.command(&["select-layout", "-t", &format!("={target}:"), "tiled"]);
                     line.command(&["split-window", "-t", &format!("={target}:")]);
-                    begin(&mut line, start, target, programs, None);
+                    begin(&mut line, (start, screen), target, programs, None);
                 }
             }
             title(&mut line, target, pane);
@@ -99,10 +99,21 @@ fn make(
     line.end(script);
 }
 
+/// What is the session's own: its environment, and the folder of its new windows.
+fn for_session<'a>(line: &mut Line, session: &'a Session, home: &'a Folder) -> &'a Folder {
+    for (key, value) in &session.environment {
+        line.words(&["-e", &format!("{key}={value}")]);
+    }
+    let folder = session.folder.as_ref().filter(|folder| as_argument(folder).is_some()).unwrap_or(home);
+    line.words(&["-c"]);
+    line.format(&as_argument(folder).unwrap_or_else(|| "/".into()));
+    folder
+}
+
 fn name_window(line: &mut Line, window: &Window) {
     if let Some(name) = &window.name {
         line.words(&["-n"]);
-        line.format(name);
+        line.format(&unencoded(name));
     }
 }
 
@@ -147,7 +158,7 @@ fn title(line: &mut Line, target: &SessionName, pane: &Pane) {
 /// `given` is the folder of a new session, which is for all of its windows.
 fn begin(
     line: &mut Line,
-    start: &Start,
+    (start, screen): (&Start, Option<&Path>),
     target: &SessionName,
     programs: &Programs,
     given: Option<&Folder>,
@@ -155,6 +166,7 @@ fn begin(
     let (folder, rest): (&Folder, Vec<&str>) = match start {
         Start::Shell { folder } => {
             match (given, as_argument(folder)) {
+                _ if screen.is_some() => (folder, vec![]),
                 (Some(given), Some(_)) if given == folder => return,
                 (None, Some(folder)) => {
                     line.words(&["-c"]);
@@ -180,6 +192,10 @@ fn begin(
     }
     line.words(&["--folder"]);
     line.word(folder.bytes());
+    if let Some(screen) = screen {
+        line.words(&["--scrollback"]);
+        line.word(screen.as_os_str().as_bytes());
+    }
     if let Start::FolderGone { wants, .. } = start {
         line.words(&["--wants"]);
         line.word(wants.bytes());
@@ -292,6 +308,43 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// What tmux makes a window's name of: it keeps a name with each backslash doubled and each control character written as
+/// in C, and does so again when it is given one.
+fn unencoded(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    let mut rest = name.chars();
+    while let Some(c) = rest.next() {
+        if c != '\\' {
+            text.push(c);
+            continue;
+        }
+        let mut ahead = rest.clone();
+        let octal = |c: Option<char>| c.and_then(|c| c.to_digit(8));
+        let plain = match ahead.next() {
+            Some('\\') => Some('\\'),
+            Some('n') => Some('\n'),
+            Some('t') => Some('\t'),
+            Some('r') => Some('\r'),
+            Some('a') => Some('\u{7}'),
+            Some('b') => Some('\u{8}'),
+            Some('v') => Some('\u{b}'),
+            Some('f') => Some('\u{c}'),
+            first => match (octal(first), octal(ahead.next()), octal(ahead.next())) {
+                (Some(a), Some(b), Some(c)) => char::from_u32(a * 64 + b * 8 + c).filter(|c| c.is_ascii() && *c != '\0'),
+                _ => None,
+            },
+        };
+        match plain {
+            Some(plain) => {
+                text.push(plain);
+                rest = ahead;
+            }
+            None => text.push(c),
+        }
+    }
+    text
+}
+
 /// A word that any shell gives back as it is.
 fn shell_quoted(word: &[u8]) -> Vec<u8> {
     let mut text = vec![b'\''];
@@ -386,6 +439,20 @@ mod tests {
         insta::assert_snapshot!(written(&rows), @r##"
         if-shell -F -t =web:1.2 "\043{==:\043{pane_id},\0457}" "if-shell -F -t =web:1.2 \042\043{pane_in_mode}\042 \042send-keys -t =web:1.2 -X cancel\042 \073 send-keys -t =web:1.2 C-u \073 send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && \134047claude\134047 --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter"
         "##);
+    }
+
+    #[test]
+    fn names_are_given_to_tmux_as_they_were_given_to_it() {
+        for (kept, given) in [
+            ("plain", "plain"),
+            (r"a\\b", r"a\b"),
+            (r"tab\tend\012", "tab\tend\n"),
+            (r"\033[2J", "\u{1b}[2J"),
+            (r"lone \x", r"lone \x"),
+            (r"end\", r"end\"),
+        ] {
+            assert_eq!(unencoded(kept), given);
+        }
     }
 
     #[test]
