@@ -191,7 +191,8 @@ impl Picker {
             return (vec!["nothing that can be shown".into()], Default::default());
         }
         let from = window(shown.at, shown.rows.len(), body);
-        let name_width = 20.min(width / 3).max(8);
+        let longest = shown.rows.iter().map(|row| row.name.as_str().len()).max().unwrap_or(0);
+        let name_width = longest.min(width / 2).max(8);
         let line = |(at, row): (usize, &Row)| {
             let here = at == shown.at && self.right;
             let tick = match (row.action, shown.ticked.contains(&at)) {
@@ -333,7 +334,7 @@ mod tests {
     fn picker() -> Picker {
         let listed = |ago: i64, sessions, newest| Listed { taken: Moment(NOW - ago), sessions, newest };
         let mut picker = Picker::new(vec![
-            listed(60, Some(1), false),
+            listed(2, Some(1), false),
             listed(400, Some(4), true),
             listed(90_000, None, false),
         ]);
@@ -362,7 +363,20 @@ mod tests {
 
     #[test]
     fn it_fits_a_small_terminal() {
-        insta::assert_snapshot!(drawn(&mut picker(), 12), @"");
+        insta::assert_snapshot!(drawn(&mut picker(), 12), @"
+        Restore tmux sessions      20260301T125320
+        -------------------------------------------------------------------------------
+          just now            1  |  [x] infra    make it
+        >*6 min ago           4  |  [x] web      make web-1200
+          25 h ago      damaged  |      live     nothing, it is live
+                                 |  [ ] old      make it, closed on purpose since
+                                 |
+                                 |
+        -------------------------------------------------------------------------------
+        /home/ann/code
+        1 window, 2 panes, conversation 01234567-89ab-cdef-0123-456789abcdef
+        2 ticked   Enter restore  Space tick  a all  Tab other side  q leave
+        ");
         let _ = drawn(&mut picker(), 24);
     }
 
@@ -391,7 +405,7 @@ mod tests {
         assert_eq!(press(&mut picker, KeyCode::Down), Next::Look(Moment(NOW - 90_000)));
         picker.show_nothing(Moment(NOW - 90_000));
         assert_eq!(press(&mut picker, KeyCode::Up), Next::Stay);
-        assert_eq!(press(&mut picker, KeyCode::PageUp), Next::Look(Moment(NOW - 60)));
+        assert_eq!(press(&mut picker, KeyCode::PageUp), Next::Look(Moment(NOW - 2)));
     }
 
     #[test]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::unistd::{Gid, Pid, Uid, fchown};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{Gid, Pid, Uid, fchownat};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Semaphore;
@@ -140,18 +140,16 @@ fn make_store(state: &Path, person: &Person) -> Result<(), String> {
     let place = users.join(&person.user);
     let made =
         exists(mkdirat(&users_fd, person.user.as_str(), Mode::from_bits_truncate(0o700))).map_err(told(&place))?;
-    // Not by O_PATH: owner and mode are set on the descriptor.
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let own = openat(&users_fd, person.user.as_str(), flags, Mode::empty()).map_err(told(&place))?;
+    // By O_PATH, so that root needs no right to read what is theirs.
+    let own = openat(&users_fd, person.user.as_str(), folder, Mode::empty()).map_err(told(&place))?;
     let stat = fstat(&own).map_err(told(&place))?;
     if stat.st_uid == person.uid {
         return Ok(());
     }
-    // Root's own and empty: just made, or made by a run that ended before the next line.
+    // Root's own: just made, or by a run that ended before the next line.
     if made || stat.st_uid == 0 {
-        fchmod(&own, Mode::from_bits_truncate(0o700)).map_err(told(&place))?;
         let (uid, gid) = (Uid::from_raw(person.uid), Gid::from_raw(person.gid));
-        return fchown(&own, Some(uid), Some(gid)).map_err(told(&place));
+        return fchownat(&own, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH).map_err(told(&place));
     }
     Err(format!("{} belongs to uid {}, not to {}", place.display(), stat.st_uid, person.user))
 }

@@ -170,7 +170,8 @@ fn told(fields: &[&[u8]]) -> Option<Told> {
         layout: text(10).and_then(|layout| Layout::from_tmux(&layout)),
         window_name: text(11)?,
         title: (!title.is_empty() && Some(&title) != text(13).as_ref()).then_some(title),
-        folder: text(14).and_then(Folder::new),
+        // One that tmux could not be given again is none.
+        folder: text(14).filter(|folder| !folder.chars().any(char::is_control)).and_then(Folder::new),
         stamp: fields.get(15)?.to_vec(),
         group: text(16).filter(|group| !group.is_empty()),
     })

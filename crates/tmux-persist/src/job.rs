@@ -188,6 +188,12 @@ impl JobError {
                 "look at that server's process; other people are not affected"
             }
             JobError::Client(_) => "see whether `tmux list-sessions` works for this person",
+            JobError::Store(StoreError::Write { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                "root's first `rosterctl tmux save`, which the timer does, makes each person's folder; every folder above it \
+                 must let them through"
+            }
             JobError::Store(StoreError::Write { .. }) => {
                 "make room and check who owns the folder; what was saved before is still there"
             }
