@@ -92,7 +92,9 @@ impl Become {
         if !become_user::is_person(self.uid) {
             return refuse(format!("uid {} is a system account's", self.uid));
         }
-        if let Some(gid) = std::iter::once(&self.gid).chain(&self.groups).find(|gid| !become_user::is_group(**gid)) {
+        if let Some(gid) =
+            std::iter::once(&self.gid).chain(&self.groups).find(|gid| !become_user::is_group(**gid))
+        {
             return refuse(format!("gid {gid} is the system's own"));
         }
         if !self.home.is_absolute() {

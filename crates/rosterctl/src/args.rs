@@ -313,7 +313,8 @@ fn parse_moment(text: &str) -> Result<Moment, String> {
 }
 
 fn parse_session(text: &str) -> Result<SessionName, String> {
-    SessionName::new(text).ok_or_else(|| "a session's name has letters, digits, `_` and `-`, 32 at most".into())
+    SessionName::new(text)
+        .ok_or_else(|| "a session's name has letters, digits, `_` and `-`, 32 at most".into())
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {

@@ -155,7 +155,11 @@ impl Picker {
         let (right, detail) = self.rows(look, body, right_width);
         let mut lines = Vec::new();
         let title = self.snapshots.get(self.at).map_or_else(String::new, |one| one.taken.to_string());
-        lines.push(look.paint(Style::Strong, &fit("Restore tmux sessions", LEFT)) + "   " + &look.paint(Style::Strong, &fit(&title, right_width)));
+        lines.push(
+            look.paint(Style::Strong, &fit("Restore tmux sessions", LEFT))
+                + "   "
+                + &look.paint(Style::Strong, &fit(&title, right_width)),
+        );
         lines.push(look.paint(Style::Faint, &"-".repeat(look.width.saturating_sub(1))));
         let blank = || " ".repeat(LEFT);
         for at in 0..body {
@@ -177,7 +181,8 @@ impl Picker {
             let here = at == self.at;
             let pointer = if here { ">" } else { " " };
             let mark = if one.newest { "*" } else { " " };
-            let when = Timestamp::from_second(one.taken.0).map_or_else(|_| String::new(), |then| when::ago(then, now));
+            let when = Timestamp::from_second(one.taken.0)
+                .map_or_else(|_| String::new(), |then| when::ago(then, now));
             let count = one.sessions.map_or_else(|| "damaged".into(), |count| count.to_string());
             let text = format!("{pointer}{mark}{:<14}{count:>7}", when.replace('\u{a0}', " "));
             look.paint(if here && !self.right { Style::Warn } else { Style::Plain }, &fit(&text, LEFT))
@@ -210,7 +215,10 @@ impl Picker {
         };
         let lines = shown.rows.iter().enumerate().skip(from).take(body).map(line).collect();
         let detail = shown.rows.get(shown.at).map_or_else(Default::default, |row| {
-            let conversation = row.conversation.as_ref().map_or_else(|| "no conversation".into(), |id| format!("conversation {id}"));
+            let conversation = row
+                .conversation
+                .as_ref()
+                .map_or_else(|| "no conversation".into(), |id| format!("conversation {id}"));
             let windows = crate::page::count(row.windows, "window", "windows");
             let panes = crate::page::count(row.panes, "pane", "panes");
             [clean(&row.folder.text()).replace('\n', "\\n"), format!("{windows}, {panes}, {conversation}")]

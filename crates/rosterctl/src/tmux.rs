@@ -96,7 +96,9 @@ fn choose(asked: &Asked, out: &Out) -> Result<Option<(tmux_persist::Moment, Vec<
     let one = |job: &Job| -> Result<Answer> {
         match asked.answer(job)?.into_iter().next() {
             Some((_, Ok(answer))) => Ok(answer),
-            Some((user, Err(Failure { why, next }))) => Err(CommandError::new(format!("{user}: {why}")).next(next)),
+            Some((user, Err(Failure { why, next }))) => {
+                Err(CommandError::new(format!("{user}: {why}")).next(next))
+            }
             None => Err(CommandError::refused("nobody to work for")),
         }
     };
@@ -140,7 +142,10 @@ fn people(options: &TmuxOptions, config: &Config) -> Result<Vec<Person>> {
         let me = nix::unistd::User::from_uid(Uid::effective()).ok().flatten();
         let me = me.ok_or_else(|| CommandError::refused("your uid has no account"))?;
         if options.user.as_ref().is_some_and(|user| *user != me.name) {
-            return Err(CommandError::refused(format!("only root and they themself may ask about others; you are {}", me.name)));
+            return Err(CommandError::refused(format!(
+                "only root and they themself may ask about others; you are {}",
+                me.name
+            )));
         }
         vec![Person::look_up(&me.name).map_err(refused)?]
     };

@@ -30,7 +30,9 @@ const AT_ONCE: usize = 64;
 /// How long a worker may take, with its waiting for a lock and for its server.
 fn deadline(job: &Job) -> Duration {
     match job {
-        Job::Save | Job::Snapshots | Job::Snapshot(_) | Job::History | Job::Forget(..) => Duration::from_secs(20),
+        Job::Save | Job::Snapshots | Job::Snapshot(_) | Job::History | Job::Forget(..) => {
+            Duration::from_secs(20)
+        }
         Job::Restore | Job::RestoreSelection(..) | Job::RestoreOne(_) => Duration::from_secs(90),
     }
 }
@@ -138,8 +140,8 @@ fn make_store(state: &Path, person: &Person) -> Result<(), String> {
     exists(mkdirat(&state_fd, "users", Mode::from_bits_truncate(0o711))).map_err(told(&users))?;
     let users_fd = openat(&state_fd, "users", folder, Mode::empty()).map_err(told(&users))?;
     let place = users.join(&person.user);
-    let made =
-        exists(mkdirat(&users_fd, person.user.as_str(), Mode::from_bits_truncate(0o700))).map_err(told(&place))?;
+    let made = exists(mkdirat(&users_fd, person.user.as_str(), Mode::from_bits_truncate(0o700)))
+        .map_err(told(&place))?;
     // By O_PATH, so that root needs no right to read what is theirs.
     let own = openat(&users_fd, person.user.as_str(), folder, Mode::empty()).map_err(told(&place))?;
     let stat = fstat(&own).map_err(told(&place))?;
@@ -212,10 +214,12 @@ impl Worker {
                 let _ = timeout_at(soon, stderr.take(2048).read_to_end(&mut said)).await;
             }
             let said = String::from_utf8_lossy(&said);
-            return Err(failure(format!("the worker ended without an answer: {}", said.trim()), "try again").bounded());
+            return Err(failure(format!("the worker ended without an answer: {}", said.trim()), "try again")
+                .bounded());
         }
-        serde_json::from_slice(&line)
-            .map_err(|error| failure(format!("the worker's answer makes no sense: {error}"), "please report it"))
+        serde_json::from_slice(&line).map_err(|error| {
+            failure(format!("the worker's answer makes no sense: {error}"), "please report it")
+        })
     }
 
     /// Ends the worker, and the call of tmux that it may be waiting for: it leads a session of its own.

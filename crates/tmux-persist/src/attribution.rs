@@ -49,7 +49,9 @@ pub(crate) fn attribute(panes: &[Option<Evidence>]) -> Vec<Option<ConversationId
         .enumerate()
         .filter_map(|(pane, evidence)| Some((pane, evidence.as_ref()?)))
         .flat_map(|(pane, evidence)| {
-            claims(evidence).into_iter().map(move |(certainty, id)| (certainty, order(evidence, id), pane, id))
+            claims(evidence)
+                .into_iter()
+                .map(move |(certainty, id)| (certainty, order(evidence, id), pane, id))
         })
         .collect();
     claims.sort_by_key(|(certainty, order, pane, _)| (*certainty, *order, *pane));
@@ -238,7 +240,9 @@ mod tests {
         assert_eq!(named(&["claude", &format!("--resume={one}")]), Some(1));
         assert_eq!(named(&["claude", "--resume", &one, "--fork-session"]), None);
         assert_eq!(named(&["claude", "--resume", &one, "--fork-session", "--session-id", &two]), Some(2));
-        for none in [&["claude"][..], &["claude", "--resume"], &["claude", "--resume", "a title"], &["claude", &one]] {
+        for none in
+            [&["claude"][..], &["claude", "--resume"], &["claude", "--resume", "a title"], &["claude", &one]]
+        {
             assert_eq!(named(none), None, "{none:?}");
         }
     }

@@ -82,11 +82,7 @@ pub(crate) fn screen_name(session: &SessionName, window: u32, position: usize) -
 }
 
 /// The text that each pane shows, with what scrolled out of it, of at most `kib` KiB each.
-pub(crate) fn screens(
-    server: &Server,
-    live: &Live,
-    kib: u32,
-) -> Result<Vec<(String, Vec<u8>)>, ClientError> {
+pub(crate) fn screens(server: &Server, live: &Live, kib: u32) -> Result<Vec<(String, Vec<u8>)>, ClientError> {
     if kib == 0 {
         return Ok(Vec::new());
     }
@@ -155,7 +151,8 @@ fn told(fields: &[&[u8]]) -> Option<Told> {
     let flag = |at: usize| text(at).is_some_and(|text| text == "1");
     let title = text(12)?;
     let id = text(3)?;
-    let well = id.strip_prefix('%').is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
+    let well =
+        id.strip_prefix('%').is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
     well.then_some(())?;
     Some(Told {
         session: SessionName::new(text(0)?.trim_start_matches(['\r', '\n']))?,
@@ -318,7 +315,10 @@ mod tests {
     fn hostile_names_do_not_shift_a_field() {
         let layout = "b260,80x24,0,0,3";
         let plain = |name: &str, title: &str, stamp: &str| {
-            row(&[name, "1", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", title, "host", "/srv", stamp, ""])
+            row(&[
+                name, "1", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", title, "host", "/srv",
+                stamp, "",
+            ])
         };
         let text = plain("a", "t\tb\nb<x>", "/x\n\ty")
             + &plain("warm spare", "t", "")
@@ -330,7 +330,9 @@ mod tests {
         assert_eq!(told[0].title.as_deref(), Some("t\tb\nb<x>"));
         assert_eq!(told[0].stamp, b"/x\n\ty");
         assert_eq!(told[1].title, None, "tmux's own title is the host's name");
-        let lies = row(&["a", "x", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", "", "host", "/srv", "", ""]);
+        let lies = row(&[
+            "a", "x", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", "", "host", "/srv", "", "",
+        ]);
         assert!(read(lies.as_bytes(), "<m>").is_empty());
     }
 

@@ -11,7 +11,9 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{Conversation, ConversationId, Folder, Moment, Pane, Session, SessionName, Snapshot, Window};
+use crate::model::{
+    Conversation, ConversationId, Folder, Moment, Pane, Session, SessionName, Snapshot, Window,
+};
 
 const FORMAT: &str = "rosterd-tmux";
 const VERSION: u32 = 1;
@@ -141,7 +143,8 @@ fn session_from_tsv(line: &str, home: &Folder) -> Option<Session> {
         conversation: conversation.map(|id| Conversation { id, folder }),
         command: Vec::new(),
     };
-    let window = Window { index: None, name: None, layout: None, zoomed: false, active: true, panes: vec![pane] };
+    let window =
+        Window { index: None, name: None, layout: None, zoomed: false, active: true, panes: vec![pane] };
     Some(Session { name, folder: None, environment: Default::default(), shares: None, windows: vec![window] })
 }
 

@@ -205,7 +205,9 @@ impl JobError {
                 "`rosterctl tmux snapshots` and `rosterctl tmux snapshot TS` list what there is"
             }
             JobError::NoneYet => "`rosterctl tmux save` makes one when a session is there",
-            JobError::NoSession(_) => "`rosterctl tmux history` lists all; a conversation wants four characters",
+            JobError::NoSession(_) => {
+                "`rosterctl tmux history` lists all; a conversation wants four characters"
+            }
             JobError::Home(_) => "correct the home in /etc/passwd",
             JobError::ServerStart(_) => "see `journalctl -u 'rosterd-tmux-*'`",
             JobError::Earlier(_) => "root can: `rosterctl tmux save`",
@@ -322,8 +324,7 @@ impl Work<'_> {
     }
 
     fn capture(&self) -> Result<Capture, JobError> {
-        let wanted =
-            Wanted { commands: &self.settings.commands, environment: &self.settings.environment };
+        let wanted = Wanted { commands: &self.settings.commands, environment: &self.settings.environment };
         Ok(capture(&self.server, self.home.path(), wanted)?)
     }
 
@@ -389,11 +390,8 @@ impl Work<'_> {
     /// Looks at the folders and transcripts that the sessions name.
     fn facts(&self, sessions: &[Session]) -> Facts {
         let transcripts = Transcripts::new(self.home.path());
-        let mut facts = Facts {
-            home: self.home.clone(),
-            transcripts: Default::default(),
-            folders: BTreeSet::new(),
-        };
+        let mut facts =
+            Facts { home: self.home.clone(), transcripts: Default::default(), folders: BTreeSet::new() };
         let mut looked_at = BTreeSet::new();
         let mut look = |folders: &mut BTreeSet<Folder>, folder: &Folder| {
             if looked_at.insert(folder.clone()) && folder.path().is_dir() {
@@ -457,7 +455,8 @@ impl Work<'_> {
         for one in rows {
             let Doing::Make { session, screens, .. } = &mut one.doing else { continue };
             let panes = session.windows.iter().flat_map(|window| {
-                (0..window.panes.len()).map(|position| screen_name(&session.name, window.index.unwrap_or(0), position))
+                (0..window.panes.len())
+                    .map(|position| screen_name(&session.name, window.index.unwrap_or(0), position))
             });
             for (screen, name) in screens.iter_mut().zip(panes) {
                 *screen = Some(place.join(name)).filter(|path| path.is_file());

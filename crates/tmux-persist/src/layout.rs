@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn pane_numbers_are_left_out_and_the_checksum_is_tmuxs() {
         let layout =
-            Layout::from_tmux("81f0,200x50,0,0[200x25,0,0,0,200x24,0,26{100x24,0,26,1,99x24,101,26,2}]").unwrap();
+            Layout::from_tmux("81f0,200x50,0,0[200x25,0,0,0,200x24,0,26{100x24,0,26,1,99x24,101,26,2}]")
+                .unwrap();
         assert_eq!(
             String::from(layout.clone()),
             "200x50,0,0[200x25,0,0,200x24,0,26{100x24,0,26,99x24,101,26}]"
@@ -160,15 +161,20 @@ mod tests {
         assert_eq!((layout.panes(), layout.size()), (3, (200, 50)));
         // The sum itself, on a string whose sum tmux printed.
         assert_eq!(checksum("80x24,0,0,3"), 0xb260);
-        assert_eq!(
-            checksum("200x50,0,0[200x25,0,0,0,200x24,0,26{100x24,0,26,1,99x24,101,26,2}]"),
-            0x81f0
-        );
+        assert_eq!(checksum("200x50,0,0[200x25,0,0,0,200x24,0,26{100x24,0,26,1,99x24,101,26,2}]"), 0x81f0);
     }
 
     #[test]
     fn what_is_no_layout_is_none() {
-        for bad in ["", "80x24,0,0", "b260,80x24,0", "b260,80x24,0,0{", "b260,80x24,0,0,3}", "b260,0x0,0,0,1", "zz,1x1,0,0"] {
+        for bad in [
+            "",
+            "80x24,0,0",
+            "b260,80x24,0",
+            "b260,80x24,0,0{",
+            "b260,80x24,0,0,3}",
+            "b260,0x0,0,0,1",
+            "zz,1x1,0,0",
+        ] {
             assert_eq!(Layout::from_tmux(bad), None, "{bad}");
         }
         assert_eq!(Layout::from_cells(&"1x1,0,0{".repeat(5000)), None);
@@ -181,10 +187,12 @@ mod tests {
             format!("{w}x{h},{x},{y}{id}")
         });
         leaf.prop_recursive(4, 24, 4, move |inner| {
-            (size(), proptest::collection::vec(inner, 2..4), any::<bool>()).prop_map(|((w, h, x, y), cells, across)| {
-                let (open, close) = if across { ('{', '}') } else { ('[', ']') };
-                format!("{w}x{h},{x},{y}{open}{}{close}", cells.join(","))
-            })
+            (size(), proptest::collection::vec(inner, 2..4), any::<bool>()).prop_map(
+                |((w, h, x, y), cells, across)| {
+                    let (open, close) = if across { ('{', '}') } else { ('[', ']') };
+                    format!("{w}x{h},{x},{y}{open}{}{close}", cells.join(","))
+                },
+            )
         })
     }
 

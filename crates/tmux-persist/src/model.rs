@@ -108,11 +108,8 @@ impl Session {
             .find(|window| window.active)
             .or(self.windows.first())
             .and_then(|window| window.panes.iter().find(|pane| pane.active).or(window.panes.first()));
-        let talking = self
-            .windows
-            .iter()
-            .flat_map(|window| &window.panes)
-            .find(|pane| pane.conversation.is_some());
+        let talking =
+            self.windows.iter().flat_map(|window| &window.panes).find(|pane| pane.conversation.is_some());
         match active {
             Some(pane) if pane.conversation.is_some() => Some(pane),
             _ => talking.or(active),
@@ -368,7 +365,9 @@ mod tests {
             assert_eq!(Moment::parse(&text), Some(Moment(seconds)), "{text}");
         }
         assert_eq!(Moment(1_764_085_667).to_string(), "20251125T154747");
-        for bad in ["", "20251125", "20251325T154747", "2025112５T154747", "20251125T154747x", "+0251125T154747"] {
+        for bad in
+            ["", "20251125", "20251325T154747", "2025112５T154747", "20251125T154747x", "+0251125T154747"]
+        {
             assert_eq!(Moment::parse(bad), None, "{bad}");
         }
     }

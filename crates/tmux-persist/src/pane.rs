@@ -44,7 +44,8 @@ pub struct Resume {
 pub fn pane(start: &PaneStart) -> io::Error {
     wait_for_scope();
     let home = std::env::var_os("HOME").map(PathBuf::from);
-    let folders = std::iter::once(start.folder.clone()).chain(home).chain(std::iter::once(PathBuf::from("/")));
+    let folders =
+        std::iter::once(start.folder.clone()).chain(home).chain(std::iter::once(PathBuf::from("/")));
     for folder in folders {
         if std::env::set_current_dir(folder).is_ok() {
             break;
@@ -75,7 +76,8 @@ fn tell(start: &PaneStart) {
         let _ = out.write_all(&text);
     }
     if let Some(id) = &start.gone {
-        let _ = writeln!(out, "The conversation {id} that was here is gone: its transcript no longer exists.");
+        let _ =
+            writeln!(out, "The conversation {id} that was here is gone: its transcript no longer exists.");
     }
     if let Some((id, folder)) = &start.folder_gone {
         let folder = folder.to_string_lossy().escape_debug().to_string();
@@ -143,7 +145,8 @@ fn makes_scopes() -> bool {
 
 /// Whether this is tmux 3.4 or later.
 fn recent(version: &str) -> bool {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    let mut numbers =
+        version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (3, 4)
 }
 
@@ -157,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_program_is_quoted_for_any_shell() {
-        let run = PaneStart { run: ["vim", "it's a.txt", "$x"].map(OsString::from).into(), ..PaneStart::default() };
+        let run =
+            PaneStart { run: ["vim", "it's a.txt", "$x"].map(OsString::from).into(), ..PaneStart::default() };
         assert_eq!(program(&run).unwrap(), r"vim 'it'\''s a.txt' '$x'");
         let resume = Resume { id: "ID".into(), name: "web".into(), claude: "/opt/my claude".into() };
         let resume = PaneStart { resume: Some(resume), ..PaneStart::default() };
@@ -170,7 +174,9 @@ mod tests {
 
     #[test]
     fn scopes_are_waited_for_from_3_4_on() {
-        for (version, is) in [("3.2a", false), ("3.3a", false), ("3.4", true), ("3.5a", true), ("4.0", true), ("", false)] {
+        for (version, is) in
+            [("3.2a", false), ("3.3a", false), ("3.4", true), ("3.5a", true), ("4.0", true), ("", false)]
+        {
             assert_eq!(recent(version), is, "{version}");
         }
     }

@@ -75,7 +75,8 @@ impl Person {
         let name = std::ffi::CString::new(user).map_err(|_| no_account())?;
         // A folder may be reachable by one of them only.
         let groups = getgrouplist(&name, found.gid).unwrap_or_default();
-        let groups = groups.iter().map(|gid| gid.as_raw()).filter(|gid| become_user::is_group(*gid)).collect();
+        let groups =
+            groups.iter().map(|gid| gid.as_raw()).filter(|gid| become_user::is_group(*gid)).collect();
         Ok(Person { user: found.name, uid, gid, groups, home: found.dir })
     }
 

@@ -131,7 +131,11 @@ pub(crate) struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Doing {
     /// Make the session, each pane beginning so and showing the text in that file, in the order of its panes.
-    Make { session: Session, starts: Vec<Start>, screens: Vec<Option<PathBuf>> },
+    Make {
+        session: Session,
+        starts: Vec<Start>,
+        screens: Vec<Option<PathBuf>>,
+    },
     /// Type into these panes.
     Type(Vec<Typed>),
     Nothing,
@@ -174,9 +178,16 @@ pub(crate) fn resolve(
         running: live
             .sessions
             .iter()
-            .flat_map(|(name, panes)| panes.iter().filter_map(move |p| Some((p.conversation.clone()?, name.clone()))))
+            .flat_map(|(name, panes)| {
+                panes.iter().filter_map(move |p| Some((p.conversation.clone()?, name.clone())))
+            })
             .collect(),
-        names: live.sessions.keys().cloned().chain(snapshot.sessions.iter().map(|s| s.name.clone())).collect(),
+        names: live
+            .sessions
+            .keys()
+            .cloned()
+            .chain(snapshot.sessions.iter().map(|s| s.name.clone()))
+            .collect(),
     };
     snapshot.sessions.iter().map(|session| context.resolve(session, tombstones)).collect()
 }
@@ -193,8 +204,10 @@ struct Context<'a> {
 
 impl Context<'_> {
     fn resolve(&mut self, session: &Session, tombstones: &Tombstones) -> Resolved {
-        let wanted: Vec<&Conversation> =
-            session.conversations().filter(|conversation| !self.running.contains_key(&conversation.id)).collect();
+        let wanted: Vec<&Conversation> = session
+            .conversations()
+            .filter(|conversation| !self.running.contains_key(&conversation.id))
+            .collect();
         let elsewhere = session.conversations().find_map(|conversation| {
             self.running.get(&conversation.id).filter(|name| **name != session.name).cloned()
         });
@@ -323,7 +336,11 @@ fn skip(row: &mut Row) -> Doing {
 
 /// The pane for each wanted conversation, if all of them have one: the pane in the same place, or the only one that can
 /// be meant, in which a shell waits.
-fn in_place(session: &Session, wanted: &[&Conversation], live: &[LivePane]) -> Option<Vec<(Conversation, LivePane)>> {
+fn in_place(
+    session: &Session,
+    wanted: &[&Conversation],
+    live: &[LivePane],
+) -> Option<Vec<(Conversation, LivePane)>> {
     let waits = |pane: &&LivePane| pane.shell && !pane.claude;
     let only = wanted.len() == 1 && !live.iter().any(|pane| pane.claude);
     let mut used = BTreeSet::new();
@@ -335,7 +352,8 @@ fn in_place(session: &Session, wanted: &[&Conversation], live: &[LivePane]) -> O
                 .iter()
                 .filter(waits)
                 .find(|pane| window.is_some() && Some(pane.window) == window && pane.position == position);
-            let pane = same.or_else(|| live.iter().filter(|_| only).filter(|pane| pane.active).find(waits))?;
+            let pane =
+                same.or_else(|| live.iter().filter(|_| only).filter(|pane| pane.active).find(waits))?;
             used.insert(&pane.id).then(|| ((*conversation).clone(), pane.clone()))
         })
         .collect()

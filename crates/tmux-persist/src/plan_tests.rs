@@ -57,13 +57,19 @@ fn told(snapshot: &Snapshot, live: &Live, facts: &Facts, closed: &[(&str, i64)])
     let rows = resolve(snapshot, live, facts, &closed);
     let line = |one: &Resolved| {
         let row = &one.row;
-        let (state, action, on) = (row.state.as_str(), row.action.as_str(), if row.default { "on" } else { "off" });
+        let (state, action, on) =
+            (row.state.as_str(), row.action.as_str(), if row.default { "on" } else { "off" });
         let does = match &one.doing {
             Doing::Make { starts, .. } => format!("{:?}", starts[0]).split(' ').next().unwrap().to_owned(),
             Doing::Type(typed) => format!("types into {}", typed[0].pane.id),
             Doing::Nothing => "nothing".into(),
         };
-        format!("{} {state} {action} {} {on} {} | {does}", row.name, row.target, row.note.as_deref().unwrap_or("-"))
+        format!(
+            "{} {state} {action} {} {on} {} | {does}",
+            row.name,
+            row.target,
+            row.note.as_deref().unwrap_or("-")
+        )
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -167,7 +173,9 @@ fn a_conversation_that_is_gone_leaves_a_shell_that_says_so() {
 
 #[test]
 fn a_selection_is_whole_or_nothing_and_names_are_text() {
-    let rows = || resolve(&snapshot(&[("007", "-"), ("b", "-")]), &Live::default(), &facts(), &Tombstones::default());
+    let rows = || {
+        resolve(&snapshot(&[("007", "-"), ("b", "-")]), &Live::default(), &facts(), &Tombstones::default())
+    };
     let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     assert_eq!(select(rows(), &names(&["b", "7"])), Err(NotThere(vec!["7".into()])));
     let chosen = select(rows(), &names(&["b", "007", "b"])).unwrap();

@@ -65,7 +65,9 @@ pub(crate) fn claude(pid: u32) -> Option<Claude> {
             });
         }
         // Each thread lists the children that it forked itself.
-        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(MAX_PROCESSES) {
+        for thread in
+            fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(MAX_PROCESSES)
+        {
             let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
             waiting.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<u32>().ok()));
         }
@@ -97,7 +99,9 @@ fn name(pid: u32) -> Option<String> {
 fn folder(pid: u32) -> Option<Folder> {
     let folder = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     // The kernel marks a folder that was removed so.
-    if folder.as_os_str().as_encoded_bytes().ends_with(b" (deleted)") && fs::symlink_metadata(&folder).is_err() {
+    if folder.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
+        && fs::symlink_metadata(&folder).is_err()
+    {
         let text = folder.into_os_string().into_string().ok()?;
         return Folder::new(text.strip_suffix(" (deleted)")?);
     }
@@ -160,7 +164,8 @@ mod tests {
             .process_group(0)
             .spawn()
             .unwrap();
-        let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let before =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let found = std::iter::repeat_with(|| {
             std::thread::sleep(std::time::Duration::from_millis(5));
             claude(shell.id())

@@ -123,7 +123,9 @@ fn renumber(line: &mut Line, target: &SessionName, window: &Window) {
     let (session, place) = (format!("={target}:"), format!("={target}:{index}"));
     let differs = format!("#{{!=:#{{window_index}},{index}}}");
     line.command(&["if-shell", "-F", "-t", &session, &differs]);
-    line.word(format!("move-window -s {} -t {}", quoted(session.as_bytes()), quoted(place.as_bytes())).as_bytes());
+    line.word(
+        format!("move-window -s {} -t {}", quoted(session.as_bytes()), quoted(place.as_bytes())).as_bytes(),
+    );
 }
 
 /// With a window's panes made and the last one active.
@@ -164,25 +166,22 @@ fn begin(
     given: Option<&Folder>,
 ) {
     let (folder, rest): (&Folder, Vec<&str>) = match start {
-        Start::Shell { folder } => {
-            match (given, as_argument(folder)) {
-                _ if screen.is_some() => (folder, vec![]),
-                (Some(given), Some(_)) if given == folder => return,
-                (None, Some(folder)) => {
-                    line.words(&["-c"]);
-                    line.format(&folder);
-                    return;
-                }
-                _ => (folder, vec![]),
+        Start::Shell { folder } => match (given, as_argument(folder)) {
+            _ if screen.is_some() => (folder, vec![]),
+            (Some(given), Some(_)) if given == folder => return,
+            (None, Some(folder)) => {
+                line.words(&["-c"]);
+                line.format(&folder);
+                return;
             }
-        }
+            _ => (folder, vec![]),
+        },
         Start::Run { folder, command } => {
             (folder, std::iter::once("--run").chain(command.iter().map(String::as_str)).collect())
         }
-        Start::Resume { folder, id } => (
-            folder,
-            vec!["--claude", &programs.claude, "--name", target.as_str(), "--resume", id.as_str()],
-        ),
+        Start::Resume { folder, id } => {
+            (folder, vec!["--claude", &programs.claude, "--name", target.as_str(), "--resume", id.as_str()])
+        }
         Start::Gone { folder, id } => (folder, vec!["--gone", id.as_str()]),
         Start::FolderGone { folder, id, .. } => (folder, vec!["--folder-gone", id.as_str()]),
     };
@@ -214,7 +213,10 @@ fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: 
     text.extend(format!(" --resume {} --name {target}", typed.id).as_bytes());
     let send = [
         // Out of copy mode, and what was half typed goes.
-        format!("if-shell -F -t {at} \"#{{pane_in_mode}}\" {}", quoted(format!("send-keys -t {at} -X cancel").as_bytes())),
+        format!(
+            "if-shell -F -t {at} \"#{{pane_in_mode}}\" {}",
+            quoted(format!("send-keys -t {at} -X cancel").as_bytes())
+        ),
         format!("send-keys -t {at} C-u"),
         format!("send-keys -t {at} -l {}", quoted(&text)),
         format!("send-keys -t {at} Enter"),
@@ -330,7 +332,9 @@ fn unencoded(name: &str) -> String {
             Some('v') => Some('\u{b}'),
             Some('f') => Some('\u{c}'),
             first => match (octal(first), octal(ahead.next()), octal(ahead.next())) {
-                (Some(a), Some(b), Some(c)) => char::from_u32(a * 64 + b * 8 + c).filter(|c| c.is_ascii() && *c != '\0'),
+                (Some(a), Some(b), Some(c)) => {
+                    char::from_u32(a * 64 + b * 8 + c).filter(|c| c.is_ascii() && *c != '\0')
+                }
                 _ => None,
             },
         };
@@ -391,7 +395,8 @@ mod tests {
 
     #[test]
     fn a_session_is_one_line() {
-        let mut snapshot = from_tsv(Moment(0), format!("web\t/srv/a b\t{X}").as_bytes(), &folder("/home/ann"));
+        let mut snapshot =
+            from_tsv(Moment(0), format!("web\t/srv/a b\t{X}").as_bytes(), &folder("/home/ann"));
         let window = &mut snapshot.sessions[0].windows[0];
         let plain = Pane { conversation: None, active: false, ..window.panes[0].clone() };
         window.panes.push(plain.clone());

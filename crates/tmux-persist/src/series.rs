@@ -211,7 +211,8 @@ mod tests {
             verdict(&["b"], &before, &before, 10),
             Verdict::Store { taken: Moment(1001), promote: true }
         );
-        let verdict = judge(&sessions(&["b"]), Some(&before), Some(&before), &closed(&[("a", 5000)]), Moment(10));
+        let verdict =
+            judge(&sessions(&["b"]), Some(&before), Some(&before), &closed(&[("a", 5000)]), Moment(10));
         assert_eq!(verdict, Verdict::Store { taken: Moment(5000), promote: true });
     }
 

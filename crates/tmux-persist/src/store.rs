@@ -101,7 +101,8 @@ impl Store {
         let path = self.path(taken);
         let failed = |source| StoreError::Read { path: path.clone(), source };
         let mut beginning = [0; HEAD];
-        let read = options(false).open(&path).and_then(|mut file| file.read(&mut beginning)).map_err(failed)?;
+        let read =
+            options(false).open(&path).and_then(|mut file| file.read(&mut beginning)).map_err(failed)?;
         let head = format::head(beginning.get(..read).unwrap_or_default());
         Ok(head.map_err(|source| StoreError::Unusable { path, source })?.sessions)
     }
@@ -109,7 +110,8 @@ impl Store {
     /// A snapshot.
     pub(crate) fn read(&self, taken: Moment) -> Result<Snapshot, StoreError> {
         let file = self.file(taken)?;
-        let snapshot = decode(&file).map_err(|source| StoreError::Unusable { path: self.path(taken), source })?;
+        let snapshot =
+            decode(&file).map_err(|source| StoreError::Unusable { path: self.path(taken), source })?;
         // The name is what tells the order.
         Ok(Snapshot { taken, ..snapshot })
     }

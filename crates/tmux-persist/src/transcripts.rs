@@ -91,7 +91,8 @@ impl Transcripts {
             .find(|place| is_file(&place.join(&name)))?;
         let said = recorded_folder(&beginning(&place.join(&name))?).and_then(Folder::new);
         // What it says counts only if it would be looked for where it lies.
-        let fits = |said: &Folder| place.file_name().is_some_and(|name| name.as_bytes() == slug(said.bytes()));
+        let fits =
+            |said: &Folder| place.file_name().is_some_and(|name| name.as_bytes() == slug(said.bytes()));
         Some(said.filter(fits).unwrap_or_else(|| folder.clone()))
     }
 

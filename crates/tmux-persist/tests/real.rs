@@ -45,11 +45,15 @@ impl Place {
             scrollback_kib: 0,
             now: None,
             // Goes to the folder and stays; with a conversation, as one that goes on in it.
-            pane: ["sh", "-c", r#"cd "$2"; shift 2; [ "$1" = --claude ] && exec "$0" "$@"; exec sleep 99999"#]
-                .iter()
-                .map(|part| (*part).to_owned())
-                .chain([self.claude().display().to_string()])
-                .collect(),
+            pane: [
+                "sh",
+                "-c",
+                r#"cd "$2"; shift 2; [ "$1" = --claude ] && exec "$0" "$@"; exec sleep 99999"#,
+            ]
+            .iter()
+            .map(|part| (*part).to_owned())
+            .chain([self.claude().display().to_string()])
+            .collect(),
         }
     }
 
@@ -84,7 +88,13 @@ impl Place {
 
     fn kill_server(&self) {
         let _ = Command::new("tmux").args(["-L", &self.socket, "kill-server"]).output();
-        while Command::new("tmux").args(["-L", &self.socket, "has-session"]).output().unwrap().status.success() {
+        while Command::new("tmux")
+            .args(["-L", &self.socket, "has-session"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -157,13 +167,26 @@ struct Window {
     active: usize,
 }
 
-const FOLDERS: [&str; 8] =
-    ["plain", "with space", "#(touch pwned)", "##{pid}#[x", "tab\tand\nline", "é'\"\\$HOME;", "-dash", "%H{}~"];
+const FOLDERS: [&str; 8] = [
+    "plain",
+    "with space",
+    "#(touch pwned)",
+    "##{pid}#[x",
+    "tab\tand\nline",
+    "é'\"\\$HOME;",
+    "-dash",
+    "%H{}~",
+];
 
 const SESSIONS: [&str; 3] = ["7", "007", "-a_B"];
 
 fn text() -> impl Strategy<Value = String> {
-    prop_oneof!["[ -~]{1,20}", "[#{}\\[(,:;'\"\\\\$%~é✳ ]{1,12}", Just("-n".to_owned()), Just("a\tb".to_owned())]
+    prop_oneof![
+        "[ -~]{1,20}",
+        "[#{}\\[(,:;'\"\\\\$%~é✳ ]{1,12}",
+        Just("-n".to_owned()),
+        Just("a\tb".to_owned())
+    ]
 }
 
 fn window() -> impl Strategy<Value = Window> {
@@ -210,12 +233,23 @@ fn plant(place: &Place, tree: &Tree) {
         }
         out + rest
     };
-    let shell = |at: usize| vec!["sh".to_owned(), "-c".to_owned(), "cd \"$0\"; exec sleep 99999".to_owned(), folder(at).display().to_string()];
+    let shell = |at: usize| {
+        vec![
+            "sh".to_owned(),
+            "-c".to_owned(),
+            "cd \"$0\"; exec sleep 99999".to_owned(),
+            folder(at).display().to_string(),
+        ]
+    };
     for (windows, session) in tree.sessions.iter().zip(SESSIONS) {
         for (number, window) in windows.iter().enumerate() {
             let mut command: Vec<String> = match number {
                 0 => ["new-session", "-d", "-x", "180", "-y", "60", "-s", session].map(str::to_owned).into(),
-                _ => vec!["new-window".into(), "-t".into(), format!("={session}:{}", number * 3 + usize::from(window.gap))],
+                _ => vec![
+                    "new-window".into(),
+                    "-t".into(),
+                    format!("={session}:{}", number * 3 + usize::from(window.gap)),
+                ],
             };
             if let Some(name) = &window.name {
                 command.extend(["-n".to_owned(), format(name)]);
@@ -229,8 +263,15 @@ fn plant(place: &Place, tree: &Tree) {
             for (split, (across, target, percent)) in window.splits.iter().enumerate() {
                 let panes = place.tmux(&["list-panes", "-t", &format!("={session}:"), "-F", "#{pane_id}"]);
                 let panes: Vec<&str> = panes.lines().collect();
-                let mut command: Vec<String> = vec!["split-window".into(), if *across { "-h" } else { "-v" }.into()];
-                command.extend(["-l".into(), format!("{percent}%"), "-t".into(), panes[target % panes.len()].into(), "--".into()]);
+                let mut command: Vec<String> =
+                    vec!["split-window".into(), if *across { "-h" } else { "-v" }.into()];
+                command.extend([
+                    "-l".into(),
+                    format!("{percent}%"),
+                    "-t".into(),
+                    panes[target % panes.len()].into(),
+                    "--".into(),
+                ]);
                 command.extend(shell(window.folders[split + 1]));
                 // A pane may be too small by now.
                 let mut call = Command::new("tmux");
@@ -356,7 +397,8 @@ fn conversations_are_attributed_and_resumed_where_they_were() {
     for (id, session, folder) in wanted {
         loop {
             let pid = place.tmux(&["list-panes", "-t", &format!("={session}:"), "-F", "#{pane_pid}"]);
-            let arguments = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+            let arguments =
+                fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
             if arguments.contains(&format!("--name {session} --resume {id}"))
                 && fs::read_link(format!("/proc/{pid}/cwd")).unwrap() == *folder
             {
@@ -373,7 +415,10 @@ fn listed_programs_and_variables_come_back() {
     let place = Place::new();
     place.tmux(&["new-session", "-d", "-s", "work", "-e", "PROJECT=x 'y' $z", "--", "sleep", "77777"]);
     let before = place.saved("state");
-    assert!(before.contains(r#""command":["sleep","77777"]"#) && before.contains(r#""PROJECT":"x 'y' $z""#), "{before}");
+    assert!(
+        before.contains(r#""command":["sleep","77777"]"#) && before.contains(r#""PROJECT":"x 'y' $z""#),
+        "{before}"
+    );
     place.kill_server();
     restore(&place);
     assert_eq!(place.tmux(&["show-environment", "-t", "=work:", "PROJECT"]), "PROJECT=x 'y' $z");

@@ -192,7 +192,10 @@ pub(crate) fn text(answers: &Answers, now: Timestamp, look: Look) -> String {
             }
             Answer::History(lines) => history(&mut page, user, lines, now, alone),
             Answer::Forgotten(name) => {
-                page.para(Style::Plain, &format!("{user}: {name} was closed on purpose; restore leaves it out"));
+                page.para(
+                    Style::Plain,
+                    &format!("{user}: {name} was closed on purpose; restore leaves it out"),
+                );
             }
         }
     }
@@ -226,10 +229,11 @@ fn saved(page: &mut Page, user: &str, saved: &Saved, alone: bool) {
 fn restored(page: &mut Page, user: &str, restored: &Restored, alone: bool) {
     let mut nothing = true;
     for (row, outcome) in &restored.sessions {
-        let target =
-            if row.target == row.name { String::new() } else { format!(" as {}", row.target) };
+        let target = if row.target == row.name { String::new() } else { format!(" as {}", row.target) };
         let conversation = match &row.conversation {
-            Some(id) if row.note.as_deref() == Some("gone") => format!(", its conversation {} is gone", short(id)),
+            Some(id) if row.note.as_deref() == Some("gone") => {
+                format!(", its conversation {} is gone", short(id))
+            }
             Some(id) => format!(", conversation {}", short(id)),
             None => String::new(),
         };

@@ -93,7 +93,9 @@ fn commands_of_commands_have_pages_and_what_is_internal_has_none() {
     let place = Place::new();
     let _ = place.run(&["man", "--dir", "pages"]).answer(0);
     let has = |name: &str| place.path().join("pages").join(format!("rosterctl-tmux-{name}.1")).exists();
-    for name in ["save", "restore", "snapshots", "snapshot", "restore-selection", "restore-one", "history", "forget"] {
+    for name in
+        ["save", "restore", "snapshots", "snapshot", "restore-selection", "restore-one", "history", "forget"]
+    {
         assert!(has(name), "{name}");
     }
     assert!(!has("worker") && !has("pane"));
