@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use machine_tests::{Forge, Machine, Suite};
 
+#[path = "bench/tmux.rs"]
+mod tmux;
+
 /// New accounts in the comparison with `useradd`.
 const MANY: usize = 1000;
 /// People with clones.
@@ -13,8 +16,17 @@ const CLONERS: usize = 100;
 
 fn main() {
     println!("| what | rosterd | ordinary tool | ratio |\n| --- | --- | --- | --- |");
-    accounts();
-    clones();
+    let part = std::env::args().nth(1);
+    let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
+    if wanted("accounts") {
+        accounts();
+    }
+    if wanted("clones") {
+        clones();
+    }
+    if wanted("tmux") {
+        tmux::rows(row);
+    }
 }
 
 fn row(what: &str, ours: Duration, other: Option<(&str, Duration)>) {
