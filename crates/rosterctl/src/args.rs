@@ -296,11 +296,11 @@ pub(crate) struct PaneArgs {
     pub(crate) wants: Option<PathBuf>,
     #[arg(long)]
     pub(crate) scrollback: Option<PathBuf>,
-    #[arg(long, num_args = 1.., allow_hyphen_values = true)]
+    #[arg(last = true)]
     pub(crate) run: Vec<std::ffi::OsString>,
 }
 
-fn parse_socket(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn parse_socket(text: &str) -> Result<PathBuf, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if text.is_empty() || text.starts_with('.') || text.len() > 64 || !text.chars().all(plain) {
         return Err("a name for `tmux -L` has letters, digits, `.`, `_` and `-`".into());

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use tmux_persist::{Action, Listed, Moment, Row, View};
 
 use crate::error::{CommandError, Result};
-use crate::page::{Look, Style, clean};
-use crate::render::tmux::{does, note};
+use crate::page::{Look, Style};
+use crate::render::tmux::{does, note, one_line};
 use crate::when;
 
 /// Columns of the list of snapshots.
@@ -221,7 +221,7 @@ impl Picker {
                 .map_or_else(|| "no conversation".into(), |id| format!("conversation {id}"));
             let windows = crate::page::count(row.windows, "window", "windows");
             let panes = crate::page::count(row.panes, "pane", "panes");
-            [clean(&row.folder.text()).replace('\n', "\\n"), format!("{windows}, {panes}, {conversation}")]
+            [one_line(&row.folder), format!("{windows}, {panes}, {conversation}")]
         });
         (lines, detail)
     }
@@ -235,7 +235,10 @@ fn window(at: usize, length: usize, room: usize) -> usize {
 /// Exactly `width` columns. A character that takes two is shown as `?`, so that columns stay columns.
 fn fit(text: &str, width: usize) -> String {
     let plain = |c: char| {
-        let wide = matches!(c as u32, 0x0300..=0x036f | 0x1100..=0x115f | 0x200b..=0x200f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe00..=0xfe6f | 0xff00..=0xff60 | 0x1f000..);
+        let wide = matches!(c as u32, 0x0300..=0x036f | 0x1100..=0x115f | 0x200b..=0x200f
+                | 0x202a..=0x202e
+                | 0x2066..=0x2069
+                | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe00..=0xfe6f | 0xff00..=0xff60 | 0x1f000..);
         if c.is_control() || wide { '?' } else { c }
     };
     let mut line: String = text.chars().map(plain).take(width).collect();

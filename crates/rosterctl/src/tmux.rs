@@ -160,9 +160,13 @@ fn people(options: &TmuxOptions, config: &Config) -> Result<Vec<Person>> {
 fn settings(options: &TmuxOptions, config: &Config) -> Result<Settings> {
     let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let program = this_program()?;
+    // Given before `tmux`, it was meant for the daemon and not looked at yet.
+    let socket = options.socket.as_ref().map_or_else(|| "default".into(), text);
+    crate::args::parse_socket(&socket)
+        .map_err(|why| CommandError::new(format!("no tmux server can be asked at {socket}")).because(why))?;
     Ok(Settings {
         state: absolute(options.state.as_ref().unwrap_or(&config.tmux.state))?,
-        socket: options.socket.as_ref().map_or_else(|| "default".into(), text),
+        socket,
         claude: options.claude.clone().unwrap_or_else(|| config.tmux.claude.to_string()),
         commands: config.tmux.commands.iter().map(ToString::to_string).collect(),
         environment: config.tmux.environment.iter().map(ToString::to_string).collect(),

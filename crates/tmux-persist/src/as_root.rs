@@ -22,7 +22,7 @@ use crate::job::{Answer, Job, Settings};
 use crate::people::Person;
 use crate::server_unit;
 use crate::store::Store;
-use crate::worker::{MAX_LINE, Order, Report, Work};
+use crate::worker::{MAX_REPORT, Order, Report, Work};
 
 /// How many people are worked for at the same time. One that hangs holds one of these places until its deadline.
 const AT_ONCE: usize = 64;
@@ -196,7 +196,7 @@ impl Worker {
             // Whether the worker is there shows when the answer is read.
             let _ = self.orders.write_all(&line).await;
             let mut line = Vec::new();
-            (&mut self.reports).take(MAX_LINE as u64).read_until(b'\n', &mut line).await.map(|_| line)
+            (&mut self.reports).take(MAX_REPORT).read_until(b'\n', &mut line).await.map(|_| line)
         })
         .await;
         let line = match answer {

@@ -489,7 +489,13 @@ impl Work<'_> {
         let live = self.capture()?.live;
         let mut snapshots = Vec::new();
         for taken in self.store.moments()? {
-            let file = self.store.file(taken)?;
+            let file = match self.store.file(taken) {
+                // Pruned since the folder was listed.
+                Err(StoreError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    continue;
+                }
+                file => file?,
+            };
             match sightings(&file) {
                 Ok(seen) => snapshots.push((taken, seen)),
                 // A damaged one is told by `snapshots`.

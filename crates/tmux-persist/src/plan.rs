@@ -112,7 +112,8 @@ pub struct Row {
     pub target: SessionName,
     /// Whether a restore of the whole snapshot includes it; the picker ticks it at first.
     pub default: bool,
-    /// What else to know: `killed@<seconds>`, `live@<session>`, `gone`, `folder_gone`, `taken`.
+    /// What else to know: `killed@<seconds>`, `live@<session>`, `gone`, `folder_gone`, `taken`,
+    /// `unprintable`.
     pub note: Option<String>,
     /// How many windows it has.
     pub windows: usize,
@@ -305,6 +306,10 @@ impl Context<'_> {
             match self.facts.transcripts.get(&id) {
                 None => row.note = Some("gone".into()),
                 Some(folder) if !self.facts.folders.contains(folder) => row.note = Some("folder_gone".into()),
+                // The terminal would obey it instead of passing it on.
+                Some(folder) if folder.bytes().iter().any(u8::is_ascii_control) => {
+                    row.note = Some("unprintable".into());
+                }
                 Some(folder) => {
                     self.running.insert(id.clone(), row.name.clone());
                     typed.push(Typed { pane, id, folder: folder.clone() });

@@ -128,6 +128,20 @@ fn a_shell_whose_claude_died_is_typed_into() {
 }
 
 #[test]
+fn what_a_terminal_would_obey_is_not_typed() {
+    let odd = folder("/srv/a\u{3}b");
+    let facts = Facts {
+        transcripts: [(id(X), odd.clone())].into(),
+        folders: [odd, folder("/home/ann")].into(),
+        ..facts()
+    };
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X)]), &live(&[("a", pane(None))]), &facts, &[]),
+        @"a live_no_claude skip a off unprintable | nothing"
+    );
+}
+
+#[test]
 fn a_conversation_is_never_resumed_twice() {
     // It goes on in a session of another name; and a snapshot of the earlier layout may name it twice.
     insta::assert_snapshot!(

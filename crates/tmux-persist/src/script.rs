@@ -177,7 +177,7 @@ fn begin(
             _ => (folder, vec![]),
         },
         Start::Run { folder, command } => {
-            (folder, std::iter::once("--run").chain(command.iter().map(String::as_str)).collect())
+            (folder, std::iter::once("--").chain(command.iter().map(String::as_str)).collect())
         }
         Start::Resume { folder, id } => {
             (folder, vec!["--claude", &programs.claude, "--name", target.as_str(), "--resume", id.as_str()])

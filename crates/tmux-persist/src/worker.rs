@@ -22,8 +22,10 @@ use crate::Failure;
 use crate::earlier::Earlier;
 use crate::job::{Answer, Help, Job, Settings, run};
 
-/// The longest line of either end: a history of ten thousand sessions, four hundred captures of the earlier layout.
-pub(crate) const MAX_LINE: usize = 64 << 20;
+/// The longest order: four hundred captures of the earlier layout.
+const MAX_ORDER: u64 = 64 << 20;
+/// The longest report: a history of ten thousand sessions.
+pub(crate) const MAX_REPORT: u64 = 16 << 20;
 
 const LIMITS: Limits = Limits { memory: 1 << 30, cpu_s: 60, processes: true };
 
@@ -118,6 +120,6 @@ fn say(report: &Report) -> io::Result<()> {
 
 fn take() -> io::Result<Order> {
     let mut line = Vec::new();
-    io::stdin().lock().take(MAX_LINE as u64).read_until(b'\n', &mut line)?;
+    io::stdin().lock().take(MAX_ORDER).read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
 }

@@ -136,7 +136,7 @@ fn same_again(place: &Place, before: &str) {
         if after == before {
             return;
         }
-        if begun.elapsed() > Duration::from_secs(10) {
+        if begun.elapsed() > Duration::from_secs(60) {
             assert_eq!(after, before);
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -295,21 +295,17 @@ fn plant(place: &Place, tree: &Tree) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 8, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_saved_is_saved_again_after_a_restore(tree in tree()) {
         let place = Place::new();
         plant(&place, &tree);
-        // The shells go to their folders first.
-        let begun = Instant::now();
-        let mut before = place.saved("state");
-        loop {
-            std::thread::sleep(Duration::from_millis(30));
-            let again = place.saved("state");
-            if again == before || begun.elapsed() > Duration::from_secs(10) { break }
-            before = again;
+        // Each pane's shell goes to its folder and becomes what stays there.
+        while place.tmux(&["list-panes", "-a", "-F", "#{pane_current_command}"]).lines().any(|it| it != "sleep") {
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let before = place.saved("state");
         place.kill_server();
         let restored = restore(&place);
         for (row, outcome) in &restored.sessions {
@@ -357,7 +353,10 @@ fn conversations_are_attributed_and_resumed_where_they_were() {
     // What another person's or no transcript is counts for nothing.
     start("forged", &three, &["--resume", "not-an-id"]);
     place.tmux(&["set-option", "-t", "=forged:", "@claude_transcript", "/etc/passwd"]);
-    std::thread::sleep(Duration::from_millis(100));
+    while place.tmux(&["list-panes", "-a", "-F", "#{pane_current_command}"]).lines().any(|it| it != "claude")
+    {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     place.saved("state");
     let rows = |place: &Place| match place.job("state", Job::Snapshot(None)) {
         Answer::Snapshot(view) => view
@@ -404,7 +403,7 @@ fn conversations_are_attributed_and_resumed_where_they_were() {
             {
                 break;
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "{session}: {arguments}");
+            assert!(begun.elapsed() < Duration::from_secs(60), "{session}: {arguments}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tmux_persist::{Action, Answer, Failure, Moment, Outcome, Past, Restored, Row, Saved};
 
-use crate::page::{Look, Page, Style, count};
+use crate::page::{self, Look, Page, Style, count};
 use crate::tmux::Answers;
 use crate::when;
 
@@ -256,6 +256,11 @@ fn short(id: &tmux_persist::ConversationId) -> &str {
     id.as_str().get(..8).unwrap_or(id.as_str())
 }
 
+/// A folder on one line.
+pub(crate) fn one_line(folder: &tmux_persist::Folder) -> String {
+    page::clean(&folder.text()).replace('\n', "\\n")
+}
+
 /// What restoring a row does, in words.
 pub(crate) fn does(row: &Row) -> (Style, String) {
     match row.action {
@@ -272,6 +277,7 @@ pub(crate) fn note(row: &Row) -> String {
         None => String::new(),
         Some("gone") => "its conversation is gone".into(),
         Some("folder_gone") => "its folder is gone".into(),
+        Some("unprintable") => "its folder's name cannot be typed".into(),
         Some("taken") => "every name for it is taken".into(),
         Some(note) => match note.split_once('@') {
             Some(("killed", _)) => "closed on purpose since".into(),
@@ -286,7 +292,7 @@ fn row(row: &Row) -> Vec<(Style, String)> {
     vec![
         (Style::Good, if row.default { "x".into() } else { String::new() }),
         (Style::Strong, row.name.to_string()),
-        (Style::Plain, row.folder.text()),
+        (Style::Plain, one_line(&row.folder)),
         (Style::Plain, conversation),
         does(row),
         (Style::Warn, note(row)),
@@ -307,7 +313,7 @@ fn history(page: &mut Page, user: &str, lines: &[Past], now: Timestamp, alone: b
         let (style, state) = if past.alive { (Style::Good, "alive") } else { (Style::Faint, "dead") };
         vec![
             (Style::Strong, past.name.to_string()),
-            (Style::Plain, past.folder.text()),
+            (Style::Plain, one_line(&past.folder)),
             (Style::Plain, conversation),
             (Style::Plain, ago(past.first_seen, now)),
             (Style::Plain, ago(past.last_seen, now)),
@@ -318,4 +324,181 @@ fn history(page: &mut Page, user: &str, lines: &[Past], now: Timestamp, alone: b
         &["SESSION", "FOLDER", "CONVERSATION", "FIRST SEEN", "LAST SEEN", ""],
         &lines.iter().map(row).collect::<Vec<_>>(),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use tmux_persist::{ConversationId, Folder, Listed, SessionName, State, View};
+
+    use super::*;
+    use crate::render::samples::{LOOK, at};
+
+    const TAKEN: Moment = Moment(1_772_366_820);
+
+    fn now() -> Timestamp {
+        at("2026-03-01T12:10:00Z")
+    }
+
+    fn row(name: &str, folder: &str, state: State, action: Action, note: Option<&str>) -> Row {
+        let name = SessionName::new(name).unwrap();
+        let target = match action {
+            Action::Suffixed => SessionName::new(&format!("{name}-1207")).unwrap(),
+            _ => name.clone(),
+        };
+        Row {
+            name,
+            folder: Folder::new(folder).unwrap(),
+            conversation: ConversationId::new("01234567-89ab-cdef-0123-456789abcdef"),
+            state,
+            action,
+            target,
+            default: action != Action::Skip && note.is_none(),
+            note: note.map(str::to_owned),
+            windows: 2,
+            panes: 3,
+        }
+    }
+
+    fn rows() -> Vec<Row> {
+        vec![
+            row("infra", "/home/ann/code/infra", State::Missing, Action::New, None),
+            row("odd", "/home/ann/a\tb\n\u{1b}[2J\\", State::LiveNoClaude, Action::InPlace, None),
+            row("old", "/home/ann", State::Missing, Action::New, Some("killed@1772366900")),
+            row("web", "/home/ann/code", State::LiveOtherConv, Action::Suffixed, None),
+            row("work", "/home/ann", State::LiveSame, Action::Skip, Some("live@other")),
+        ]
+    }
+
+    fn one(answer: Answer) -> Answers {
+        vec![("ann".into(), Ok(answer))]
+    }
+
+    #[test]
+    fn a_snapshot_is_a_table() {
+        let answers = one(Answer::Snapshot(View { taken: TAKEN, rows: rows() }));
+        insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
+        20260301T120700, 3 min ago
+           SESSION  FOLDER                         CONVERSATION  RESTORE              NOTE
+        x  infra    /home/ann/code/infra           01234567      make it
+        x  odd      /home/ann/a b\n\u{1b}[2J\     01234567      resume in place
+           old      /home/ann                      01234567      make it              closed on purpose since
+        x  web      /home/ann/code                 01234567      make web-1207
+           work     /home/ann                      01234567      nothing, it is live  goes on in other
+        ");
+        insta::assert_snapshot!(tsv(&answers), @r"
+        infra	/home/ann/code/infra	01234567-89ab-cdef-0123-456789abcdef	missing	new	infra	on	-
+        odd	/home/ann/a\tb\n\x1b[2J\\	01234567-89ab-cdef-0123-456789abcdef	live_no_claude	in_place	odd	on	-
+        old	/home/ann	01234567-89ab-cdef-0123-456789abcdef	missing	new	old	off	killed@1772366900
+        web	/home/ann/code	01234567-89ab-cdef-0123-456789abcdef	live_other_conv	suffixed	web-1207	on	-
+        work	/home/ann	01234567-89ab-cdef-0123-456789abcdef	live_same	skip	work	off	live@other
+        ");
+        let value = json(&answers);
+        assert_eq!(value["snapshot"], "20260301T120700");
+        assert_eq!(value["sessions"][1]["folder"], "/home/ann/a\tb\n\u{1b}[2J\\");
+        assert_eq!(value["sessions"][3]["action"], "suffixed");
+    }
+
+    #[test]
+    fn snapshots_are_listed() {
+        let listed = |by: i64, sessions, newest| Listed { taken: Moment(TAKEN.0 - by), sessions, newest };
+        let answers = one(Answer::Snapshots(vec![
+            listed(0, Some(2), false),
+            listed(300, Some(12), true),
+            listed(600, None, false),
+        ]));
+        insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
+        SNAPSHOT         TAKEN       SESSIONS
+        20260301T120700  3 min ago   2
+        20260301T120200  8 min ago   12        newest
+        20260301T115700  13 min ago  damaged
+        ");
+        insta::assert_snapshot!(tsv(&answers), @r"
+        20260301T120700	2	-
+        20260301T120200	12	newest
+        20260301T115700	-	-
+        ");
+    }
+
+    #[test]
+    fn a_restore_tells_each_session() {
+        let outcomes = [
+            Outcome::Made,
+            Outcome::Resumed,
+            Outcome::LeftAlone,
+            Outcome::Failed("tmux did not make it: no\nspace".into()),
+            Outcome::LeftAlone,
+        ];
+        let sessions = rows().into_iter().zip(outcomes).collect();
+        let answers = one(Answer::Restored(Restored { taken: Some(TAKEN), sessions }));
+        insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
+        ann: restored infra, conversation 01234567
+        ann: resumed odd in place, conversation 01234567
+        ann: could not restore web as web-1207: tmux did not make it: no
+        space
+        ");
+        insta::assert_snapshot!(tsv(&answers), @r"
+        ann	infra	made	infra	-
+        ann	odd	resumed	odd	-
+        ann	old	left_alone	old	-
+        ann	web	failed	web-1207	tmux did not make it: no\nspace
+        ann	work	left_alone	work	-
+        ");
+        assert_eq!(json(&answers)[0]["sessions"][0]["outcome"], "made");
+    }
+
+    #[test]
+    fn a_save_for_everybody_tells_only_what_happened() {
+        let stored = |held| Saved::Stored { taken: TAKEN, sessions: 3, held };
+        let saved = [
+            Saved::Unchanged,
+            Saved::NoSessions,
+            stored(false),
+            stored(true),
+            Saved::Confirmed { taken: TAKEN },
+        ];
+        let people = ["ann", "bob", "cyd", "dan", "eve"];
+        let mut answers: Answers = people
+            .iter()
+            .zip(saved)
+            .map(|(user, saved)| ((*user).to_owned(), Ok(Answer::Saved(saved))))
+            .collect();
+        answers.push(("flo".into(), Err(Failure { why: "gave up".into(), next: "wait".into() })));
+        insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
+        cyd: saved 3 sessions as 20260301T120700
+        dan: saved 3 sessions as 20260301T120700; most of what was there is missing, so
+        restore takes the one before until the next save finds the same
+        eve: what is missing stays missing; restore takes 20260301T120700 now
+        ");
+        insta::assert_snapshot!(tsv(&answers), @r"
+        ann	unchanged	-	-
+        bob	none	-	-
+        cyd	stored	20260301T120700	3
+        dan	held	20260301T120700	3
+        eve	confirmed	20260301T120700	-
+        ");
+        assert_eq!(json(&answers)[5]["error"]["why"], "gave up");
+        assert!(text(&one(Answer::Saved(Saved::Unchanged)), now(), LOOK).contains("nothing has changed"));
+    }
+
+    #[test]
+    fn a_history_says_who_is_alive() {
+        let past = |name: &str, alive| Past {
+            name: SessionName::new(name).unwrap(),
+            folder: Folder::new("/srv").unwrap(),
+            conversation: None,
+            first_seen: Moment(TAKEN.0 - 90_000),
+            last_seen: TAKEN,
+            alive,
+        };
+        let answers = one(Answer::History(vec![past("7", true), past("007", false)]));
+        insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
+        SESSION  FOLDER  CONVERSATION  FIRST SEEN  LAST SEEN
+        7        /srv                  25 h ago    3 min ago  alive
+        007      /srv                  25 h ago    3 min ago  dead
+        ");
+        insta::assert_snapshot!(tsv(&answers), @r"
+        ann	7	/srv	-	20260228T110700	20260301T120700	alive
+        ann	007	/srv	-	20260228T110700	20260301T120700	dead
+        ");
+    }
 }
