@@ -30,10 +30,20 @@ fn installing_changes_no_account_and_needs_no_roster(suite: Suite) {
     assert_eq!(accounts(&machine), before);
     let user = machine.sh("getent passwd rosterd").ok();
     assert!(user.trim_end().ends_with("/usr/sbin/nologin"), "{user}");
-    for unit in ["rosterd.socket", "rosterd.service", "rosterd-reconcile.timer"] {
+    for unit in [
+        "rosterd.socket",
+        "rosterd.service",
+        "rosterd-reconcile.timer",
+        "rosterd-tmux-save.timer",
+        "rosterd-tmux-shutdown.service",
+    ] {
         assert_eq!(machine.run(&["systemctl", "is-enabled", unit]).stdout, "enabled\n", "{unit}");
         assert_eq!(machine.run(&["systemctl", "is-active", unit]).stdout, "active\n", "{unit}");
     }
+    // A restore is for a boot: an installation brings nobody's old sessions back.
+    let restore = machine
+        .sh("systemctl is-enabled rosterd-tmux-restore; systemctl is-active rosterd-tmux-restore || true");
+    assert_eq!(restore.ok(), "enabled\ninactive\n");
     let told = machine.run(&["rosterctl", "status"]);
     assert!((told.stdout.clone() + &told.stderr).contains("no roster"), "{told}");
     machine.run(&["rosterctl", "validate", "/usr/share/doc/rosterd/roster.example.yaml"]).ok();
@@ -54,11 +64,20 @@ fn installing_changes_no_account_and_needs_no_roster(suite: Suite) {
 
 fn the_units_are_valid_and_confined(suite: Suite) {
     let machine = Machine::with_rosterd(suite);
-    let units = ["rosterd.service", "rosterd.socket", "rosterd-reconcile.service", "rosterd-reconcile.timer"];
+    let units = [
+        "rosterd.service",
+        "rosterd.socket",
+        "rosterd-reconcile.service",
+        "rosterd-reconcile.timer",
+        "rosterd-tmux-save.service",
+        "rosterd-tmux-save.timer",
+        "rosterd-tmux-restore.service",
+        "rosterd-tmux-shutdown.service",
+    ];
     let verified = machine
         .sh(&format!("cd /usr/lib/systemd/system && systemd-analyze verify --man=no {}", units.join(" ")));
     assert_eq!((verified.status, verified.stderr.as_str()), (0, ""), "{verified}");
-    for unit in ["rosterd.service", "rosterd-reconcile.service"] {
+    for unit in units.into_iter().filter(|unit| unit.ends_with(".service")) {
         let told = machine.run(&["systemd-analyze", "security", "--no-pager", unit]).ok();
         let exposure = told
             .lines()

@@ -1,32 +1,8 @@
-//! Becoming the user, for good. This is the one place where a worker sheds root; nothing under the home has been
-//! touched before [`become_user`] returns, and nothing can be undone after.
+//! How a worker becomes its user: as [`become_user`] does, and it may start no process.
 
-use std::time::Duration;
-
-use nix::errno::Errno;
-use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, umask};
-use nix::unistd::{
-    Gid, Uid, getgroups, getppid, getresgid, getresuid, setgroups, setresgid, setresuid, setsid, setuid,
-};
+use become_user::{Identity, IdentityError, Limits};
 
 use crate::protocol::{Become, Failure};
-
-/// More than a deep tree needs while it is removed, far less than a leak.
-const MAX_FILES: u64 = 4096;
-
-/// Why the worker did not become the user. The worker ends; nothing in a home was touched.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum IdentityError {
-    #[error("{what} failed: {errno}")]
-    Call { what: &'static str, errno: Errno },
-    #[error("{0}")]
-    NotShed(&'static str),
-    #[error("/proc/self/status cannot be read: {0}")]
-    Proc(std::io::Error),
-}
 
 impl From<IdentityError> for Failure {
     fn from(error: IdentityError) -> Failure {
@@ -37,98 +13,13 @@ impl From<IdentityError> for Failure {
     }
 }
 
-/// Becomes `person` for good: session, limits, ids, no way back.
+/// Becomes `person` for good. No path below the home is looked at before this returns.
 pub(crate) fn become_user(person: &Become) -> Result<(), IdentityError> {
-    let parent = getppid();
-    close_inherited()?;
-    // No controlling terminal, and no signal meant for the daemon's group. Fails only for a group leader.
-    let _ = setsid();
-    umask(Mode::S_IRWXG | Mode::S_IRWXO);
-    limit(person)?;
-
-    let (uid, gid) = (Uid::from_raw(person.uid), Gid::from_raw(person.gid));
-    let groups: Vec<Gid> = person.groups.iter().copied().map(Gid::from_raw).collect();
-    call("setgroups", setgroups(&groups))?;
-    call("setresgid", setresgid(gid, gid, gid))?;
-    call("setresuid", setresuid(uid, uid, uid))?;
-
-    call("prctl(PR_SET_NO_NEW_PRIVS)", prctl::set_no_new_privs())?;
-    // The person owns this process now. They may kill it, but not read its memory or take over its pipes.
-    call("prctl(PR_SET_DUMPABLE)", prctl::set_dumpable(false))?;
-    // Cleared by the change of ids, so it is set after. A worker does not outlive its daemon.
-    call("prctl(PR_SET_PDEATHSIG)", prctl::set_pdeathsig(Signal::SIGKILL))?;
-    if getppid() != parent {
-        return Err(IdentityError::NotShed("the daemon ended meanwhile"));
-    }
-    // From here on the kernel refuses a new process.
-    call("setrlimit(RLIMIT_NPROC)", setrlimit(Resource::RLIMIT_NPROC, 0, 0))?;
-    verify(uid, gid, &groups)
-}
-
-/// A worker has its three pipes and nothing else that the daemon may have open.
-fn close_inherited() -> Result<(), IdentityError> {
-    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
-        .map_err(IdentityError::Proc)?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2) {
-        // One of them was the listing itself and is closed already.
-        let _ = nix::unistd::close(fd);
-    }
-    Ok(())
-}
-
-fn limit(person: &Become) -> Result<(), IdentityError> {
-    let memory = person.memory_mib.saturating_mul(1 << 20);
-    for (name, resource, value) in [
-        ("setrlimit(RLIMIT_CORE)", Resource::RLIMIT_CORE, 0),
-        ("setrlimit(RLIMIT_DATA)", Resource::RLIMIT_DATA, memory),
-        ("setrlimit(RLIMIT_NOFILE)", Resource::RLIMIT_NOFILE, MAX_FILES),
-        (
-            "setrlimit(RLIMIT_CPU)",
-            Resource::RLIMIT_CPU,
-            Duration::from_secs(person.deadline_s).as_secs().max(1),
-        ),
-    ] {
-        call(name, setrlimit(resource, value, value))?;
-    }
-    Ok(())
-}
-
-/// Asks the kernel whether what was shed is gone, rather than believing the calls.
-fn verify(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), IdentityError> {
-    let uids = call("getresuid", getresuid())?;
-    let gids = call("getresgid", getresgid())?;
-    if (uids.real, uids.effective, uids.saved) != (uid, uid, uid) {
-        return Err(IdentityError::NotShed("a user id is not the person's"));
-    }
-    if (gids.real, gids.effective, gids.saved) != (gid, gid, gid) {
-        return Err(IdentityError::NotShed("a group id is not the person's"));
-    }
-    let mut left = call("getgroups", getgroups())?;
-    let mut wanted = groups.to_vec();
-    left.sort_by_key(|gid| gid.as_raw());
-    wanted.sort_by_key(|gid| gid.as_raw());
-    wanted.dedup();
-    if left != wanted {
-        return Err(IdentityError::NotShed("the supplementary groups are not the person's"));
-    }
-    if setuid(Uid::from_raw(0)).is_ok() {
-        return Err(IdentityError::NotShed("there is a way back to root"));
-    }
-    let status = std::fs::read_to_string("/proc/self/status").map_err(IdentityError::Proc)?;
-    let empty = |set: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(set))
-            .is_some_and(|value| value.trim().trim_matches('0').is_empty())
+    let identity = Identity { uid: person.uid, gid: person.gid, groups: person.groups.clone() };
+    let limits = Limits {
+        memory: person.memory_mib.saturating_mul(1 << 20),
+        cpu_s: person.deadline_s,
+        processes: false,
     };
-    if !["CapPrm:", "CapEff:", "CapAmb:"].into_iter().all(empty) {
-        return Err(IdentityError::NotShed("capabilities are left"));
-    }
-    Ok(())
-}
-
-fn call<T>(what: &'static str, result: nix::Result<T>) -> Result<T, IdentityError> {
-    result.map_err(|errno| IdentityError::Call { what, errno })
+    ::become_user::become_user(&identity, limits)
 }

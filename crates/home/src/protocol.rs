@@ -115,8 +115,6 @@ impl Become {
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let is_remote = matches!(self.task, Task::Remote { .. });
         let system = |id: u32| id != 0 && id < 1000;
-        let person = |id: u32| id >= 1000 && id != 65_534 && id < u32::MAX - 1;
-        let group = |id: u32| id != 0 && id < u32::MAX - 1;
         let refuse = |what: String| {
             let why = format!("no worker for {}: {what}", self.user);
             Err(Failure::new(
@@ -127,10 +125,12 @@ impl Become {
         if is_remote && !(system(self.uid) && system(self.gid) && self.groups.is_empty()) {
             return refuse(format!("uid {} or gid {} is not a system user's", self.uid, self.gid));
         }
-        if !is_remote && !person(self.uid) {
+        if !is_remote && !become_user::is_person(self.uid) {
             return refuse(format!("uid {} is a system account's", self.uid));
         }
-        if let Some(gid) = std::iter::once(&self.gid).chain(&self.groups).find(|gid| !group(**gid)) {
+        if let Some(gid) =
+            std::iter::once(&self.gid).chain(&self.groups).find(|gid| !become_user::is_group(**gid))
+        {
             return refuse(format!("gid {gid} is the system's own"));
         }
         if !self.home.is_absolute() {

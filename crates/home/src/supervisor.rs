@@ -218,7 +218,7 @@ impl Worker {
         let doing = "looking at the home";
         let observed = match worker.receive(doing, until).await? {
             Reply::Observed(observed) => {
-                checked(observed, desired).map_err(|what| worker.nonsense(what, doing))?
+                checked(*observed, desired).map_err(|what| worker.nonsense(what, doing))?
             }
             reply => return Err(worker.unexpected(reply, doing)),
         };

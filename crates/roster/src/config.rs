@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Tier;
-use crate::name::{GroupName, RemoteName, ServiceName, Shell};
+use crate::name::{GroupName, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, VariableName};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,6 +33,8 @@ pub struct Config {
     pub tier_check: TierCheck,
     /// The processes that work in homes.
     pub worker: Worker,
+    /// tmux sessions that survive a reboot.
+    pub tmux: Tmux,
 }
 
 /// Where the roster is.
@@ -168,6 +170,24 @@ pub struct Worker {
     pub memory_mib: u64,
 }
 
+/// tmux sessions that survive a reboot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tmux {
+    /// The folder of the snapshots.
+    #[schemars(extend("pattern" = "^/"))]
+    pub state: PathBuf,
+    /// The program that resumes a conversation.
+    pub claude: ProgramPath,
+    /// The programs that a restore starts again, with their arguments.
+    pub commands: Vec<ProgramName>,
+    /// The keys of a session's environment that are saved and restored.
+    pub environment: Vec<VariableName>,
+    /// How much of each pane's text is saved, in KiB; none when 0.
+    #[schemars(range(max = 1024))]
+    pub scrollback_kib: u32,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let group = |name: &str| GroupName::new(name).ok();
@@ -198,6 +218,7 @@ impl Default for Config {
             guard: Guard::default(),
             tier_check: TierCheck::default(),
             worker: Worker::default(),
+            tmux: Tmux::default(),
         }
     }
 }
@@ -243,5 +264,18 @@ impl Default for Guard {
 impl Default for Worker {
     fn default() -> Self {
         Worker { parallel: 4, deadline_s: 600, memory_mib: 2048 }
+    }
+}
+
+impl Default for Tmux {
+    fn default() -> Self {
+        let commands = ["vim", "nvim", "vi", "nano", "less", "man", "htop", "top", "tail", "watch"];
+        Tmux {
+            state: "/var/lib/tmux-persist".into(),
+            claude: ProgramPath::claude(),
+            commands: commands.into_iter().filter_map(|name| ProgramName::new(name).ok()).collect(),
+            environment: Vec::new(),
+            scrollback_kib: 0,
+        }
     }
 }

@@ -114,6 +114,12 @@ names! {
     RefName: check_ref, pattern r"^[^\x00-\x20~^:?*\[\\\x7f]+$";
     /// The identifier of a git object: forty hexadecimal digits.
     ObjectId: check_object_id, pattern r"^[0-9a-f]{40}$";
+    /// The name of a program, without a folder.
+    ProgramName: check_program, pattern r"^[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}$";
+    /// A program: a name that is looked for, or an absolute path.
+    ProgramPath: check_program_path, pattern r"^([A-Za-z0-9_][A-Za-z0-9._+-]{0,63}|/[A-Za-z0-9._/+-]+)$";
+    /// The name of an environment variable.
+    VariableName: check_variable, pattern r"^[A-Za-z_][A-Za-z0-9_]{0,63}$";
     /// A host's name, or a glob of names with `*` and `?`.
     HostGlob: check_host_glob, pattern r"^[A-Za-z0-9*?]([A-Za-z0-9.*?-]*[A-Za-z0-9*?])?$";
 }
@@ -129,6 +135,13 @@ impl Shell {
     /// The shell that every Debian has.
     pub fn bash() -> Shell {
         Shell("/bin/bash".into())
+    }
+}
+
+impl ProgramPath {
+    /// Claude Code, wherever the person has it.
+    pub fn claude() -> ProgramPath {
+        ProgramPath("claude".into())
     }
 }
 
@@ -191,6 +204,40 @@ fn check_os_user(text: &str) -> Result<(), NameError> {
     check_unix_name(text)?;
     if SYSTEM_NAMES.contains(&text) {
         return refuse("is an account of the system itself");
+    }
+    Ok(())
+}
+
+fn check_program(text: &str) -> Result<(), NameError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
+    match text.bytes().next() {
+        None => return refuse("may not be empty"),
+        Some(first) if !(first.is_ascii_alphanumeric() || first == b'_') => {
+            return refuse("must begin with a letter, a digit or `_`");
+        }
+        Some(_) => {}
+    }
+    if text.len() > 64 || !text.bytes().all(plain) {
+        return refuse("is not the name of a program: at most 64 letters, digits, `.`, `_`, `+` and `-`");
+    }
+    Ok(())
+}
+
+fn check_program_path(text: &str) -> Result<(), NameError> {
+    if !text.starts_with('/') {
+        return check_program(text);
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-/".contains(&b);
+    if text.len() > 1024 || text.len() == 1 || !text.bytes().all(plain) {
+        return refuse("is not the path of a program: letters, digits, `.`, `_`, `+`, `-` and `/`");
+    }
+    Ok(())
+}
+
+fn check_variable(text: &str) -> Result<(), NameError> {
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !first || text.len() > 64 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return refuse("is not the name of a variable: letters, digits and `_`");
     }
     Ok(())
 }

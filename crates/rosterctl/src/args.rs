@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use roster::name::OsUser;
+use tmux_persist::{Moment, SessionName};
 
 /// Where `rosterd.socket` listens.
 pub(crate) const SOCKET: &str = "/run/rosterd/control.sock";
@@ -39,9 +40,9 @@ pub(crate) struct Global {
     /// Print JSON for programs
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Ask the daemon at this socket
-    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET, value_hint = ValueHint::FilePath)]
-    pub(crate) socket: PathBuf,
+    /// Ask the daemon at this socket [default: /run/rosterd/control.sock]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) socket: Option<PathBuf>,
     /// Read the configuration from this file [default: /etc/rosterd/config.toml]
     ///
     /// Used by the commands that work without the daemon. When the default file does not exist, the
@@ -139,6 +140,11 @@ pub(crate) enum Command {
     /// hourly run does. Says on standard error what did not become fresh. Needs no daemon.
     #[command(after_long_help = "Exit code: 0, whatever happens.")]
     Freshen,
+    /// Keep tmux sessions across reboots, killed servers and mistakes
+    ///
+    /// Root asks for any person of the web terminal's map, and everybody for themself. What is done for a person is done
+    /// by a process that is that person. Needs no daemon.
+    Tmux(TmuxArgs),
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file
@@ -168,6 +174,153 @@ pub(crate) enum SchemaOf {
     Roster,
     /// config.toml
     Config,
+}
+
+/// `rosterctl tmux`.
+#[derive(Debug, Args)]
+#[command(after_long_help = TMUX_EXIT)]
+pub(crate) struct TmuxArgs {
+    #[command(flatten)]
+    pub(crate) options: TmuxOptions,
+    #[command(subcommand)]
+    pub(crate) command: TmuxCommand,
+}
+
+const TMUX_EXIT: &str = "Exit codes: 0 done, or nothing to do; 1 something could not be done, or is not there; \
+    2 that person may not be asked about.";
+
+/// What every command of `rosterctl tmux` takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all tmux commands")]
+pub(crate) struct TmuxOptions {
+    /// Do it for this person [default: you; for root, everybody in the map]
+    #[arg(long, global = true, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Print tab-separated values for scripts, `-` for nothing
+    #[arg(long, global = true, conflicts_with = "json")]
+    pub(crate) tsv: bool,
+    /// Keep the snapshots in this folder [default: as configured, /var/lib/tmux-persist]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state: Option<PathBuf>,
+    /// Take the people from this map [default: as configured, /etc/ttyd-user-map]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) map: Option<PathBuf>,
+    /// Ask the tmux server of this name, as `tmux -L` does [default: default]
+    // Hides the daemon's socket, which none of these commands needs.
+    #[arg(id = "socket", long, global = true, value_name = "NAME", value_parser = parse_socket)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Take this folder for the person's home
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) home: Option<PathBuf>,
+    /// Resume conversations with this program [default: as configured, claude]
+    #[arg(long, global = true, value_name = "BIN", value_hint = ValueHint::FilePath)]
+    pub(crate) claude: Option<String>,
+    /// Take this for the time, in seconds since 1970
+    #[arg(long, global = true, value_name = "SECONDS")]
+    pub(crate) now: Option<i64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TmuxCommand {
+    /// Save what is live, if it differs from the newest snapshot
+    #[command(after_long_help = TMUX_EXIT)]
+    Save,
+    /// Make again what is missing of the newest snapshot
+    ///
+    /// What is live is left alone, and what was closed on purpose since stays closed.
+    #[command(after_long_help = TMUX_EXIT)]
+    Restore {
+        /// Choose what, on the terminal
+        #[arg(long)]
+        pick: bool,
+    },
+    /// List the snapshots, the newest first
+    #[command(after_long_help = "With --tsv: snapshot, sessions, `newest` or `-`.")]
+    Snapshots,
+    /// Show the sessions of one snapshot and what restoring it would do
+    #[command(
+        after_long_help = "With --tsv: name, folder, conversation, state, action, target, `on` or `off`, note."
+    )]
+    Snapshot {
+        /// Show this snapshot, as `snapshots` lists it [default: the one that `restore` takes]
+        #[arg(value_name = "TS", value_parser = parse_moment)]
+        ts: Option<Moment>,
+    },
+    /// Restore these sessions of one snapshot, or none of them when one is not in it
+    #[command(after_long_help = TMUX_EXIT)]
+    RestoreSelection {
+        /// Take this snapshot
+        #[arg(value_name = "TS", value_parser = parse_moment)]
+        ts: Moment,
+        /// Restore the sessions of these names
+        #[arg(value_name = "NAME", required = true, allow_hyphen_values = true)]
+        names: Vec<String>,
+    },
+    /// Restore one session from the newest snapshot that has it
+    #[command(after_long_help = TMUX_EXIT)]
+    RestoreOne {
+        /// Its name, or the first four or more characters of its conversation
+        #[arg(value_name = "SESSION", allow_hyphen_values = true)]
+        session: String,
+    },
+    /// List all sessions that were ever saved: when they were first and last seen, and whether they are there
+    #[command(
+        after_long_help = "With --tsv: user, name, folder, conversation, first seen, last seen, `alive` or `dead`."
+    )]
+    History,
+    /// Record that a session was closed on purpose, so that `restore` does not bring it back
+    #[command(after_long_help = TMUX_EXIT)]
+    Forget {
+        /// Its name
+        #[arg(value_name = "SESSION", value_parser = parse_session, allow_hyphen_values = true)]
+        session: SessionName,
+    },
+    /// Work for a person, as root's process that becomes them
+    #[command(hide = true)]
+    Worker,
+    /// Be what a restored pane begins with
+    #[command(hide = true)]
+    Pane(PaneArgs),
+}
+
+/// What a restored pane is told by the tmux server that starts it.
+#[derive(Debug, Args)]
+pub(crate) struct PaneArgs {
+    #[arg(long)]
+    pub(crate) folder: PathBuf,
+    #[arg(long, requires = "name", requires = "resume", allow_hyphen_values = true)]
+    pub(crate) claude: Option<String>,
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) name: Option<String>,
+    #[arg(long)]
+    pub(crate) resume: Option<String>,
+    #[arg(long)]
+    pub(crate) gone: Option<String>,
+    #[arg(long)]
+    pub(crate) folder_gone: Option<String>,
+    #[arg(long)]
+    pub(crate) wants: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) scrollback: Option<PathBuf>,
+    #[arg(last = true)]
+    pub(crate) run: Vec<std::ffi::OsString>,
+}
+
+pub(crate) fn parse_socket(text: &str) -> Result<PathBuf, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.is_empty() || text.starts_with('.') || text.len() > 64 || !text.chars().all(plain) {
+        return Err("a name for `tmux -L` has letters, digits, `.`, `_` and `-`".into());
+    }
+    Ok(text.into())
+}
+
+fn parse_moment(text: &str) -> Result<Moment, String> {
+    Moment::parse(text).ok_or_else(|| "a snapshot's name is such as 20260301T120000".into())
+}
+
+fn parse_session(text: &str) -> Result<SessionName, String> {
+    SessionName::new(text)
+        .ok_or_else(|| "a session's name has letters, digits, `_` and `-`, 32 at most".into())
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {

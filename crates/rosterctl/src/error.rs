@@ -9,6 +9,8 @@ use std::io;
 pub(crate) enum Kind {
     /// Something is wrong with what was given or asked for.
     Failed,
+    /// Somebody asks for a person whom they may not ask about.
+    Refused,
     /// The time given to `wait` ran out.
     TimedOut,
     /// Somebody pressed Ctrl-C.
@@ -35,6 +37,10 @@ impl CommandError {
         CommandError { kind: Kind::Failed, what: what.into(), source: None, hints: Vec::new() }
     }
 
+    pub(crate) fn refused(what: impl Into<String>) -> Self {
+        CommandError { kind: Kind::Refused, ..CommandError::new(what) }
+    }
+
     pub(crate) fn timed_out(what: impl Into<String>) -> Self {
         CommandError { kind: Kind::TimedOut, ..CommandError::new(what) }
     }
@@ -59,6 +65,7 @@ impl CommandError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Failed => 1,
+            Kind::Refused => 2,
             Kind::TimedOut => 5,
             Kind::Interrupted => 130,
             Kind::BrokenPipe => 141,

@@ -52,12 +52,17 @@ pub(crate) fn man(dir: Option<&Path>, out: &Out) -> Result<u8> {
 fn pages() -> Result<Vec<(String, String)>> {
     let mut program = Cli::command();
     program.build();
-    let mut pages = vec![("rosterctl.1".to_owned(), page(program.clone())?)];
-    for command in program.get_subcommands() {
-        let name = format!("rosterctl-{}", command.get_name());
-        pages.push((format!("{name}.1"), page(command.clone().display_name(name))?));
-    }
+    let mut pages = Vec::new();
+    collect(&program, "rosterctl", &mut pages)?;
     Ok(pages)
+}
+
+fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, String)>) -> Result<()> {
+    pages.push((format!("{name}.1"), page(command.clone().display_name(name.to_owned()))?));
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        collect(inner, &format!("{name}-{}", inner.get_name()), pages)?;
+    }
+    Ok(())
 }
 
 fn page(command: clap::Command) -> Result<String> {

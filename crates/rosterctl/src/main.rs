@@ -8,6 +8,7 @@
 //! | `home::freshen` | `freshen`, which needs no daemon either |
 //! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
 //! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
+//! | [`tmux`], [`picker`] | the commands for tmux sessions; choosing among them on a terminal |
 //! | [`render`] | answers as text: pure |
 //! | [`page`], [`when`] | wrapping, tables, colour; times in words: pure |
 //! | [`out`], [`error`] | the terminal; what went wrong and what to do |
@@ -19,14 +20,17 @@ mod offline;
 mod online;
 mod out;
 mod page;
+mod picker;
 mod render;
+mod tmux;
 mod when;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, SOCKET};
 use crate::out::Out;
 use crate::page::Style;
 
@@ -60,13 +64,17 @@ fn main() -> ExitCode {
         Command::Schema { what } => generated::schema(*what, &out),
         Command::Completions { shell } => generated::completions(*shell, &out),
         Command::Man { dir } => generated::man(dir.as_deref(), &out),
+        Command::Tmux(args) => tmux::run(&cli.global, args, &out),
         Command::Plan { .. }
         | Command::Reconcile { .. }
         | Command::Wait { .. }
         | Command::Status { .. }
         | Command::History { .. }
         | Command::Show { .. }
-        | Command::Confirm { .. } => online::run(&cli.global.socket, &cli.command, &out),
+        | Command::Confirm { .. } => {
+            let socket = cli.global.socket.as_deref().unwrap_or(Path::new(SOCKET));
+            online::run(socket, &cli.command, &out)
+        }
     };
     match code {
         Ok(code) => code.into(),

@@ -148,6 +148,14 @@ fn read_ports(path: &Path) -> Result<Ports> {
 }
 
 /// The configuration's bytes; nothing when the default place is empty, which means the defaults.
+/// The configuration, or the defaults when there is none.
+pub(crate) fn configuration(global: &Global) -> Result<Config> {
+    let Some((name, bytes)) = read_config(global)? else { return Ok(Config::default()) };
+    roster::parse::config(&name, &bytes).map_err(|_| {
+        CommandError::new(format!("{name} is not valid")).next("`rosterctl validate` shows what is wrong")
+    })
+}
+
 fn read_config(global: &Global) -> Result<Option<(String, Vec<u8>)>> {
     match &global.config {
         Some(path) => read(path).map(Some),

@@ -101,6 +101,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                 Ok(0)
             }
             Command::Validate { .. }
+            | Command::Tmux(_)
             | Command::Derive { .. }
             | Command::Freshen
             | Command::Schema { .. }

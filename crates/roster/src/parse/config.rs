@@ -71,6 +71,19 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
         number(reader, fields, "deadline_s", (5, 86_400), &mut config.worker.deadline_s);
         number(reader, fields, "memory_mib", (64, 1 << 20), &mut config.worker.memory_mib);
     });
+    table(reader, &mut fields, "tmux", |reader, fields| {
+        paths.file(reader, fields, "tmux.state", &mut config.tmux.state);
+        if let Some(claude) = fields.take("claude").and_then(|field| reader.name(field.node)) {
+            config.tmux.claude = claude;
+        }
+        if let Some(field) = fields.take("commands") {
+            config.tmux.commands = reader.names("commands", field.node);
+        }
+        if let Some(field) = fields.take("environment") {
+            config.tmux.environment = reader.names("environment", field.node);
+        }
+        number(reader, fields, "scrollback_kib", (0, 1024), &mut config.tmux.scrollback_kib);
+    });
     fields.finish(reader);
     paths.judge(reader, &config);
     config
@@ -316,6 +329,7 @@ impl Paths {
             ("claude.managed_settings_source", config.claude.managed_settings_source.as_ref()),
             ("claude.managed_settings", Some(&config.claude.managed_settings)),
             ("tier_check.k8s_users", config.tier_check.k8s_users.as_ref()),
+            ("tmux.state", Some(&config.tmux.state)),
         ];
         let homes = &config.accounts.home_base;
         for (index, (key, path)) in named.into_iter().enumerate() {

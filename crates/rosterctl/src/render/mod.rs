@@ -4,6 +4,7 @@ mod desired;
 mod plan;
 mod run;
 mod status;
+pub(crate) mod tmux;
 
 pub(crate) use desired::desired;
 pub(crate) use plan::plan;

@@ -12,6 +12,7 @@ const COMMANDS: &[&str] = &[
     "history",
     "show",
     "confirm",
+    "tmux",
     "schema",
     "completions",
     "man",
@@ -34,6 +35,7 @@ fn help_shows_every_command() {
       history      List the past runs, the newest first
       show         Show one past run with its steps and their durations
       confirm      Let a roster proceed that a guard holds, after showing whom it cuts
+      tmux         Keep tmux sessions across reboots, killed servers and mistakes
       schema       Print the JSON Schema of the roster or the configuration
       completions  Print completions for a shell
       man          Print the manual page, or write all of them
@@ -84,6 +86,20 @@ fn there_is_a_manual_page_for_every_command() {
         assert!(page.contains(&format!(".TH {name} 1")) && page.contains(".SH SYNOPSIS"), "{page}");
         assert!(!page.contains("EXTRA"), "{page}");
     }
+}
+
+#[test]
+fn commands_of_commands_have_pages_and_what_is_internal_has_none() {
+    let place = Place::new();
+    let _ = place.run(&["man", "--dir", "pages"]).answer(0);
+    let has = |name: &str| place.path().join("pages").join(format!("rosterctl-tmux-{name}.1")).exists();
+    for name in
+        ["save", "restore", "snapshots", "snapshot", "restore-selection", "restore-one", "history", "forget"]
+    {
+        assert!(has(name), "{name}");
+    }
+    assert!(!has("worker") && !has("pane"));
+    assert!(!place.run(&["tmux", "--help"]).answer(0).contains("worker"));
 }
 
 #[test]

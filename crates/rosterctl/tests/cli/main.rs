@@ -9,6 +9,7 @@ mod generated;
 mod offline;
 mod online;
 mod terminal;
+mod tmux;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -1,0 +1,427 @@
+//! `rosterctl tmux restore --pick`: on the left the snapshots, on the right what one of them holds and what restoring it
+//! would do. [`Picker`] is pure: keys go in, lines come out. [`pick`] has the terminal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal, Write};
+
+use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::{cursor, execute, queue, style, terminal};
+use jiff::Timestamp;
+use tmux_persist::{Action, Listed, Moment, Row, View};
+
+use crate::error::{CommandError, Result};
+use crate::page::{Look, Style};
+use crate::render::tmux::{does, note, one_line};
+use crate::when;
+
+/// Columns of the list of snapshots.
+const LEFT: usize = 24;
+
+/// What a key leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Draw again.
+    Stay,
+    /// Ask what this snapshot holds.
+    Look(Moment),
+    /// Restore these.
+    Restore(Moment, Vec<String>),
+    /// Do nothing.
+    Leave,
+}
+
+/// What is shown and ticked.
+#[derive(Debug)]
+pub(crate) struct Picker {
+    snapshots: Vec<Listed>,
+    at: usize,
+    views: BTreeMap<Moment, Shown>,
+    right: bool,
+    height: usize,
+}
+
+#[derive(Debug)]
+struct Shown {
+    rows: Vec<Row>,
+    ticked: BTreeSet<usize>,
+    at: usize,
+}
+
+impl Picker {
+    /// Begins at the snapshot that a restore takes.
+    pub(crate) fn new(snapshots: Vec<Listed>) -> Picker {
+        let at = snapshots.iter().position(|one| one.newest).unwrap_or(0);
+        Picker { snapshots, at, views: BTreeMap::new(), right: false, height: 24 }
+    }
+
+    /// The snapshot whose rows are wanted and not known yet.
+    pub(crate) fn wants(&self) -> Option<Moment> {
+        let taken = self.snapshots.get(self.at)?.taken;
+        (!self.views.contains_key(&taken)).then_some(taken)
+    }
+
+    /// The rows of a snapshot; what a restore would include is ticked.
+    pub(crate) fn show(&mut self, view: View) {
+        let on = |(at, row): (usize, &Row)| row.default.then_some(at);
+        let ticked = view.rows.iter().enumerate().filter_map(on).collect();
+        self.views.insert(view.taken, Shown { rows: view.rows, ticked, at: 0 });
+    }
+
+    /// A snapshot that cannot be shown has no rows.
+    pub(crate) fn show_nothing(&mut self, taken: Moment) {
+        self.views.insert(taken, Shown { rows: Vec::new(), ticked: BTreeSet::new(), at: 0 });
+    }
+
+    /// What a key does.
+    pub(crate) fn key(&mut self, key: KeyEvent) -> Next {
+        let page = self.height.saturating_sub(6).max(1);
+        match key.code {
+            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Next::Leave,
+            KeyCode::Char('q') | KeyCode::Esc => return Next::Leave,
+            KeyCode::Tab | KeyCode::BackTab => self.right = !self.right,
+            KeyCode::Left | KeyCode::Char('h') => self.right = false,
+            KeyCode::Right | KeyCode::Char('l') => self.right = true,
+            KeyCode::Up | KeyCode::Char('k') => self.go(-1),
+            KeyCode::Down | KeyCode::Char('j') => self.go(1),
+            KeyCode::PageUp => self.go(-isize::try_from(page).unwrap_or(1)),
+            KeyCode::PageDown => self.go(isize::try_from(page).unwrap_or(1)),
+            KeyCode::Home => self.go(isize::MIN),
+            KeyCode::End => self.go(isize::MAX),
+            KeyCode::Char(' ') if self.right => self.tick(),
+            KeyCode::Char('a') => self.tick_all(),
+            KeyCode::Enter if !self.right => self.right = true,
+            KeyCode::Enter => {
+                if let Some((taken, names)) = self.chosen() {
+                    return Next::Restore(taken, names);
+                }
+            }
+            _ => {}
+        }
+        self.wants().map_or(Next::Stay, Next::Look)
+    }
+
+    fn shown(&self) -> Option<&Shown> {
+        self.views.get(&self.snapshots.get(self.at)?.taken)
+    }
+
+    fn shown_mut(&mut self) -> Option<&mut Shown> {
+        self.views.get_mut(&self.snapshots.get(self.at)?.taken)
+    }
+
+    fn go(&mut self, by: isize) {
+        let moved = |at: usize, length: usize| at.saturating_add_signed(by).min(length.saturating_sub(1));
+        if self.right {
+            if let Some(shown) = self.shown_mut() {
+                shown.at = moved(shown.at, shown.rows.len());
+            }
+        } else {
+            self.at = moved(self.at, self.snapshots.len());
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Some(shown) = self.shown_mut()
+            && shown.rows.get(shown.at).is_some_and(|row| row.action != Action::Skip)
+        {
+            if !shown.ticked.remove(&shown.at) {
+                shown.ticked.insert(shown.at);
+            }
+            shown.at = (shown.at + 1).min(shown.rows.len().saturating_sub(1));
+        }
+    }
+
+    /// All that can be restored or, when all of that is ticked, nothing.
+    fn tick_all(&mut self) {
+        if let Some(shown) = self.shown_mut() {
+            let can = |(at, row): (usize, &Row)| (row.action != Action::Skip).then_some(at);
+            let all: BTreeSet<usize> = shown.rows.iter().enumerate().filter_map(can).collect();
+            shown.ticked = if shown.ticked == all { BTreeSet::new() } else { all };
+        }
+    }
+
+    fn chosen(&self) -> Option<(Moment, Vec<String>)> {
+        let shown = self.shown()?;
+        let names: Vec<String> =
+            shown.ticked.iter().filter_map(|at| Some(shown.rows.get(*at)?.name.to_string())).collect();
+        (!names.is_empty()).then_some((self.snapshots.get(self.at)?.taken, names))
+    }
+
+    /// The screen, a line for each of its rows.
+    pub(crate) fn draw(&mut self, look: Look, height: usize, now: Timestamp) -> Vec<String> {
+        self.height = height;
+        let body = height.saturating_sub(6).max(1);
+        let right_width = look.width.saturating_sub(LEFT + 3);
+        let left = self.left(look, body, now);
+        let (right, detail) = self.rows(look, body, right_width);
+        let mut lines = Vec::new();
+        let title = self.snapshots.get(self.at).map_or_else(String::new, |one| one.taken.to_string());
+        lines.push(
+            look.paint(Style::Strong, &fit("Restore tmux sessions", LEFT))
+                + "   "
+                + &look.paint(Style::Strong, &fit(&title, right_width)),
+        );
+        lines.push(look.paint(Style::Faint, &"-".repeat(look.width.saturating_sub(1))));
+        let blank = || " ".repeat(LEFT);
+        for at in 0..body {
+            let left = left.get(at).cloned().unwrap_or_else(blank);
+            let right = right.get(at).cloned().unwrap_or_default();
+            lines.push(format!("{left} {} {right}", look.paint(Style::Faint, "|")));
+        }
+        lines.push(look.paint(Style::Faint, &"-".repeat(look.width.saturating_sub(1))));
+        lines.extend(detail.iter().map(|line| fit(line, look.width.saturating_sub(1))));
+        let chosen = self.shown().map_or(0, |shown| shown.ticked.len());
+        let keys = format!("{chosen} ticked   Enter restore  Space tick  a all  Tab other side  q leave");
+        lines.push(look.paint(Style::Strong, &fit(&keys, look.width.saturating_sub(1))));
+        lines
+    }
+
+    fn left(&self, look: Look, body: usize, now: Timestamp) -> Vec<String> {
+        let from = window(self.at, self.snapshots.len(), body);
+        let line = |(at, one): (usize, &Listed)| {
+            let here = at == self.at;
+            let pointer = if here { ">" } else { " " };
+            let mark = if one.newest { "*" } else { " " };
+            let when = Timestamp::from_second(one.taken.0)
+                .map_or_else(|_| String::new(), |then| when::ago(then, now));
+            let count = one.sessions.map_or_else(|| "damaged".into(), |count| count.to_string());
+            let text = format!("{pointer}{mark}{:<14}{count:>7}", when.replace('\u{a0}', " "));
+            look.paint(if here && !self.right { Style::Warn } else { Style::Plain }, &fit(&text, LEFT))
+        };
+        self.snapshots.iter().enumerate().skip(from).take(body).map(line).collect()
+    }
+
+    fn rows(&self, look: Look, body: usize, width: usize) -> (Vec<String>, [String; 2]) {
+        let Some(shown) = self.shown() else { return (vec!["…".into()], Default::default()) };
+        if shown.rows.is_empty() {
+            return (vec!["nothing that can be shown".into()], Default::default());
+        }
+        let from = window(shown.at, shown.rows.len(), body);
+        let longest = shown.rows.iter().map(|row| row.name.as_str().len()).max().unwrap_or(0);
+        let name_width = longest.min(width / 2).max(8);
+        let line = |(at, row): (usize, &Row)| {
+            let here = at == shown.at && self.right;
+            let tick = match (row.action, shown.ticked.contains(&at)) {
+                (Action::Skip, _) => "   ",
+                (_, true) => "[x]",
+                (_, false) => "[ ]",
+            };
+            let (style, does) = does(row);
+            let does = if row.note.is_some() { format!("{does}, {}", note(row)) } else { does };
+            let pointer = if here { ">" } else { " " };
+            let head = format!("{pointer}{tick} {} ", fit(row.name.as_str(), name_width));
+            let room = width.saturating_sub(head.chars().count());
+            let head = look.paint(if here { Style::Warn } else { Style::Plain }, &head);
+            head + &look.paint(style, fit(&does, room).trim_end())
+        };
+        let lines = shown.rows.iter().enumerate().skip(from).take(body).map(line).collect();
+        let detail = shown.rows.get(shown.at).map_or_else(Default::default, |row| {
+            let conversation = row
+                .conversation
+                .as_ref()
+                .map_or_else(|| "no conversation".into(), |id| format!("conversation {id}"));
+            let windows = crate::page::count(row.windows, "window", "windows");
+            let panes = crate::page::count(row.panes, "pane", "panes");
+            [one_line(&row.folder), format!("{windows}, {panes}, {conversation}")]
+        });
+        (lines, detail)
+    }
+}
+
+/// The first line to show so that line `at` of `length` is among `room`.
+fn window(at: usize, length: usize, room: usize) -> usize {
+    at.saturating_sub(room / 2).min(length.saturating_sub(room))
+}
+
+/// Exactly `width` columns. A character that takes two is shown as `?`, so that columns stay columns.
+fn fit(text: &str, width: usize) -> String {
+    let plain = |c: char| {
+        let wide = matches!(c as u32, 0x0300..=0x036f | 0x1100..=0x115f | 0x200b..=0x200f
+                | 0x202a..=0x202e
+                | 0x2066..=0x2069
+                | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe00..=0xfe6f | 0xff00..=0xff60 | 0x1f000..);
+        if c.is_control() || wide { '?' } else { c }
+    };
+    let mut line: String = text.chars().map(plain).take(width).collect();
+    if text.chars().count() > width && width > 0 {
+        line.pop();
+        line.push('~');
+    }
+    let missing = width.saturating_sub(line.chars().count());
+    line + &" ".repeat(missing)
+}
+
+/// The terminal while the picker has it; given back whatever happens.
+struct Screen;
+
+impl Screen {
+    fn take() -> io::Result<Screen> {
+        terminal::enable_raw_mode()?;
+        let screen = Screen;
+        execute!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
+        Ok(screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = execute!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+/// Lets a person choose; `look_at` asks what a snapshot holds. `None` when they leave.
+pub(crate) fn pick(
+    snapshots: Vec<Listed>,
+    colour: bool,
+    mut look_at: impl FnMut(Moment) -> Result<Option<View>>,
+) -> Result<Option<(Moment, Vec<String>)>> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Err(CommandError::new("--pick needs a terminal")
+            .next("over ssh: ssh -t HOST rosterctl tmux restore --pick; in a script: restore-selection"));
+    }
+    let mut picker = Picker::new(snapshots);
+    let _screen = Screen::take()?;
+    loop {
+        if let Some(taken) = picker.wants() {
+            match look_at(taken)? {
+                Some(view) => picker.show(view),
+                None => picker.show_nothing(taken),
+            }
+        }
+        let (width, height) = terminal::size()?;
+        let look = Look { colour, marks: false, width: usize::from(width).max(40) };
+        paint(&picker.draw(look, usize::from(height), Timestamp::now()))?;
+        // A resize draws again as well.
+        if let Event::Key(key) = event::read()?
+            && key.kind == KeyEventKind::Press
+        {
+            match picker.key(key) {
+                Next::Stay | Next::Look(_) => {}
+                Next::Restore(taken, names) => return Ok(Some((taken, names))),
+                Next::Leave => return Ok(None),
+            }
+        }
+    }
+}
+
+fn paint(lines: &[String]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (row, line) in lines.iter().enumerate() {
+        queue!(
+            out,
+            cursor::MoveTo(0, u16::try_from(row).unwrap_or(u16::MAX)),
+            style::Print(line),
+            terminal::Clear(terminal::ClearType::UntilNewLine)
+        )?;
+    }
+    queue!(out, terminal::Clear(terminal::ClearType::FromCursorDown))?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use tmux_persist::{ConversationId, Folder, SessionName, State};
+
+    use super::*;
+
+    const LOOK: Look = Look { colour: false, marks: false, width: 80 };
+    const NOW: i64 = 1_772_370_000;
+
+    fn row(name: &str, action: Action, default: bool, note: Option<&str>) -> Row {
+        Row {
+            name: SessionName::new(name).unwrap(),
+            folder: Folder::new("/home/ann/code").unwrap(),
+            conversation: ConversationId::new("01234567-89ab-cdef-0123-456789abcdef"),
+            state: State::Missing,
+            action,
+            target: SessionName::new(&format!("{name}-1200")).unwrap(),
+            default,
+            note: note.map(str::to_owned),
+            windows: 1,
+            panes: 2,
+        }
+    }
+
+    fn picker() -> Picker {
+        let listed = |ago: i64, sessions, newest| Listed { taken: Moment(NOW - ago), sessions, newest };
+        let mut picker = Picker::new(vec![
+            listed(2, Some(1), false),
+            listed(400, Some(4), true),
+            listed(90_000, None, false),
+        ]);
+        picker.show(View {
+            taken: Moment(NOW - 400),
+            rows: vec![
+                row("infra", Action::New, true, None),
+                row("web", Action::Suffixed, true, None),
+                row("live", Action::Skip, false, None),
+                row("old", Action::New, false, Some("killed@1772369000")),
+            ],
+        });
+        picker
+    }
+
+    fn drawn(picker: &mut Picker, height: usize) -> String {
+        let lines = picker.draw(LOOK, height, Timestamp::from_second(NOW).unwrap());
+        assert_eq!(lines.len(), height);
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+        lines.iter().map(|line| line.trim_end().to_owned() + "\n").collect()
+    }
+
+    fn press(picker: &mut Picker, code: KeyCode) -> Next {
+        picker.key(KeyEvent::new(code, KeyModifiers::NONE))
+    }
+
+    #[test]
+    fn it_fits_a_small_terminal() {
+        insta::assert_snapshot!(drawn(&mut picker(), 12), @"
+        Restore tmux sessions      20260301T125320
+        -------------------------------------------------------------------------------
+          just now            1  |  [x] infra    make it
+        >*6 min ago           4  |  [x] web      make web-1200
+          25 h ago      damaged  |      live     nothing, it is live
+                                 |  [ ] old      make it, closed on purpose since
+                                 |
+                                 |
+        -------------------------------------------------------------------------------
+        /home/ann/code
+        1 window, 2 panes, conversation 01234567-89ab-cdef-0123-456789abcdef
+        2 ticked   Enter restore  Space tick  a all  Tab other side  q leave
+        ");
+        let _ = drawn(&mut picker(), 24);
+    }
+
+    #[test]
+    fn keys_move_and_tick_and_what_is_live_cannot_be_ticked() {
+        let mut picker = picker();
+        assert_eq!(press(&mut picker, KeyCode::Enter), Next::Stay);
+        assert_eq!(press(&mut picker, KeyCode::Char(' ')), Next::Stay);
+        assert_eq!(press(&mut picker, KeyCode::Down), Next::Stay);
+        assert_eq!(press(&mut picker, KeyCode::Char(' ')), Next::Stay);
+        assert_eq!(press(&mut picker, KeyCode::End), Next::Stay);
+        assert_eq!(press(&mut picker, KeyCode::Char(' ')), Next::Stay);
+        assert_eq!(
+            press(&mut picker, KeyCode::Enter),
+            Next::Restore(Moment(NOW - 400), vec!["web".into(), "old".into()])
+        );
+        press(&mut picker, KeyCode::Char('a'));
+        press(&mut picker, KeyCode::Char('a'));
+        assert_eq!(press(&mut picker, KeyCode::Enter), Next::Stay, "nothing is ticked");
+        assert_eq!(press(&mut picker, KeyCode::Esc), Next::Leave);
+    }
+
+    #[test]
+    fn another_snapshot_is_asked_for_once() {
+        let mut picker = picker();
+        assert_eq!(press(&mut picker, KeyCode::Down), Next::Look(Moment(NOW - 90_000)));
+        picker.show_nothing(Moment(NOW - 90_000));
+        assert_eq!(press(&mut picker, KeyCode::Up), Next::Stay);
+        assert_eq!(press(&mut picker, KeyCode::PageUp), Next::Look(Moment(NOW - 2)));
+    }
+
+    #[test]
+    fn hostile_text_keeps_its_place() {
+        assert_eq!(fit("a\u{1b}[2Jb\n漢字e\u{301}", 8), "a?[2Jb?~");
+        assert_eq!(fit("ab", 4), "ab  ");
+    }
+}

@@ -1,0 +1,89 @@
+//! tmux sessions that survive a reboot, a killed server and a mistake.
+//!
+//! A person's sessions are captured every few minutes into a series of snapshots, and what is missing is made again
+//! at the next boot or when the person asks: windows, panes, layouts, folders, and the conversation of each pane.
+//!
+//! | module | what it is | what it may touch |
+//! | --- | --- | --- |
+//! | [`model`], [`layout`] | what a snapshot holds | nothing: pure |
+//! | [`format`] | snapshots as files | nothing: pure |
+//! | [`attribution`] | which conversation a pane holds | nothing: pure |
+//! | [`series`] | whether a capture is stored and restored from; the history | nothing: pure |
+//! | [`plan`], [`script`] | what a restore does, and the tmux commands for it | nothing: pure |
+//! | [`client`], [`capture`], [`processes`], [`transcripts`] | what is live | the person's server, `/proc`, `~/.claude` |
+//! | [`store`] | the snapshots of one person | that person's folder |
+//! | [`job`] | all of it together for one person | the above, as that person |
+//! | [`worker`], [`as_root`] | root's process that becomes a person, and root's own end of it | folders of the stores |
+//! | [`server_unit`] | a server that lives on | systemd |
+//! | [`pane`] | what a restored pane begins with | the pane |
+//! | [`people`], [`earlier`] | who is known; the store of the earlier layout | the map; that store |
+//!
+//! Root never touches a home or a socket of anybody: whatever is done for a person is done by a process that is that
+//! person for good, whether root asks or the person does.
+
+mod as_root;
+mod attribution;
+mod capture;
+mod client;
+mod earlier;
+mod format;
+mod job;
+mod layout;
+mod model;
+mod pane;
+mod people;
+mod plan;
+mod processes;
+mod script;
+mod series;
+mod server_unit;
+mod store;
+mod transcripts;
+mod worker;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use as_root::run_as;
+pub use job::{Answer, Job, Listed, Outcome, Restored, Saved, Settings, View};
+pub use model::{ConversationId, Folder, Moment, SessionName};
+pub use pane::{PaneStart, Resume, pane};
+pub use people::{PeopleError, Person, known};
+pub use plan::{Action, Row, State};
+pub use series::Past;
+pub use worker::worker;
+
+/// Why a job was not done for a person, for whoever asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why.
+    pub why: String,
+    /// What to do next.
+    pub next: String,
+}
+
+impl Failure {
+    fn of(error: &job::JobError) -> Failure {
+        let mut why = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            why.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Failure { why, next: error.next().into() }.bounded()
+    }
+
+    /// Cut to what a person reads.
+    fn bounded(self) -> Failure {
+        let cut = |text: String| text.chars().take(1024).collect();
+        Failure { why: cut(self.why), next: cut(self.next) }
+    }
+}
+
+/// Does a job for the person who asks, in this process.
+pub fn run_here(user: &str, home: &Path, settings: &Settings, job: &Job) -> Result<Answer, Failure> {
+    let mut earlier = || earlier::Earlier::read(&settings.state, user).map_err(|error| error.to_string());
+    let help = job::Help { start_server: None, earlier: &mut earlier };
+    job::run(user, home, settings, job, help).map_err(|error| Failure::of(&error))
+}

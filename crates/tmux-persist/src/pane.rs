@@ -1,0 +1,183 @@
+//! What a restored pane begins with: `rosterctl tmux pane …`, started by the person's own tmux server. It goes to the
+//! folder, says what there is to say, and becomes the person's shell, with a program in it first.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long a pane waits for its own scope. On a machine without such scopes it is cut short.
+const SCOPE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a pane is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PaneStart {
+    /// Where to go; the home when it is gone.
+    pub folder: PathBuf,
+    /// The text that the pane showed.
+    pub scrollback: Option<PathBuf>,
+    /// The conversation to resume, with the session's name and the program that does it.
+    pub resume: Option<Resume>,
+    /// The conversation that is gone.
+    pub gone: Option<String>,
+    /// The conversation whose folder is gone, and that folder.
+    pub folder_gone: Option<(String, PathBuf)>,
+    /// The program to run.
+    pub run: Vec<OsString>,
+}
+
+/// A conversation to resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// Which one.
+    pub id: String,
+    /// What it is to be called.
+    pub name: String,
+    /// The program.
+    pub claude: String,
+}
+
+/// Becomes the shell; returns only when that cannot be started.
+pub fn pane(start: &PaneStart) -> io::Error {
+    wait_for_scope();
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let folders =
+        std::iter::once(start.folder.clone()).chain(home).chain(std::iter::once(PathBuf::from("/")));
+    for folder in folders {
+        if std::env::set_current_dir(folder).is_ok() {
+            break;
+        }
+    }
+    tell(start);
+    let shell = shell();
+    let mut command = Command::new(&shell);
+    match program(start) {
+        // An interactive login shell runs it, so that it finds what the person would find by typing.
+        Some(program) => {
+            let shell = quoted(&shell.to_string_lossy());
+            command.args(["-l", "-i", "-c", &format!("{program}; exec {shell} -l")]);
+        }
+        None => {
+            command.arg("-l");
+        }
+    }
+    command.exec()
+}
+
+fn tell(start: &PaneStart) {
+    // Nobody may be reading; the shell is what counts.
+    let mut out = io::stdout().lock();
+    if let Some(path) = &start.scrollback
+        && let Ok(text) = fs::read(path)
+    {
+        let _ = out.write_all(&text);
+    }
+    if let Some(id) = &start.gone {
+        let _ =
+            writeln!(out, "The conversation {id} that was here is gone: its transcript no longer exists.");
+    }
+    if let Some((id, folder)) = &start.folder_gone {
+        let folder = folder.to_string_lossy().escape_debug().to_string();
+        let _ = writeln!(
+            out,
+            "The conversation {id} that was here resumes only in its folder, which is gone: {folder}\n\
+             Once that is back, resume it there: claude --resume {id}"
+        );
+    }
+    let _ = out.flush();
+}
+
+fn program(start: &PaneStart) -> Option<String> {
+    if let Some(Resume { id, name, claude }) = &start.resume {
+        let after = format!("This is a shell; the conversation resumes with: claude --resume {id}");
+        return Some(format!(
+            "{} --resume {} --name {}; echo; echo {}",
+            quoted(claude),
+            quoted(id),
+            quoted(name),
+            quoted(&after)
+        ));
+    }
+    let words: Vec<String> = start.run.iter().map(|word| quoted(&word.to_string_lossy())).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+/// The shell that tmux gives its panes, if it takes the usual options.
+fn shell() -> OsString {
+    const KNOWN: [&str; 9] = ["bash", "zsh", "sh", "fish", "dash", "ksh", "ksh93", "mksh", "ash"];
+    std::env::var_os("SHELL")
+        .filter(|shell| {
+            let name = Path::new(shell).file_name().and_then(|name| name.to_str());
+            Path::new(shell).is_absolute() && name.is_some_and(|name| KNOWN.contains(&name))
+        })
+        .unwrap_or_else(|| "/bin/sh".into())
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/_-.,:=@+".contains(&b);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// tmux asks systemd to put a new pane into a scope of its own and does not wait for it. What forks before stays in the
+/// server's unit, where the pane's memory limit does not hold. So this waits, before anything is forked, where tmux
+/// does so at all: from 3.4 on, with the person's own manager running.
+fn wait_for_scope() {
+    if !makes_scopes() {
+        return;
+    }
+    let until = Instant::now() + SCOPE_PATIENCE;
+    while !in_scope() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn makes_scopes() -> bool {
+    let version = std::env::var("TERM_PROGRAM_VERSION").unwrap_or_default();
+    let manager = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("systemd/private"));
+    recent(&version) && manager.is_some_and(|socket| socket.exists())
+}
+
+/// Whether this is tmux 3.4 or later.
+fn recent(version: &str) -> bool {
+    let mut numbers =
+        version.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (3, 4)
+}
+
+fn in_scope() -> bool {
+    fs::read_to_string("/proc/self/cgroup").is_ok_and(|text| text.contains("/tmux-spawn-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_quoted_for_any_shell() {
+        let run =
+            PaneStart { run: ["vim", "it's a.txt", "$x"].map(OsString::from).into(), ..PaneStart::default() };
+        assert_eq!(program(&run).unwrap(), r"vim 'it'\''s a.txt' '$x'");
+        let resume = Resume { id: "ID".into(), name: "web".into(), claude: "/opt/my claude".into() };
+        let resume = PaneStart { resume: Some(resume), ..PaneStart::default() };
+        insta::assert_snapshot!(
+            program(&resume).unwrap(),
+            @"'/opt/my claude' --resume ID --name web; echo; echo 'This is a shell; the conversation resumes with: claude --resume ID'"
+        );
+        assert_eq!(program(&PaneStart::default()), None);
+    }
+
+    #[test]
+    fn scopes_are_waited_for_from_3_4_on() {
+        for (version, is) in
+            [("3.2a", false), ("3.3a", false), ("3.4", true), ("3.5a", true), ("4.0", true), ("", false)]
+        {
+            assert_eq!(recent(version), is, "{version}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What a restore does, case by case.
+
+use super::*;
+use crate::format::from_tsv;
+
+const X: &str = "00000000-0000-4000-8000-00000000000a";
+const Y: &str = "00000000-0000-4000-8000-00000000000b";
+
+fn name(text: &str) -> SessionName {
+    SessionName::new(text).unwrap()
+}
+
+fn folder(text: &str) -> Folder {
+    Folder::new(text).unwrap()
+}
+
+fn id(text: &str) -> ConversationId {
+    ConversationId::new(text).unwrap()
+}
+
+/// `20260301T120700`.
+const TAKEN: i64 = 1_772_366_820;
+
+fn snapshot(rows: &[(&str, &str)]) -> Snapshot {
+    let text: String = rows.iter().map(|(name, id)| format!("{name}\t/srv/{name}\t{id}\n")).collect();
+    from_tsv(Moment(TAKEN), text.as_bytes(), &folder("/home/ann"))
+}
+
+fn facts() -> Facts {
+    let of = |text| (id(text), folder("/srv/a"));
+    Facts {
+        home: folder("/home/ann"),
+        transcripts: [of(X), of(Y)].into(),
+        folders: ["/home/ann", "/srv/a", "/srv/b"].map(folder).into(),
+    }
+}
+
+fn pane(conversation: Option<&str>) -> LivePane {
+    LivePane {
+        id: "%1".into(),
+        window: 0,
+        pane: 0,
+        position: 0,
+        active: true,
+        shell: conversation.is_none(),
+        claude: conversation.is_some(),
+        conversation: conversation.map(id),
+    }
+}
+
+fn live(sessions: &[(&str, LivePane)]) -> Live {
+    Live { sessions: sessions.iter().map(|(n, pane)| (name(n), vec![pane.clone()])).collect() }
+}
+
+fn told(snapshot: &Snapshot, live: &Live, facts: &Facts, closed: &[(&str, i64)]) -> String {
+    let closed = Tombstones::new(closed.iter().map(|(n, at)| (name(n), Moment(*at))).collect());
+    let rows = resolve(snapshot, live, facts, &closed);
+    let line = |one: &Resolved| {
+        let row = &one.row;
+        let (state, action, on) =
+            (row.state.as_str(), row.action.as_str(), if row.default { "on" } else { "off" });
+        let does = match &one.doing {
+            Doing::Make { starts, .. } => format!("{:?}", starts[0]).split(' ').next().unwrap().to_owned(),
+            Doing::Type(typed) => format!("types into {}", typed[0].pane.id),
+            Doing::Nothing => "nothing".into(),
+        };
+        format!(
+            "{} {state} {action} {} {on} {} | {does}",
+            row.name,
+            row.target,
+            row.note.as_deref().unwrap_or("-")
+        )
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_is_missing_is_made_and_what_is_live_is_left_alone() {
+    insta::assert_snapshot!(
+        told(
+            &snapshot(&[("a", X), ("b", "-"), ("c", Y)]),
+            &live(&[("a", pane(Some(X))), ("b", pane(None)), ("other", pane(None))]),
+            &facts(),
+            &[],
+        ),
+        @r"
+    a live_same skip a off - | nothing
+    b live_same skip b off - | nothing
+    c missing new c on - | Resume
+    "
+    );
+}
+
+#[test]
+fn another_conversation_is_restored_beside() {
+    let long = "x".repeat(32);
+    insta::assert_snapshot!(
+        told(
+            &snapshot(&[("a", X), (&long, Y)]),
+            &live(&[("a", pane(Some("00000000-0000-4000-8000-00000000000c"))), (&long, LivePane { shell: false, ..pane(None) })]),
+            &facts(),
+            &[],
+        ),
+        @r"
+    a live_other_conv suffixed a-1207 on - | Resume
+    xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx live_other_conv suffixed xxxxxxxxxxxxxxxxxxxxxxxxxxx-1207 on - | Resume
+    "
+    );
+    // A claude whose conversation is not known is somebody's work as well.
+    let unknown = LivePane { claude: true, shell: false, ..pane(None) };
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X)]), &live(&[("a", unknown.clone()), ("a-1207", unknown)]), &facts(), &[]),
+        @"a live_other_conv suffixed a-1207-2 on - | Resume"
+    );
+}
+
+#[test]
+fn a_shell_whose_claude_died_is_typed_into() {
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X)]), &live(&[("a", pane(None))]), &facts(), &[]),
+        @"a live_no_claude in_place a on - | types into %1"
+    );
+    let gone = Facts { transcripts: Default::default(), ..facts() };
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X)]), &live(&[("a", pane(None))]), &gone, &[]),
+        @"a live_no_claude skip a off gone | nothing"
+    );
+}
+
+#[test]
+fn what_a_terminal_would_obey_is_not_typed() {
+    let odd = folder("/srv/a\u{3}b");
+    let facts = Facts {
+        transcripts: [(id(X), odd.clone())].into(),
+        folders: [odd, folder("/home/ann")].into(),
+        ..facts()
+    };
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X)]), &live(&[("a", pane(None))]), &facts, &[]),
+        @"a live_no_claude skip a off unprintable | nothing"
+    );
+}
+
+#[test]
+fn a_conversation_is_never_resumed_twice() {
+    // It goes on in a session of another name; and a snapshot of the earlier layout may name it twice.
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X), ("b", Y), ("c", Y)]), &live(&[("renamed", pane(Some(X)))]), &facts(), &[]),
+        @r"
+    a live_same skip a off live@renamed | nothing
+    b missing new b on - | Resume
+    c live_same skip c off live@b | nothing
+    "
+    );
+}
+
+#[test]
+fn what_was_closed_after_the_snapshot_is_unticked() {
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X), ("b", "-")]), &Live::default(), &facts(), &[("a", TAKEN + 1), ("b", TAKEN)]),
+        @r"
+    a missing new a off killed@1772366821 | Resume
+    b missing new b on - | Shell
+    "
+    );
+}
+
+#[test]
+fn a_conversation_that_is_gone_leaves_a_shell_that_says_so() {
+    let no_transcript = Facts { transcripts: Default::default(), ..facts() };
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X)]), &Live::default(), &no_transcript, &[]),
+        @"a missing new a on gone | Gone"
+    );
+    let no_folder = Facts { folders: [folder("/home/ann")].into(), ..facts() };
+    insta::assert_snapshot!(
+        told(&snapshot(&[("a", X), ("b", "-")]), &Live::default(), &no_folder, &[]),
+        @r"
+    a missing new a on folder_gone | FolderGone
+    b missing new b on - | Shell
+    "
+    );
+    let rows = resolve(&snapshot(&[("b", "-")]), &Live::default(), &no_folder, &Tombstones::default());
+    let Doing::Make { starts, .. } = &rows[0].doing else { panic!() };
+    assert_eq!(*starts, [Start::Shell { folder: folder("/home/ann") }]);
+}
+
+#[test]
+fn a_selection_is_whole_or_nothing_and_names_are_text() {
+    let rows = || {
+        resolve(&snapshot(&[("007", "-"), ("b", "-")]), &Live::default(), &facts(), &Tombstones::default())
+    };
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    assert_eq!(select(rows(), &names(&["b", "7"])), Err(NotThere(vec!["7".into()])));
+    let chosen = select(rows(), &names(&["b", "007", "b"])).unwrap();
+    assert_eq!(chosen.iter().map(|one| one.row.name.as_str()).collect::<Vec<_>>(), ["b", "007"]);
+}

@@ -1,0 +1,87 @@
+//! A tmux server in a unit of its own in the person's slice: it outlives whoever started it, our own upgrade and the
+//! end of the person's last login, and has none of our confinement.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::people::Person;
+
+/// The script of a restore runs meanwhile.
+const STARTING: Duration = Duration::from_secs(60);
+
+/// What the unit is like.
+const PROPERTIES: [&str; 8] = [
+    // As when a person types it: the first tmux starts the server, which goes into the background, and runs the script.
+    "Type=forking",
+    // One session that cannot be made does not end the others.
+    "SuccessExitStatus=1",
+    "TimeoutStartSec=60",
+    // The kernel may end one process for its memory; the others go on.
+    "OOMPolicy=continue",
+    // The slice limits the person, not this.
+    "TasksMax=infinity",
+    // Interactive shells ignore SIGTERM.
+    "SendSIGHUP=yes",
+    "TimeoutStopSec=15",
+    // At a shutdown the sessions are saved first.
+    "Before=rosterd-tmux-shutdown.service",
+];
+
+/// Starts a server that runs `script`, and waits until that is done.
+pub(crate) async fn start(person: &Person, socket: &str, script: &Path) -> Result<(), String> {
+    // A server that ended may have left processes in its unit, so each has a name of its own.
+    let unit = format!("rosterd-tmux-{}-{}", person.user, jiff::Timestamp::now().as_millisecond());
+    let mut command = Command::new("systemd-run");
+    command.args(["--quiet", "--collect", "--no-ask-password"]);
+    command.arg(format!("--unit={unit}.service"));
+    command.arg(format!("--description=tmux server of {}", person.user));
+    command.arg(format!("--slice=user-{}.slice", person.uid));
+    command.args([format!("--uid={}", person.user), format!("--gid={}", person.gid)]);
+    command.arg(format!("--property=WorkingDirectory=-{}", person.home.display()));
+    command.args(PROPERTIES.iter().map(|property| format!("--property={property}")));
+    command.arg(format!("--setenv=LANG={}", language()));
+    let runtime = format!("/run/user/{}", person.uid);
+    if Path::new(&runtime).is_dir() {
+        command.arg(format!("--setenv=XDG_RUNTIME_DIR={runtime}"));
+    }
+    command.args(["--", "tmux", "-u", "-L", socket, "start-server", ";", "source-file"]).arg(script);
+    command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").stdin(std::process::Stdio::null());
+    command.kill_on_drop(true);
+    let output = tokio::time::timeout(STARTING + Duration::from_secs(5), command.output()).await;
+    match output {
+        Err(_) => Err(format!("{unit} did not start within {} s", STARTING.as_secs())),
+        Ok(Err(error)) => Err(format!("systemd-run: {error}")),
+        Ok(Ok(output)) if output.status.success() => Ok(()),
+        Ok(Ok(output)) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(format!("{unit}: {}", said.trim().chars().take(500).collect::<String>()))
+        }
+    }
+}
+
+/// What a login would have: the machine's language.
+fn language() -> String {
+    let files = ["/etc/locale.conf", "/etc/default/locale"];
+    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    texts.into_iter().find_map(|text| language_in(&text)).unwrap_or_else(|| "C.UTF-8".into())
+}
+
+fn language_in(text: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| line.trim().strip_prefix("LANG="))?.trim_matches(['"', '\'']);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.@-".contains(c);
+    (!value.is_empty() && value.chars().all(plain)).then(|| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_language_is_found() {
+        assert_eq!(language_in("# x\nLANG=\"de_DE.UTF-8\"\n").as_deref(), Some("de_DE.UTF-8"));
+        assert_eq!(language_in("LANG=a b"), None);
+        assert_eq!(language_in("LC_ALL=C"), None);
+    }
+}

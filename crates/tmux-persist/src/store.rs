@@ -1,0 +1,418 @@
+//! One person's snapshots on disk. The folder belongs to that person, and only a process that is that person reads or
+//! writes it.
+//!
+//! ```text
+//! <state>/users/<user>/        0700, the person's
+//!   lock                       held by whoever saves, restores or forgets
+//!   newest -> snapshots/<ts>   what a restore takes; a symlink, replaced by rename once that file is whole and synced
+//!   snapshots/<ts>             one capture each, the newest 200; 0600, written beside, synced and renamed
+//!   scrollback/<ts>/           what the panes showed, if configured; 0600
+//!   forgotten                  `name <TAB> seconds`: sessions closed on purpose
+//!   carried-over               there once what the earlier layout held has been taken over
+//! ```
+//! Other files are nobody's business and stay as they are.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg, OFlag};
+
+use crate::format::{self, FormatError, HEAD, MAX_FILE, decode, encode};
+use crate::model::{Moment, SessionName, Snapshot};
+use crate::series::Tombstones;
+
+/// How long one save waits for another.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why the store could not be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("the snapshot {} cannot be used: {source}", path.display())]
+    Unusable { path: PathBuf, source: FormatError },
+    #[error("another save or restore has held {} for {} s", path.display(), LOCK_PATIENCE.as_secs())]
+    Locked { path: PathBuf },
+}
+
+/// One person's folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// The folder of a person below `state`.
+    pub(crate) fn place(state: &Path, user: &str) -> PathBuf {
+        state.join("users").join(user)
+    }
+
+    /// Opens the folder; makes it where whoever asks may.
+    pub(crate) fn open(dir: PathBuf) -> Result<Store, StoreError> {
+        let snapshots = dir.join("snapshots");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&snapshots)
+            .map_err(|source| StoreError::Write { path: snapshots, source })?;
+        Ok(Store { dir })
+    }
+
+    /// Waits until nobody else saves or restores. Released when the answer is dropped.
+    pub(crate) fn lock(&self) -> Result<Flock<File>, StoreError> {
+        let path = self.dir.join("lock");
+        let mut file = options(true)
+            .create(true)
+            .open(&path)
+            .map_err(|source| StoreError::Write { path: path.clone(), source })?;
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(lock),
+                Err((_, _)) if Instant::now() > until => return Err(StoreError::Locked { path }),
+                Err((unlocked, _)) => file = unlocked,
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The names of all snapshots, the oldest first.
+    pub(crate) fn moments(&self) -> Result<Vec<Moment>, StoreError> {
+        let path = self.dir.join("snapshots");
+        let failed = |source| StoreError::Read { path: path.clone(), source };
+        let mut moments = Vec::new();
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                moments.extend(entry.file_name().to_str().and_then(Moment::parse));
+            }
+        }
+        moments.sort_unstable();
+        Ok(moments)
+    }
+
+    /// How many sessions a snapshot has, from the beginning of its file alone.
+    pub(crate) fn sessions_in(&self, taken: Moment) -> Result<usize, StoreError> {
+        let path = self.path(taken);
+        let failed = |source| StoreError::Read { path: path.clone(), source };
+        let mut beginning = [0; HEAD];
+        let read =
+            options(false).open(&path).and_then(|mut file| file.read(&mut beginning)).map_err(failed)?;
+        let head = format::head(beginning.get(..read).unwrap_or_default());
+        Ok(head.map_err(|source| StoreError::Unusable { path, source })?.sessions)
+    }
+
+    /// A snapshot.
+    pub(crate) fn read(&self, taken: Moment) -> Result<Snapshot, StoreError> {
+        let file = self.file(taken)?;
+        let snapshot =
+            decode(&file).map_err(|source| StoreError::Unusable { path: self.path(taken), source })?;
+        // The name is what tells the order.
+        Ok(Snapshot { taken, ..snapshot })
+    }
+
+    /// A snapshot's file.
+    pub(crate) fn file(&self, taken: Moment) -> Result<Vec<u8>, StoreError> {
+        let path = self.path(taken);
+        let failed = |source| StoreError::Read { path: path.clone(), source };
+        let mut content = Vec::new();
+        let file = options(false).open(&path).map_err(failed)?;
+        file.take(MAX_FILE).read_to_end(&mut content).map_err(failed)?;
+        Ok(content)
+    }
+
+    /// The snapshot that a restore takes: the one that `newest` names, or the newest one before it that is whole.
+    pub(crate) fn promoted(&self) -> Result<Option<Snapshot>, StoreError> {
+        let pointed = self.pointed();
+        let upto = |taken: &Moment| pointed.is_none_or(|pointed| *taken <= pointed);
+        self.newest_whole(self.moments()?.into_iter().filter(upto))
+    }
+
+    /// The newest snapshot that is whole.
+    pub(crate) fn stored(&self) -> Result<Option<Snapshot>, StoreError> {
+        self.newest_whole(self.moments()?.into_iter())
+    }
+
+    fn newest_whole(
+        &self,
+        moments: impl DoubleEndedIterator<Item = Moment>,
+    ) -> Result<Option<Snapshot>, StoreError> {
+        for taken in moments.rev() {
+            match self.read(taken) {
+                Ok(snapshot) => return Ok(Some(snapshot)),
+                Err(StoreError::Unusable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What `newest` names, if that is there.
+    pub(crate) fn pointed(&self) -> Option<Moment> {
+        let target = fs::read_link(self.dir.join("newest")).ok()?;
+        let taken = Moment::parse(target.strip_prefix("snapshots").ok()?.to_str()?)?;
+        self.path(taken).is_file().then_some(taken)
+    }
+
+    /// Writes a snapshot. When this returns, it survives a power loss.
+    pub(crate) fn write(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let path = self.path(snapshot.taken);
+        let failed = |source| StoreError::Write { path: path.clone(), source };
+        let content = encode(snapshot).map_err(|error| failed(error.into()))?;
+        self.replace(&path, &content).map_err(failed)
+    }
+
+    /// Writes snapshots of the earlier layout, all of them synced at once, and leaves those alone that are there.
+    pub(crate) fn take_over(&self, snapshots: &[Snapshot]) -> Result<(), StoreError> {
+        for snapshot in snapshots {
+            let path = self.path(snapshot.taken);
+            let failed = |source| StoreError::Write { path: path.clone(), source };
+            if path.exists() {
+                continue;
+            }
+            let beside = self.dir.join("snapshots/.carried-over.new");
+            remove_if_there(&beside).map_err(failed)?;
+            let content = encode(snapshot).map_err(|error| failed(error.into()))?;
+            let written = options(true).create_new(true).open(&beside).and_then(|mut file| {
+                file.write_all(&content)?;
+                file.sync_data()?;
+                fs::rename(&beside, &path)
+            });
+            if written.is_err() {
+                let _ = fs::remove_file(&beside);
+            }
+            written.map_err(failed)?;
+        }
+        let path = self.dir.join("snapshots");
+        sync_folder(&path).map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Makes `newest` name a snapshot, which is whole and synced.
+    pub(crate) fn promote(&self, taken: Moment) -> Result<(), StoreError> {
+        let path = self.dir.join("newest");
+        let failed = |source| StoreError::Write { path: path.clone(), source };
+        let beside = self.dir.join(".newest.new");
+        remove_if_there(&beside).map_err(failed)?;
+        std::os::unix::fs::symlink(format!("snapshots/{taken}"), &beside).map_err(failed)?;
+        fs::rename(&beside, &path).and_then(|()| sync_folder(&self.dir)).map_err(failed)
+    }
+
+    /// Keeps the newest `keep` snapshots, and the one that a restore takes.
+    pub(crate) fn prune(&self, keep: usize) -> Result<usize, StoreError> {
+        let moments = self.moments()?;
+        let pointed = self.pointed();
+        let surplus = moments.len().saturating_sub(keep);
+        let mut removed = 0;
+        for taken in moments.into_iter().take(surplus).filter(|taken| Some(*taken) != pointed) {
+            let path = self.path(taken);
+            remove_if_there(&path).map_err(|source| StoreError::Write { path, source })?;
+            let scrollback = self.scrollback(taken);
+            match fs::remove_dir_all(&scrollback) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::Write { path: scrollback, source });
+                }
+                _ => removed += 1,
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The sessions that were closed on purpose.
+    pub(crate) fn tombstones(&self) -> Result<Tombstones, StoreError> {
+        let path = self.dir.join("forgotten");
+        let mut content = Vec::new();
+        match options(false).open(&path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut content)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Read { path, source: error })
+            }
+            _ => Ok(Tombstones::new(format::tombstones(&content))),
+        }
+    }
+
+    /// Records a close. Records that no snapshot needs any more go.
+    pub(crate) fn bury(&self, name: &SessionName, at: Moment) -> Result<(), StoreError> {
+        let before = self.tombstones()?;
+        let oldest = self.moments()?.first().copied().unwrap_or(Moment(i64::MIN));
+        let mut text: String = before
+            .since(oldest)
+            .filter(|(other, _)| *other != name)
+            .map(|(other, at)| format!("{other}\t{}\n", at.0))
+            .collect();
+        text.push_str(&format!("{name}\t{}\n", at.0));
+        let path = self.dir.join("forgotten");
+        self.replace(&path, text.as_bytes()).map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Whether the earlier layout has been taken over.
+    pub(crate) fn is_carried_over(&self) -> bool {
+        self.dir.join("carried-over").exists()
+    }
+
+    /// Records that it has.
+    pub(crate) fn carried_over(&self) -> Result<(), StoreError> {
+        let path = self.dir.join("carried-over");
+        self.replace(&path, b"").map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// Where the screens of a snapshot lie.
+    pub(crate) fn scrollback(&self, taken: Moment) -> PathBuf {
+        self.dir.join("scrollback").join(taken.to_string())
+    }
+
+    /// Writes one pane's screen.
+    pub(crate) fn write_screen(&self, taken: Moment, name: &str, content: &[u8]) -> Result<(), StoreError> {
+        let dir = self.scrollback(taken);
+        let path = dir.join(name);
+        let failed = |source| StoreError::Write { path: path.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
+        self.replace(&path, content).map_err(failed)
+    }
+
+    /// A file for one command, such as the script of a restore.
+    pub(crate) fn write_file(&self, name: &str, content: &[u8]) -> Result<PathBuf, StoreError> {
+        let path = self.dir.join(name);
+        self.replace(&path, content).map_err(|source| StoreError::Write { path: path.clone(), source })?;
+        Ok(path)
+    }
+
+    fn path(&self, taken: Moment) -> PathBuf {
+        self.dir.join("snapshots").join(taken.to_string())
+    }
+
+    /// Beside, synced, renamed. A disk that is full leaves what was there.
+    fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut beside = std::ffi::OsString::from(".");
+        beside.push(name);
+        beside.push(".new");
+        let beside = folder.join(beside);
+        remove_if_there(&beside)?;
+        let written = options(true)
+            .create_new(true)
+            .open(&beside)
+            .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&beside, path))
+            .and_then(|()| sync_folder(folder));
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+}
+
+fn options(write: bool) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(!write).write(write).mode(0o600);
+    options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    options
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::model::Folder;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("ann")).unwrap();
+        (dir, store)
+    }
+
+    fn snapshot(taken: i64, names: &str) -> Snapshot {
+        let text: String = names.split(' ').map(|name| format!("{name}\t/srv\t-\n")).collect();
+        format::from_tsv(Moment(taken), text.as_bytes(), &Folder::new("/home/ann").unwrap())
+    }
+
+    #[test]
+    fn a_snapshot_is_read_as_it_was_written_by_its_owner_alone() {
+        let (dir, store) = store();
+        store.write(&snapshot(100, "a b")).unwrap();
+        assert_eq!(store.read(Moment(100)).unwrap(), snapshot(100, "a b"));
+        assert_eq!(store.sessions_in(Moment(100)).unwrap(), 2);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir.path().join("ann")), 0o700);
+        assert_eq!(mode(&store.path(Moment(100))), 0o600);
+    }
+
+    #[test]
+    fn newest_never_names_a_file_that_is_not_whole() {
+        let (_dir, store) = store();
+        assert_eq!(store.promoted().unwrap(), None);
+        store.write(&snapshot(100, "a")).unwrap();
+        store.write(&snapshot(200, "b")).unwrap();
+        store.promote(Moment(200)).unwrap();
+        store.write(&snapshot(300, "c")).unwrap();
+        assert_eq!(store.promoted().unwrap(), Some(snapshot(200, "b")));
+        assert_eq!(store.stored().unwrap(), Some(snapshot(300, "c")));
+        // Damaged by the disk: the one before.
+        fs::write(store.path(Moment(200)), "{\"format\":\"rosterd-tmux\",\"ver").unwrap();
+        assert_eq!(store.promoted().unwrap(), Some(snapshot(100, "a")));
+        // A pointer that leads nowhere, or out of the folder, is none.
+        for target in ["snapshots/20000101T000000", "../../etc/passwd", "snapshots/../lock"] {
+            fs::remove_file(store.dir.join("newest")).unwrap();
+            std::os::unix::fs::symlink(target, store.dir.join("newest")).unwrap();
+            assert_eq!(store.promoted().unwrap(), Some(snapshot(300, "c")), "{target}");
+        }
+    }
+
+    #[test]
+    fn foreign_files_are_left_alone() {
+        let (_dir, store) = store();
+        store.write(&snapshot(100, "a")).unwrap();
+        let snapshots = store.dir.join("snapshots");
+        for name in ["notes.txt", "20260301T120000.tsv", ".20260301T120000.new", "20269999T999999"] {
+            fs::write(snapshots.join(name), "x").unwrap();
+        }
+        fs::create_dir(snapshots.join("20260301T120001")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", snapshots.join("20260301T120002")).unwrap();
+        assert_eq!(store.moments().unwrap(), [Moment(100)]);
+        assert!(store.read(Moment::parse("20260301T120002").unwrap()).is_err());
+        assert_eq!(store.stored().unwrap(), Some(snapshot(100, "a")));
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_the_one_that_a_restore_takes() {
+        let (_dir, store) = store();
+        for taken in 1..=10 {
+            store.write(&snapshot(taken, "a")).unwrap();
+        }
+        store.promote(Moment(2)).unwrap();
+        store.write_screen(Moment(1), "a.0.0", b"x").unwrap();
+        assert_eq!(store.prune(3).unwrap(), 6);
+        assert_eq!(store.moments().unwrap(), [2, 8, 9, 10].map(Moment));
+        assert!(!store.scrollback(Moment(1)).exists());
+    }
+
+    #[test]
+    fn closes_are_recorded_as_long_as_they_matter() {
+        let (_dir, store) = store();
+        let name = |name| SessionName::new(name).unwrap();
+        store.bury(&name("a"), Moment(5)).unwrap();
+        store.bury(&name("b"), Moment(6)).unwrap();
+        store.write(&snapshot(6, "x")).unwrap();
+        store.bury(&name("a"), Moment(9)).unwrap();
+        let closed = store.tombstones().unwrap();
+        assert_eq!(closed.closed_at(&name("a"), Moment(6)), Some(Moment(9)));
+        assert_eq!(fs::read_to_string(store.dir.join("forgotten")).unwrap(), "a\t9\n");
+    }
+}
