@@ -8,6 +8,7 @@ mod daemon;
 mod journal;
 mod run;
 mod serve;
+mod services;
 mod sources;
 mod store;
 mod watch;

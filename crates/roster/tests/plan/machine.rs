@@ -92,7 +92,9 @@ impl Machine {
             let there = self.homes.get(&path).cloned().unwrap_or(HomeFolder::Absent);
             host.homes.insert(name.clone(), there);
             for service in &self.config.service {
-                host.env_files.entry(service.env_file_of(name)).or_insert(EnvFileState::Absent);
+                if let Some(port) = service.port() {
+                    host.env_files.entry(port.env_file_of(name)).or_insert(EnvFileState::Absent);
+                }
             }
         }
         let maps = &self.config.maps;

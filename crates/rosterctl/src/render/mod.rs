@@ -40,6 +40,11 @@ fn action(step: &Step) -> String {
             let keys = keys.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
             format!("set {} in {}", keys.join(" "), path.display())
         }
+        Action::RemoveFile { .. }
+        | Action::StopUnit { .. }
+        | Action::EnableUnit { .. }
+        | Action::StartUnit { .. }
+        | Action::Reload { .. } => step.action.to_string(),
         Action::Cut => "cut access; account and files stay".into(),
         Action::Return => "give access back".into(),
         Action::Home(HomeAction::RemoveUnfinished { path }) => {
