@@ -41,9 +41,10 @@ fn way(action: &Action) -> Way {
         Action::SetEnvKeys { .. } => Way::EnvFiles,
         Action::WriteFile(_) | Action::RemoveFile { .. } => Way::Alone,
         // Those of units are applied by `units`, at another time.
-        Action::StopUnit { .. } | Action::EnableUnit { .. } | Action::StartUnit { .. } | Action::Reload { .. } => {
-            Way::NotOurs
-        }
+        Action::StopUnit { .. }
+        | Action::EnableUnit { .. }
+        | Action::StartUnit { .. }
+        | Action::Reload { .. } => Way::NotOurs,
         Action::Cut | Action::Return | Action::Home(_) => Way::NotOurs,
     }
 }

@@ -13,8 +13,8 @@ use nix::unistd::User;
 use roster::config::Config;
 use roster::model::Roster;
 use roster::name::{OsUser, Shell};
-use roster::plan::{PANE_DROP_IN, SLICE_DROP_IN};
 use roster::observed::{EnvFileState, FileState, HomeFolder, HostObserved, PasswdEntry};
+use roster::plan::{PANE_DROP_IN, SLICE_DROP_IN};
 
 use crate::Host;
 use crate::files::{self, Content, MAX_BYTES};
@@ -130,7 +130,10 @@ impl Host {
             }
         }
         let states = paths.into_iter().map(|path| (folders.file(&path), path));
-        Ok(states.filter(|(state, _)| *state != FileState::Absent).map(|(state, path)| (path, state)).collect())
+        Ok(states
+            .filter(|(state, _)| *state != FileState::Absent)
+            .map(|(state, path)| (path, state))
+            .collect())
     }
 
     /// The names in a folder; none when there is no such folder.

@@ -48,12 +48,16 @@ fn parse(text: &str) -> impl Iterator<Item = Listener> + '_ {
 pub(crate) fn holders(root: &Path, searched: &[Listener]) -> BTreeMap<u64, PortHolder> {
     let mut holders: BTreeMap<u64, PortHolder> = searched
         .iter()
-        .map(|listener| (listener.inode, PortHolder { user: listener.uid.to_string(), process: None, unit: None }))
+        .map(|listener| {
+            (listener.inode, PortHolder { user: format!("uid {}", listener.uid), process: None, unit: None })
+        })
         .collect();
     let mut open: BTreeSet<u64> = holders.keys().copied().collect();
     let Ok(processes) = fs::read_dir(root.join("proc")) else { return holders };
     for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
         for descriptor in descriptors.flatten() {
             let inode = fs::read_link(descriptor.path()).ok().and_then(|link| inode_of(link.to_str()?));

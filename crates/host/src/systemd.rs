@@ -49,8 +49,7 @@ pub(crate) struct Row {
     pub(crate) has_job: bool,
 }
 
-type RawRow =
-    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+type RawRow = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// A connection to the manager.
 #[derive(Debug)]
@@ -69,8 +68,7 @@ impl Systemd {
         B: serde::Serialize + zbus::wire::DynamicType,
         R: serde::de::DeserializeOwned + zbus::wire::Type,
     {
-        let reply =
-            within(self.bus.call_method(Some(SERVICE), path, Some(interface), method, body)).await?;
+        let reply = within(self.bus.call_method(Some(SERVICE), path, Some(interface), method, body)).await?;
         Ok(reply.body().deserialize_ignore_signature()?)
     }
 
@@ -89,7 +87,8 @@ impl Systemd {
             let why = format!("asked for {} units, told of {}", names.len(), rows.len());
             return Err(CallError { why, no_such_unit: false });
         }
-        let row = |raw: RawRow| Row { load: raw.2, active: raw.3, sub: raw.4, path: raw.6, has_job: raw.7 != 0 };
+        let row =
+            |raw: RawRow| Row { load: raw.2, active: raw.3, sub: raw.4, path: raw.6, has_job: raw.7 != 0 };
         Ok(rows.into_iter().map(row).collect())
     }
 
@@ -110,7 +109,8 @@ impl Systemd {
     pub(crate) async fn service(&self, unit: &Row) -> Result<Ended, CallError> {
         let all: HashMap<String, OwnedVariant> =
             self.call(unit.path.as_str(), PROPERTIES, "GetAll", &(RUNNER,)).await?;
-        let text = |key: &str| all.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or_default();
+        let text =
+            |key: &str| all.get(key).and_then(|value| <&str>::try_from(value).ok()).unwrap_or_default();
         let number = |key: &str| all.get(key).and_then(|value| i32::try_from(value).ok()).unwrap_or_default();
         let time = |key: &str| all.get(key).and_then(|value| u64::try_from(value).ok()).unwrap_or_default();
         Ok(Ended {
@@ -194,10 +194,9 @@ impl Ended {
 async fn within<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, CallError> {
     match tokio::time::timeout(PATIENCE, call).await {
         Ok(result) => Ok(result?),
-        Err(_) => Err(CallError {
-            why: format!("no answer for {} s", PATIENCE.as_secs()),
-            no_such_unit: false,
-        }),
+        Err(_) => {
+            Err(CallError { why: format!("no answer for {} s", PATIENCE.as_secs()), no_such_unit: false })
+        }
     }
 }
 

@@ -106,7 +106,8 @@ impl Host {
             return Ok(BTreeMap::new());
         }
         let by_inode = ports::holders(self.root(), &searched);
-        let names: BTreeMap<u32, &String> = host.accounts.iter().map(|(name, entry)| (entry.uid, name)).collect();
+        let names: BTreeMap<u32, &String> =
+            host.accounts.iter().map(|(name, entry)| (entry.uid, name)).collect();
         let mut holders = BTreeMap::new();
         for listener in searched {
             let Some(mut holder) = by_inode.get(&listener.inode).cloned() else { continue };
@@ -168,7 +169,10 @@ async fn activity(
     };
     Ok(match (row.active.as_str(), row.sub.as_str()) {
         ("failed", _) => Activity::Failed(how().await?),
-        (_, "auto-restart" | "auto-restart-queued") => Activity::Restarting(how().await?),
+        (_, "auto-restart" | "auto-restart-queued") => Activity::Restarting(match is_service {
+            true => between_two_lives(systemd, row).await?,
+            false => how().await?,
+        }),
         ("inactive", _) if should_have_run && is_service => {
             let ended = systemd.service(row).await?;
             match ended.kind == "oneshot" && ended.has_run && ended.result == "success" {
@@ -180,6 +184,18 @@ async fn activity(
         ("deactivating", _) => Activity::Stopping,
         _ => Activity::Active,
     })
+}
+
+/// How a service ended that is started again and again. While it lives, systemd says nothing of its last end.
+async fn between_two_lives(systemd: &Systemd, row: &Row) -> Result<String, CallError> {
+    for _ in 0..20 {
+        let ended = systemd.service(row).await?;
+        if ended.code != 0 {
+            return Ok(ended.words());
+        }
+        tokio::time::sleep(POLL / 2).await;
+    }
+    Ok("it ended".to_owned())
 }
 
 /// See [`crate::apply_units`].
@@ -242,7 +258,8 @@ impl Run<'_> {
     fn is_told_to_stop(&mut self, steps: &[(usize, &str)]) -> bool {
         let stop = self.stop.load(Ordering::Relaxed);
         if stop {
-            self.results.extend(steps.iter().map(|(index, _)| (*index, StepResult::Skipped { why: STOPPED.into() })));
+            self.results
+                .extend(steps.iter().map(|(index, _)| (*index, StepResult::Skipped { why: STOPPED.into() })));
         }
         stop
     }

@@ -238,8 +238,7 @@ pub struct Worker {
 impl Default for Config {
     fn default() -> Self {
         let group = |name: &str| GroupName::new(name).ok();
-        let admin =
-            TierPolicy {
+        let admin = TierPolicy {
             groups: ["sudo", "docker", "code-shared"].into_iter().filter_map(group).collect(),
             ..TierPolicy::default()
         };

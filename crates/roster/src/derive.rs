@@ -244,11 +244,7 @@ fn all_ports(
             }
             let Some(port) = free.find(|port| taken.insert(*port)) else {
                 let (service, user) = (service.clone(), user.clone());
-                return Err(DeriveError::NoPortLeft {
-                    service: service.name,
-                    base_port: port.base,
-                    user,
-                });
+                return Err(DeriveError::NoPortLeft { service: service.name, base_port: port.base, user });
             };
             of_service.insert(user.clone(), port);
         }

@@ -7,9 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::model::{CodeLayout, Limits, Tier};
-use crate::name::{
-    GroupName, KubeUser, Login, Namespace, OsUser, RepoName, ServiceName, Shell, UnitName,
-};
+use crate::name::{GroupName, KubeUser, Login, Namespace, OsUser, RepoName, ServiceName, Shell, UnitName};
 use crate::wiring::WiringDesired;
 
 /// `{service: {os_user: port}}`: the ports that were given out, which never move.

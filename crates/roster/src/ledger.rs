@@ -42,7 +42,11 @@ pub struct Ledger {
 impl Ledger {
     /// Everybody who ever was in a roster that came into force here: such a person has a port or ids.
     pub fn known(&self) -> BTreeSet<&OsUser> {
-        self.identities.keys().chain(self.ports.values().flat_map(BTreeMap::keys)).chain(self.units.keys()).collect()
+        self.identities
+            .keys()
+            .chain(self.ports.values().flat_map(BTreeMap::keys))
+            .chain(self.units.keys())
+            .collect()
     }
 }
 

@@ -346,7 +346,9 @@ fn check_unit_of(text: &str, instance: impl Fn(&str) -> Result<(), NameError>) -
     if !prefix.starts_with(|c: char| c.is_ascii_alphanumeric())
         || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b":_.-".contains(&b))
     {
-        return refuse("may hold only letters, digits and `:_.-` before its `@`, and begins with a letter or a digit");
+        return refuse(
+            "may hold only letters, digits and `:_.-` before its `@`, and begins with a letter or a digit",
+        );
     }
     instance(of)
 }

@@ -227,7 +227,7 @@ pub enum Activity {
 /// Who listens on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortHolder {
-    /// The owner of the socket: an account's name, or a uid as text.
+    /// The owner of the socket: an account's name, or `uid` and the number.
     pub user: String,
     /// The process and the name of its program, when it was found.
     pub process: Option<(u32, String)>,

@@ -133,6 +133,12 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Look whether rosterd and this machine are well, and say what to do where they are not
+    ///
+    /// Units, socket, clock, disks, roster, ledger, modes of files, and the programs that people work with. Asks each
+    /// by itself, so it answers also when the daemon is dead. Changes nothing.
+    #[command(after_long_help = "Exit codes: 0 nothing is red, 3 something is.")]
+    Doctor,
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file

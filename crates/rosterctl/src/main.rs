@@ -7,11 +7,13 @@
 //! | [`offline`] | commands that need no daemon: `validate`, `derive` |
 //! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
 //! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
+//! | [`doctor`] | `doctor`: asks everything by itself, daemon or not |
 //! | [`render`] | answers as text: pure |
 //! | [`page`], [`when`] | wrapping, tables, colour; times in words: pure |
 //! | [`out`], [`error`] | the terminal; what went wrong and what to do |
 
 mod args;
+mod doctor;
 mod error;
 mod generated;
 mod offline;
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Schema { what } => generated::schema(*what, &out),
         Command::Completions { shell } => generated::completions(*shell, &out),
         Command::Man { dir } => generated::man(dir.as_deref(), &out),
+        Command::Doctor => doctor::run(&cli.global, &out),
         Command::Plan { .. }
         | Command::Reconcile { .. }
         | Command::Wait { .. }

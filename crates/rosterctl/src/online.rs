@@ -99,6 +99,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             }
             Command::Validate { .. }
             | Command::Derive { .. }
+            | Command::Doctor
             | Command::Schema { .. }
             | Command::Completions { .. }
             | Command::Man { .. } => Err(CommandError::new("this command needs no daemon")),

@@ -60,7 +60,8 @@ pub(crate) async fn stop(daemon: &Rc<Daemon>, running: &mut Running<'_>, plan: P
     running.phase("stopping services");
     let before = running.steps.len();
     apply(daemon, running, plan).await;
-    let done: Vec<_> = running.steps.iter().skip(before).filter(|record| record.result == StepResult::Done).collect();
+    let done: Vec<_> =
+        running.steps.iter().skip(before).filter(|record| record.result == StepResult::Done).collect();
     daemon.change_ledger(|ledger| {
         for record in done {
             plan::is_done(&mut ledger.units, &record.step);
@@ -86,10 +87,9 @@ pub(crate) async fn start(
     if due != Reload::None && !daemon.is_stopping() {
         running.phase("reloading systemd");
         apply(daemon, running, plan::reload(due)).await;
-        let is_done = running
-            .steps
-            .last()
-            .is_some_and(|last| matches!(last.step.action, Action::Reload { .. }) && last.result == StepResult::Done);
+        let is_done = running.steps.last().is_some_and(|last| {
+            matches!(last.step.action, Action::Reload { .. }) && last.result == StepResult::Done
+        });
         if is_done {
             daemon.change_ledger(|ledger| ledger.reload = Reload::None);
         }
@@ -101,7 +101,9 @@ async fn apply(daemon: &Rc<Daemon>, running: &mut Running<'_>, plan: Plan) {
     let work = plan.clone();
     let thread = tokio::task::spawn_blocking(move || {
         let mut told = Vec::new();
-        host::apply_units(&work, &stop, &mut |index, result, took: Duration| told.push((index, result, took)));
+        host::apply_units(&work, &stop, &mut |index, result, took: Duration| {
+            told.push((index, result, took))
+        });
         told
     });
     match thread.await {

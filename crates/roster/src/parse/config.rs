@@ -62,8 +62,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
         config.service = read_services(reader, &mut paths, &field);
     }
     table(reader, &mut fields, "panes", |reader, fields| {
-        config.panes.memory_max =
-            fields.take("memory_max").and_then(|field| read_memory_max(reader, &field));
+        config.panes.memory_max = fields.take("memory_max").and_then(|field| read_memory_max(reader, &field));
     });
     table(reader, &mut fields, "guard", |reader, fields| {
         number(reader, fields, "max_cuts", (0, 10_000), &mut config.guard.max_cuts);
@@ -169,17 +168,17 @@ fn read_services<'n>(reader: &mut Reader, paths: &mut Paths, field: &Field<'n>) 
         };
         let base_port =
             port_field(&mut fields, "base_port", "add `base_port = …`, the first of the ports, from 1024 up")
+                .and_then(|field| {
+                    let port = reader.number(field.node, 1024_u16, 65_000)?;
+                    if let Some((first, other)) = ports.insert(port, (&field.node.span, called.clone())) {
+                        let message = format!("{port} is also the base port of service {}", quoted(&other));
+                        let found = Found::new(field.node.span.clone(), message).also(first, "given here");
+                        reader.tell(found.help("leave room between them for one port a person"));
+                    }
+                    Some(port)
+                });
+        let port_key = port_field(&mut fields, "port_key", "add one, such as `port_key = \"PORT\"`")
             .and_then(|field| {
-                let port = reader.number(field.node, 1024_u16, 65_000)?;
-                if let Some((first, other)) = ports.insert(port, (&field.node.span, called.clone())) {
-                    let message = format!("{port} is also the base port of service {}", quoted(&other));
-                    let found = Found::new(field.node.span.clone(), message).also(first, "given here");
-                    reader.tell(found.help("leave room between them for one port a person"));
-                }
-                Some(port)
-            });
-        let port_key =
-            port_field(&mut fields, "port_key", "add one, such as `port_key = \"PORT\"`").and_then(|field| {
                 let key = reader.text(field.node)?;
                 if is_env_key(key) {
                     return Some(key.to_owned());

@@ -106,7 +106,8 @@ fn write(plan: &mut Plan, subject: &Subject, path: &Path, text: String, observed
         }
     };
     let action = Action::WriteFile(WholeFile { path: path.into(), content: text, mode: PUBLIC });
-    plan.step(subject, action, reason).inverse = Some(format!("rm {}; systemctl daemon-reload", path.display()));
+    plan.step(subject, action, reason).inverse =
+        Some(format!("rm {}; systemctl daemon-reload", path.display()));
     true
 }
 

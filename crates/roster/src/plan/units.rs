@@ -35,7 +35,8 @@ pub fn units(desired: &Desired, ledger: &Ledger, observed: &UnitsObserved) -> Un
     let mut static_templates = BTreeSet::new();
     for (user, owned) in &ledger.units {
         let listed = desired.accounts.get(user);
-        let wanted: BTreeSet<&UnitName> = listed.iter().flat_map(|account| &account.units).map(|w| &w.unit).collect();
+        let wanted: BTreeSet<&UnitName> =
+            listed.iter().flat_map(|account| &account.units).map(|w| &w.unit).collect();
         let reason = match listed {
             Some(_) => "rosterd enabled it, and roster and config no longer ask for it",
             None => "no longer in the roster",
@@ -44,17 +45,18 @@ pub fn units(desired: &Desired, ledger: &Ledger, observed: &UnitsObserved) -> Un
             plan.retire(user, unit, reason.into(), observed);
         }
     }
-    for (user, account) in &desired.accounts {
-        for wanted in &account.units {
-            match &wanted.wish {
-                UnitWish::Stopped { why } => plan.retire(user, &wanted.unit, why.clone(), observed),
-                UnitWish::Running => {
-                    plan.owned.entry(user.clone()).or_default().insert(wanted.unit.clone());
-                    if let Some(state) = observed.units.get(&wanted.unit) {
-                        plan.run(user, wanted, state, observed, &mut static_templates);
-                    }
-                }
-            }
+    let wanted =
+        || desired.accounts.iter().flat_map(|(user, account)| account.units.iter().map(move |w| (user, w)));
+    for (user, wanted) in wanted() {
+        if let UnitWish::Stopped { why } = &wanted.wish {
+            plan.retire(user, &wanted.unit, why.clone(), observed);
+        }
+    }
+    // Only now is all known that stops: it may hold a port that is somebody else's from now on.
+    for (user, wanted) in wanted().filter(|(_, wanted)| wanted.wish == UnitWish::Running) {
+        plan.owned.entry(user.clone()).or_default().insert(wanted.unit.clone());
+        if let Some(state) = observed.units.get(&wanted.unit) {
+            plan.run(user, wanted, state, observed, &mut static_templates);
         }
     }
     for template in static_templates {
@@ -73,10 +75,8 @@ impl UnitsPlan {
     /// Stops and disables a unit, unless it is so already.
     fn retire(&mut self, user: &OsUser, unit: &UnitName, reason: String, observed: &UnitsObserved) {
         // What could not be looked at is kept, so that nothing is concluded from it (invariant 8).
-        let is_down = observed
-            .units
-            .get(unit)
-            .map(|state| state.activity == Activity::Inactive && !state.enabled);
+        let is_down =
+            observed.units.get(unit).map(|state| state.activity == Activity::Inactive && !state.enabled);
         if is_down != Some(true) {
             self.owned.entry(user.clone()).or_default().insert(unit.clone());
         }
@@ -85,6 +85,14 @@ impl UnitsPlan {
             self.stop.step(&Subject::User(user.clone()), action, reason).inverse =
                 Some(format!("systemctl enable --now {unit}"));
         }
+    }
+
+    /// Whether whoever holds a port is stopped before anything is started: the unit's predecessor.
+    fn stops(&self, holder: &PortHolder) -> bool {
+        self.stop.steps.iter().any(|step| match &step.action {
+            Action::StopUnit { unit } => holder.unit.as_deref() == Some(unit.as_str()),
+            _ => false,
+        })
     }
 
     /// Enables and starts a unit, or tells what keeps it from running.
@@ -109,7 +117,9 @@ impl UnitsPlan {
             self.start.step(&subject, action, reason).inverse = Some(format!("systemctl disable {unit}"));
         }
         let holder = wanted.port.and_then(|port| Some((port, observed.holders.get(&port)?)));
-        if let Some((port, holder)) = holder.filter(|(_, holder)| is_foreign(holder, unit)) {
+        if let Some((port, holder)) =
+            holder.filter(|(_, holder)| is_foreign(holder, unit) && !self.stops(holder))
+        {
             self.start.problems.push(taken(&subject, wanted, port, holder));
             // It would only fail, or worse, take the place of who holds the port now.
             return;
@@ -130,7 +140,11 @@ impl UnitsPlan {
                 ));
             }
             Activity::Failed(how) => {
-                self.start.problems.push(ended("had failed", how, "rosterd starts it again, less and less often"));
+                self.start.problems.push(ended(
+                    "had failed",
+                    how,
+                    "rosterd starts it again, less and less often",
+                ));
                 "it had failed".to_owned()
             }
             Activity::Inactive => format!("`{}` is wanted, not running", wanted.service),
@@ -147,12 +161,16 @@ fn file_problem(subject: &Subject, unit: &UnitName, file: &UnitFile) -> Option<P
         UnitFile::Missing => (
             "does not exist",
             format!("systemd knows no {template}"),
-            format!("install it, for example as /etc/systemd/system/{template}, or take it out of config.toml"),
+            format!(
+                "install it, for example as /etc/systemd/system/{template}, or take it out of config.toml"
+            ),
         ),
         UnitFile::Masked => (
             "is masked",
             "somebody forbade it".to_owned(),
-            format!("`systemctl unmask {unit}`, or take it out of config.toml; for one person, set `parked: true`"),
+            format!(
+                "`systemctl unmask {unit}`, or take it out of config.toml; for one person, set `parked: true`"
+            ),
         ),
         UnitFile::Broken(why) => (
             "cannot be loaded",
@@ -183,7 +201,10 @@ fn taken(subject: &Subject, wanted: &UnitDesired, port: u16, holder: &PortHolder
         subject: subject.clone(),
         what: format!("port {port} of `{}` is taken", wanted.service),
         why: format!("{process}{unit} listens on it, not {}", wanted.unit),
-        next: format!("end that: {stop}; the port stays {subject}'s, and {} starts when it is free", wanted.unit),
+        next: format!(
+            "end that: {stop}; the port stays {subject}'s, and {} starts when it is free",
+            wanted.unit
+        ),
     }
 }
 

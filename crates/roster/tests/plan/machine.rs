@@ -229,7 +229,12 @@ impl Machine {
                 })),
                 Action::WriteFile(file) => writes.push(Box::new(move |machine| {
                     let state = FileState::Present { content: file.content.into(), mode: file.mode };
-                    machine.host.files.insert(file.path, state);
+                    let is_drop_in = file.path.starts_with("/etc/systemd");
+                    let host = &mut machine.host;
+                    if is_drop_in { &mut host.drop_ins } else { &mut host.files }.insert(file.path, state);
+                })),
+                Action::RemoveFile { path } => writes.push(Box::new(move |machine| {
+                    assert!(machine.host.drop_ins.remove(&path).is_some(), "{}", path.display());
                 })),
                 Action::SetEnvKeys { path, keys } => writes.push(Box::new(move |machine| {
                     let mut ports = match machine.host.env_files.remove(&path) {
@@ -240,7 +245,7 @@ impl Machine {
                     machine.host.env_files.insert(path, EnvFileState::Present { ports, mode: 0o600 });
                 })),
                 Action::CreateAccount(_) | Action::AddToGroup { .. } | Action::Cut | Action::Return => {}
-                Action::Home(_) => panic!("no work of root's"),
+                other => panic!("no step of the machine's plan: {other}"),
             }
         }
         writes

@@ -6,7 +6,9 @@
 mod cases;
 mod derived;
 mod homes;
+mod limits;
 mod machine;
 mod moves;
 mod properties;
+mod units;
 mod wiring;

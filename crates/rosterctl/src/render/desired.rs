@@ -134,6 +134,7 @@ mod tests {
            account  /home/alice, /bin/zsh, uid 1005
            groups   docker
            ports    t3 3773
+           unit     t3-serve@alice.service (stopped: `parked: true`)
            clone    ~/code/infra from https://git.example.org/infra.git (locked)
            spaces   alice-dev
 

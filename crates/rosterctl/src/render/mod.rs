@@ -1,11 +1,13 @@
 //! What people read, made from what the daemon answers. Pure functions, with `now` as an argument.
 
 mod desired;
+mod doctor;
 mod plan;
 mod run;
 mod status;
 
 pub(crate) use desired::desired;
+pub(crate) use doctor::doctor;
 pub(crate) use plan::plan;
 pub(crate) use run::{closing, history, run, step};
 pub(crate) use status::{held, status};
