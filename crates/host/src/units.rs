@@ -138,7 +138,13 @@ async fn look(
     }
     let names: Vec<&str> = watched.keys().map(UnitName::as_str).collect();
     for (unit, row) in watched.keys().zip(systemd.list(&names).await?) {
-        let enabled = enabled.contains(unit.as_str());
+        let mut enabled = enabled.contains(unit.as_str());
+        // An [Install] section may ask for something else than such a link, an alias for example. It is asked for only
+        // where a unit runs and has no link, which is rare.
+        if !enabled && row.active == "active" && observed.installable.get(&unit.template()) == Some(&true) {
+            let state = systemd.file_state(unit.as_str()).await.unwrap_or_default();
+            enabled = matches!(state.as_str(), "enabled" | "enabled-runtime" | "alias" | "indirect");
+        }
         let file = match row.load.as_str() {
             "not-found" => UnitFile::Missing,
             "masked" => UnitFile::Masked,

@@ -614,7 +614,11 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
             }),
         }
     }
-    plan.append(host.units.start.clone());
+    // As in a run: whose account is not as it should be gets no service.
+    let is_blocked = |subject: &Subject| host.plan.problems.iter().any(|problem| problem.subject == *subject);
+    plan.append(
+        host.units.start.clone().only(|subject| *subject == Subject::Machine || !is_blocked(subject)),
+    );
     plan.append(plan::reload(reload));
     Ok(match user {
         Some(user) => plan.only(|subject| *subject == Subject::User(user.clone())),

@@ -193,7 +193,14 @@ fn taken(subject: &Subject, wanted: &UnitDesired, port: u16, holder: &PortHolder
     };
     let unit = holder.unit.as_ref().map(|unit| format!(" in {unit}")).unwrap_or_default();
     let stop = match (&holder.unit, &holder.process) {
-        (Some(unit), _) if unit.ends_with(".service") => format!("`systemctl disable --now {unit}`"),
+        // An instance of a template is most likely a predecessor that nobody retired; what another service is
+        // there for, only an admin knows.
+        (Some(unit), _) if unit.ends_with(".service") && unit.contains('@') && !unit.starts_with("user@") => {
+            format!("`systemctl disable --now {unit}`")
+        }
+        (Some(unit), _) if unit.ends_with(".service") => {
+            format!("`systemctl status {unit}` shows what it is")
+        }
         (_, Some((pid, _))) => format!("`kill {pid}`"),
         _ => format!("`ss -ltnp 'sport = :{port}'` finds it"),
     };
