@@ -21,6 +21,8 @@ fn a_doctor_finds_what_is_wrong_also_when_the_daemon_is_dead(suite: Suite) {
     let doctor = |code: i32| machine.run(&["rosterctl", "doctor", "--json"]).exits(code).json();
     let fresh = doctor(0);
     assert_eq!(of(&fresh, "roster").0, "yellow", "{fresh}");
+    // A machine that waits for its first roster restarts, too.
+    machine.run(&["systemctl", "restart", "rosterd"]).ok();
     machine.write_file(
         "/etc/rosterd/roster.yaml",
         "users:\n  ann: {authentik_user: ann, k8s_user: ann, tier: power-user}\n",

@@ -101,7 +101,7 @@ impl Systemd {
     pub(crate) async fn load_error(&self, unit: &Row) -> Result<String, CallError> {
         let value: OwnedVariant =
             self.call(unit.path.as_str(), PROPERTIES, "Get", &(UNIT, "LoadError")).await?;
-        let (_, text) = <(String, String)>::try_from(value).map_err(Error::from)?;
+        let (_, text) = <(String, String)>::try_from(value)?;
         Ok(text)
     }
 
