@@ -39,7 +39,12 @@ fn way(action: &Action) -> Way {
         Action::CreateAccount(_) | Action::AddToGroup { .. } => Way::Users,
         Action::CreateHome(_) => Way::Homes,
         Action::SetEnvKeys { .. } => Way::EnvFiles,
-        Action::WriteFile(_) => Way::Alone,
+        Action::WriteFile(_) | Action::RemoveFile { .. } => Way::Alone,
+        // Those of units are applied by `units`, at another time.
+        Action::StopUnit { .. }
+        | Action::EnableUnit { .. }
+        | Action::StartUnit { .. }
+        | Action::Reload { .. } => Way::NotOurs,
         Action::Cut | Action::Return | Action::Home(_) | Action::Mirror(_) => Way::NotOurs,
     }
 }
@@ -86,8 +91,13 @@ impl Run<'_> {
             return self.tell(index, StepResult::Skipped { why }, Duration::ZERO);
         }
         let began = Instant::now();
-        if let Action::WriteFile(file) = &step.action {
-            let result = self.host.write_file(file).map_or_else(StepResult::from, |()| StepResult::Done);
+        let alone = match &step.action {
+            Action::WriteFile(file) => Some(self.host.write_file(file)),
+            Action::RemoveFile { path } => Some(self.host.remove_file(path)),
+            _ => None,
+        };
+        if let Some(result) = alone {
+            let result = result.map_or_else(StepResult::from, |()| StepResult::Done);
             return self.tell(index, result, began.elapsed());
         }
         let together = self.together(index, way(&step.action));

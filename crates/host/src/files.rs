@@ -132,6 +132,23 @@ impl Host {
         replace(&folder, name, &file.path, file.content.as_bytes(), file.mode)
     }
 
+    /// Removes a generated file, and its folder when that is a drop-in folder with nothing else in it.
+    pub(crate) fn remove_file(&self, path: &Path) -> Result<(), Failure> {
+        let failed = |error| Failure::io(format!("removing {}", path.display()), error);
+        let (folder, name) =
+            folder::open_parent(self.root(), path, Missing::Fail).map_err(|error| error.failure())?;
+        only_replace_a_file(&folder, name, path)?;
+        remove(&folder, name).map_err(failed)?;
+        fsync(&folder).map_err(failed)?;
+        if let Some(parent) = path.parent().filter(|parent| parent.extension() == Some(OsStr::new("d")))
+            && let Ok((above, name)) = folder::open_parent(self.root(), parent, Missing::Fail)
+        {
+            // Somebody else's drop-ins keep it.
+            let _ = unlinkat(&above, name, UnlinkatFlags::RemoveDir);
+        }
+        Ok(())
+    }
+
     /// Sets keys in environment files and keeps every other line of them. No path may occur twice.
     pub(crate) fn set_env_keys(&self, files: &[EnvKeys<'_>]) -> Vec<Result<(), Failure>> {
         let mut folders: BTreeMap<Option<&Path>, Vec<usize>> = BTreeMap::new();

@@ -27,7 +27,8 @@ impl Host {
                 .into_iter()
                 .filter_map(|path| path.parent()),
         );
-        folders.extend(config.service.iter().filter_map(|service| Path::new(&service.env_file).parent()));
+        folders
+            .extend(config.service.iter().filter_map(|service| Path::new(service.port()?.env_file).parent()));
         for shown in folders {
             let Ok(folder) = folder::open(self.root(), shown, Missing::Fail) else { continue };
             if shown == Path::new("/etc") {

@@ -1,7 +1,8 @@
 //! The machine, as root: what it shows ([`observe`]) and the steps of a plan that root does ([`apply`]).
 //!
-//! It touches the user database, the folders that hold homes (never what is in a home), and the files that
-//! the plan names. It runs no program, speaks to no network and decides nothing: the plan said what.
+//! It touches the user database, the folders that hold homes (never what is in a home), the files that the plan
+//! names, and units by the bus of systemd. It runs no program, speaks to no network and decides nothing: the plan
+//! said what.
 //!
 //! | module | what it does |
 //! | --- | --- |
@@ -12,6 +13,8 @@
 //! | `lock` | the locks that shadow, PAM and systemd hold while they change the same files |
 //! | `homes` | new homes, built where nobody can reach them and moved into place whole |
 //! | `files` | generated files and environment files |
+//! | `units`, `systemd` | units of people: what they do, stopping, enabling, starting; all in a few calls |
+//! | `ports` | who listens on a port |
 //! | `folder` | the only way to a path: from folder to folder, past nothing that others may change |
 
 mod accounts;
@@ -25,7 +28,11 @@ mod leftovers;
 mod lock;
 mod observe;
 mod parse;
+mod ports;
+mod systemd;
+mod units;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -33,11 +40,13 @@ use std::time::Duration;
 
 use roster::config::Config;
 use roster::model::Roster;
-use roster::observed::HostObserved;
+use roster::name::UnitName;
+use roster::observed::{HostObserved, UnitsObserved};
 use roster::plan::Plan;
 use roster::report::StepResult;
 
 pub use observe::ObserveError;
+pub use units::UnitsError;
 
 /// Shows what the machine is. Reads each file once, whatever the number of people.
 pub fn observe(roster: &Roster, config: &Config) -> Result<HostObserved, ObserveError> {
@@ -51,6 +60,21 @@ pub fn observe(roster: &Roster, config: &Config) -> Result<HostObserved, Observe
 /// When `stop` is set, the step in hand is finished and the rest is reported as skipped.
 pub fn apply(plan: &Plan, stop: &AtomicBool, report: &mut dyn FnMut(usize, StepResult, Duration)) {
     Host::system().apply(plan, stop, report);
+}
+
+/// Shows what the units `watched` do, with the port that each should listen on. A few calls of systemd's bus for all of
+/// them, and none when there are none.
+pub fn observe_units(
+    watched: &BTreeMap<UnitName, Option<u16>>,
+    host: &HostObserved,
+) -> Result<UnitsObserved, UnitsError> {
+    Host::system().observe_units(watched, host)
+}
+
+/// Applies the steps of units: stops, enables, starts and reloads, in this order, those of a kind together. Each step
+/// is reported once, by its index in the plan.
+pub fn apply_units(plan: &Plan, stop: &AtomicBool, report: &mut dyn FnMut(usize, StepResult, Duration)) {
+    units::apply(plan, stop, report);
 }
 
 /// Removes what a killed run left: unfinished homes, temporary files, locks of the dead process. Meant for the

@@ -1,7 +1,7 @@
 //! Reads the machine: every file once, every home by one look at its folder, whatever the number of people.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use roster::config::Config;
 use roster::model::Roster;
 use roster::name::{OsUser, Shell};
 use roster::observed::{EnvFileState, FileState, HomeFolder, HostObserved, PasswdEntry};
+use roster::plan::{PANE_DROP_IN, SLICE_DROP_IN};
 
 use crate::Host;
 use crate::files::{self, Content, MAX_BYTES};
@@ -102,6 +103,7 @@ impl Host {
                 .as_ref()
                 .map(|path| folders.file(path)),
             env_files: env_files(&mut folders, roster, config),
+            drop_ins: self.drop_ins(&mut folders)?,
             shells: self.shells(roster, config),
             accounts,
             groups,
@@ -113,6 +115,35 @@ impl Host {
             unanswered_accounts,
             homes,
         })
+    }
+
+    /// The drop-ins of ours that bound slices and panes: known by their names, so that one of a person who left is
+    /// seen too.
+    fn drop_ins(&self, folders: &mut Folders<'_>) -> Result<BTreeMap<PathBuf, FileState>, ObserveError> {
+        let (before, after) = SLICE_DROP_IN.split_once("{uid}").unwrap_or((SLICE_DROP_IN, ""));
+        let units = Path::new(before).parent().unwrap_or(Path::new("/"));
+        let mut paths = vec![PathBuf::from(PANE_DROP_IN)];
+        for name in self.names_in(units)? {
+            let uid = name.to_str().and_then(|name| name.strip_prefix("user-")?.strip_suffix(".slice.d"));
+            if let Some(uid) = uid.filter(|uid| uid.parse::<u32>().is_ok()) {
+                paths.push(format!("{before}{uid}{after}").into());
+            }
+        }
+        let states = paths.into_iter().map(|path| (folders.file(&path), path));
+        Ok(states
+            .filter(|(state, _)| *state != FileState::Absent)
+            .map(|(state, path)| (path, state))
+            .collect())
+    }
+
+    /// The names in a folder; none when there is no such folder.
+    pub(crate) fn names_in(&self, path: &Path) -> Result<Vec<OsString>, ObserveError> {
+        let unreadable = |why| ObserveError::Unreadable { path: path.to_path_buf(), why };
+        match folder::open(self.root(), path, Missing::Fail) {
+            Ok(folder) => folder::names(&folder).map_err(|error| unreadable(error.to_string())),
+            Err(FolderError::Absent(_)) => Ok(Vec::new()),
+            Err(error) => Err(unreadable(error.failure().why)),
+        }
     }
 
     /// Of the shells that are named, those that can be run.
@@ -221,10 +252,9 @@ impl<'a> Folders<'a> {
 /// The environment files of every service and person; of their content, only the ports are kept.
 fn env_files(folders: &mut Folders<'_>, roster: &Roster, config: &Config) -> BTreeMap<PathBuf, EnvFileState> {
     let mut keys: BTreeMap<PathBuf, BTreeSet<&str>> = BTreeMap::new();
-    for service in &config.service {
+    for at in config.service.iter().filter_map(|service| service.port()) {
         for user in roster.users.keys() {
-            let path = PathBuf::from(service.env_file.replace("{user}", user.as_str()));
-            keys.entry(path).or_default().insert(&service.port_key);
+            keys.entry(at.env_file_of(user)).or_default().insert(at.key);
         }
     }
     keys.into_iter()

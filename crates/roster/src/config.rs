@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Tier;
-use crate::name::{GroupName, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, VariableName};
+use crate::model::{Limits, Tier};
+use crate::name::{
+    GroupName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, UnitTemplate,
+    VariableName,
+};
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +30,8 @@ pub struct Config {
     pub claude: Claude,
     /// Per-user services; each user keeps one port of each for ever.
     pub service: Vec<Service>,
+    /// What bounds each pane of a terminal session.
+    pub panes: Panes,
     /// What holds a run back.
     pub guard: Guard,
     /// The comparison with the cluster's `k8s_users` map.
@@ -66,6 +71,8 @@ pub struct Accounts {
 pub struct TierPolicy {
     /// Unix groups; one that does not exist is skipped and told.
     pub groups: Vec<GroupName>,
+    /// Resource limits of each person's slice; those of the roster come before them, one by one.
+    pub limits: Limits,
 }
 
 /// The files generated for other programs.
@@ -123,18 +130,81 @@ pub struct Claude {
 /// A service that each user has one instance of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("dependentRequired" = {
+    "base_port": ["env_file", "port_key"],
+    "env_file": ["base_port", "port_key"],
+    "port_key": ["base_port", "env_file"],
+}))]
 pub struct Service {
     /// Its name.
     pub name: ServiceName,
-    /// The first port; a user gets the lowest free one from here and keeps it.
+    /// The first port; a user gets the lowest free one from here and keeps it. A service without a port has none of
+    /// the three keys.
     #[schemars(range(min = 1024, max = 65_000))]
-    pub base_port: u16,
+    pub base_port: Option<u16>,
     /// The environment file that holds the port, with `{user}` in the place of the account's name.
     #[schemars(extend("pattern" = r"^/[^{}]*\{user\}[^{}]*$"))]
-    pub env_file: String,
+    pub env_file: Option<String>,
     /// The key of the port in that file.
     #[schemars(extend("pattern" = "^[A-Z_][A-Z0-9_]{0,63}$"))]
-    pub port_key: String,
+    pub port_key: Option<String>,
+    /// The units that run it, with `{user}` in the place of the account's name.
+    #[serde(default)]
+    pub units: Vec<UnitTemplate>,
+    /// Whose it is; everybody's unless some are named.
+    #[serde(default = "every_tier")]
+    pub tiers: Vec<Tier>,
+    /// Whether `parked: true` stops it.
+    #[serde(default = "yes")]
+    pub stop_when_parked: bool,
+    /// Whether `claude_auth: false` stops it.
+    #[serde(default)]
+    pub stop_without_claude_auth: bool,
+}
+
+fn every_tier() -> Vec<Tier> {
+    Tier::ALL.to_vec()
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where the ports of a service are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServicePort<'a> {
+    /// The first one.
+    pub base: u16,
+    /// The environment file, with `{user}`.
+    pub env_file: &'a str,
+    /// The key in it.
+    pub key: &'a str,
+}
+
+impl Service {
+    /// Where its ports are; nothing when it has none.
+    pub fn port(&self) -> Option<ServicePort<'_>> {
+        Some(ServicePort {
+            base: self.base_port?,
+            env_file: self.env_file.as_deref()?,
+            key: self.port_key.as_deref()?,
+        })
+    }
+}
+
+impl ServicePort<'_> {
+    /// The environment file of one user.
+    pub fn env_file_of(&self, user: &OsUser) -> PathBuf {
+        self.env_file.replace("{user}", user.as_str()).into()
+    }
+}
+
+/// What bounds each pane of a terminal session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Panes {
+    /// `MemoryMax=` of each pane, such as `8G`; without one there is none.
+    pub memory_max: Option<MemorySize>,
 }
 
 /// What holds a run back.
@@ -191,14 +261,20 @@ pub struct Tmux {
 impl Default for Config {
     fn default() -> Self {
         let group = |name: &str| GroupName::new(name).ok();
-        let admin =
-            TierPolicy { groups: ["sudo", "docker", "code-shared"].into_iter().filter_map(group).collect() };
-        let service = |name: &str, base_port, env_file: &str, port_key: &str| {
+        let admin = TierPolicy {
+            groups: ["sudo", "docker", "code-shared"].into_iter().filter_map(group).collect(),
+            ..TierPolicy::default()
+        };
+        let service = |name: &str, base_port: u16, env_file: &str, port_key: &str| {
             ServiceName::new(name).ok().map(|name| Service {
                 name,
-                base_port,
-                env_file: env_file.into(),
-                port_key: port_key.into(),
+                base_port: Some(base_port),
+                env_file: Some(String::from(env_file)),
+                port_key: Some(String::from(port_key)),
+                units: Vec::new(),
+                tiers: every_tier(),
+                stop_when_parked: true,
+                stop_without_claude_auth: false,
             })
         };
         Config {
@@ -215,6 +291,7 @@ impl Default for Config {
             .into_iter()
             .flatten()
             .collect(),
+            panes: Panes::default(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),
             worker: Worker::default(),

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::PathBuf;
 
-use crate::config::{Config, Service};
-use crate::desired::{Account, CloneDesired, Desired, Dispatch, HomeDesired, Ports, UnknownPorts};
-use crate::model::{CodeLayout, Person, Roster, Tier};
+use crate::config::Config;
+use crate::desired::{
+    Account, CloneDesired, Desired, Dispatch, HomeDesired, Ports, UnitDesired, UnitWish, UnknownPorts,
+};
+use crate::model::{CodeLayout, Limits, Person, Roster, Tier};
 use crate::name::{OsUser, ServiceName, Shell};
 use crate::observed::{EnvFileState, HostObserved};
 use crate::plan::{Notice, Subject};
@@ -84,14 +85,21 @@ pub fn derive(
     let accounts = roster
         .users
         .iter()
-        .map(|(user, person)| (user.clone(), account(user, person, config, installed)))
+        .map(|(user, person)| (user.clone(), account(user, person, config, &ports, installed)))
         .collect();
     Ok(Desired { accounts, ttyd_user_map: user_map, ttyd_admins: admins, dispatch, ports })
 }
 
-fn account(user: &OsUser, person: &Person, config: &Config, installed: &BTreeSet<Shell>) -> Account {
-    let of_tier = config.tiers.get(&person.tier).map(|policy| policy.groups.as_slice()).unwrap_or_default();
-    let groups: BTreeSet<_> = of_tier.iter().chain(&person.groups).cloned().collect();
+fn account(
+    user: &OsUser,
+    person: &Person,
+    config: &Config,
+    ports: &Ports,
+    installed: &BTreeSet<Shell>,
+) -> Account {
+    let of_tier = config.tiers.get(&person.tier);
+    let groups = of_tier.map(|policy| policy.groups.as_slice()).unwrap_or_default();
+    let groups: BTreeSet<_> = groups.iter().chain(&person.groups).cloned().collect();
     let shells = &config.accounts.shells;
     let shell = person
         .shell
@@ -115,7 +123,44 @@ fn account(user: &OsUser, person: &Person, config: &Config, installed: &BTreeSet
         parked: person.parked,
         claude_auth: person.claude_auth,
         login_locked: true,
+        units: units(user, person, config, ports),
+        limits: limits(person.limits.as_ref(), of_tier.map(|policy| &policy.limits)),
         home_content: home_content(person, config),
+    }
+}
+
+/// The units of a person's services. One that the roster stops is listed as such: it is stopped whoever started it.
+fn units(user: &OsUser, person: &Person, config: &Config, ports: &Ports) -> Vec<UnitDesired> {
+    let mut units = Vec::new();
+    for service in config.service.iter().filter(|service| service.tiers.contains(&person.tier)) {
+        let wish = if person.parked && service.stop_when_parked {
+            UnitWish::Stopped { why: "`parked: true`".into() }
+        } else if !person.claude_auth && service.stop_without_claude_auth {
+            UnitWish::Stopped { why: "`claude_auth: false`".into() }
+        } else {
+            UnitWish::Running
+        };
+        let port = service.port().and_then(|_| ports.get(&service.name)?.get(user).copied());
+        units.extend(service.units.iter().map(|template| UnitDesired {
+            unit: template.of(user),
+            service: service.name.clone(),
+            port,
+            wish: wish.clone(),
+        }));
+    }
+    units
+}
+
+/// What the roster says comes first, limit by limit.
+fn limits(person: Option<&Limits>, tier: Option<&Limits>) -> Limits {
+    let none = Limits::default();
+    let (own, tier) = (person.unwrap_or(&none), tier.unwrap_or(&none));
+    Limits {
+        memory_max: own.memory_max.clone().or_else(|| tier.memory_max.clone()),
+        memory_swap_max: own.memory_swap_max.clone().or_else(|| tier.memory_swap_max.clone()),
+        cpu_weight: own.cpu_weight.or(tier.cpu_weight),
+        io_weight: own.io_weight.or(tier.io_weight),
+        tasks_max: own.tasks_max.or(tier.tasks_max),
     }
 }
 
@@ -149,17 +194,20 @@ fn home_content(person: &Person, config: &Config) -> HomeDesired {
     HomeDesired { workspace, clones, wiring }
 }
 
-/// Everybody in the roster, by the port of the first configured service; by name when no service is configured,
+/// Everybody in the roster, by the port of the first service that has ports; by name when none has,
 /// for then nobody has a port and there is nowhere to send requests.
 fn in_order_of_ports<'a>(
     roster: &'a Roster,
     config: &Config,
     ports: &Ports,
 ) -> Vec<(&'a OsUser, &'a Person, Option<u16>)> {
-    let first = config.service.first().and_then(|service| ports.get(&service.name));
-    let port_of = |user| first.and_then(|ports| ports.get(user)).copied();
+    let first = config.service.iter().find(|service| service.port().is_some());
+    let port_of = |user: &OsUser, person: &Person| {
+        let service = first.filter(|service| service.tiers.contains(&person.tier))?;
+        ports.get(&service.name)?.get(user).copied()
+    };
     let mut people: Vec<_> =
-        roster.users.iter().map(|(user, person)| (user, person, port_of(user))).collect();
+        roster.users.iter().map(|(user, person)| (user, person, port_of(user, person))).collect();
     people.sort_by_key(|(_, _, port)| *port);
     people
 }
@@ -184,19 +232,19 @@ fn all_ports(
     let mut taken: BTreeSet<u16> = taken.into_keys().collect();
     let mut ports = before.clone();
     for service in &config.service {
+        let Some(port) = service.port() else { continue };
         let of_service = ports.entry(service.name.clone()).or_default();
-        let mut free = service.base_port..=u16::MAX;
-        for user in roster.users.keys() {
-            if of_service.contains_key(user) || unknown.contains(&(service.name.clone(), user.clone())) {
+        let mut free = port.base..=u16::MAX;
+        for (user, person) in &roster.users {
+            if of_service.contains_key(user)
+                || !service.tiers.contains(&person.tier)
+                || unknown.contains(&(service.name.clone(), user.clone()))
+            {
                 continue;
             }
             let Some(port) = free.find(|port| taken.insert(*port)) else {
                 let (service, user) = (service.clone(), user.clone());
-                return Err(DeriveError::NoPortLeft {
-                    service: service.name,
-                    base_port: service.base_port,
-                    user,
-                });
+                return Err(DeriveError::NoPortLeft { service: service.name, base_port: port.base, user });
             };
             of_service.insert(user.clone(), port);
         }
@@ -204,40 +252,39 @@ fn all_ports(
     Ok(ports)
 }
 
-impl Service {
-    /// The environment file of one user.
-    pub fn env_file_of(&self, user: &OsUser) -> PathBuf {
-        self.env_file.replace("{user}", user.as_str()).into()
-    }
-}
-
 /// Takes over the ports that the environment files of a machine name already, for those who have none yet. To be
 /// called before [`derive()`]. What a file says and cannot be taken over is told; its user gets a new port. A file
-/// that cannot be read has not said that there is no port (invariant 8): its user gets none until it can.
+/// that cannot be read has not said that there is no port (invariant 8): its user gets none until it can. A port that
+/// the ledger knows under the name of a service that is no longer configured moves to the service that has its file and
+/// key now: the service was renamed, and nobody gets another port by that.
 pub fn adopt_ports(
     ports: &mut Ports,
     roster: &Roster,
     config: &Config,
     observed: &HostObserved,
 ) -> (UnknownPorts, Vec<Notice>) {
-    let mut taken: BTreeMap<u16, String> = BTreeMap::new();
+    let configured: BTreeSet<&ServiceName> = config.service.iter().map(|service| &service.name).collect();
+    let mut taken: BTreeMap<u16, (ServiceName, OsUser)> = BTreeMap::new();
     for (service, users) in ports.iter() {
-        taken.extend(users.iter().map(|(user, port)| (*port, format!("`{service}` of {user}"))));
+        taken.extend(users.iter().map(|(user, port)| (*port, (service.clone(), user.clone()))));
     }
     let (mut unknown, mut notices) = (UnknownPorts::new(), Vec::new());
     for service in &config.service {
-        for user in roster.users.keys() {
-            if ports.get(&service.name).is_some_and(|users| users.contains_key(user)) {
+        let Some(at) = service.port() else { continue };
+        for (user, person) in &roster.users {
+            if ports.get(&service.name).is_some_and(|users| users.contains_key(user))
+                || !service.tiers.contains(&person.tier)
+            {
                 continue;
             }
-            let path = service.env_file_of(user);
+            let path = at.env_file_of(user);
             let mut refuse = |what: String| {
                 let text =
                     format!("{}: {what}; {user} gets a new port for `{}`", path.display(), service.name);
                 notices.push(Notice { subject: Subject::User(user.clone()), text });
             };
             let value = match observed.env_files.get(&path) {
-                Some(EnvFileState::Present { ports, .. }) => ports.get(&service.port_key),
+                Some(EnvFileState::Present { ports, .. }) => ports.get(at.key),
                 Some(EnvFileState::Absent) => None,
                 Some(EnvFileState::Unreadable(_)) | None => {
                     unknown.insert((service.name.clone(), user.clone()));
@@ -245,16 +292,21 @@ pub fn adopt_ports(
                 }
             };
             let Some(value) = value else { continue };
-            let key = &service.port_key;
+            let key = at.key;
             match value.parse::<u16>() {
                 // The value is not repeated: a line that is not a port may be anything, a secret too.
                 Err(_) => refuse(format!("{key} is not a port")),
                 // Ports below 1024 are the system's own services'.
                 Ok(port) if port < 1024 => refuse(format!("{key} is {port}, below 1024")),
                 Ok(port) => match taken.get(&port) {
-                    Some(holder) => refuse(format!("{key} is {port}, which {holder} has already")),
-                    None => {
-                        taken.insert(port, format!("`{}` of {user}", service.name));
+                    Some(holder) if holder.1 != *user || configured.contains(&holder.0) => {
+                        refuse(format!("{key} is {port}, which {} has already", place(holder)));
+                    }
+                    holder => {
+                        if let Some(users) = holder.and_then(|(before, _)| ports.get_mut(before)) {
+                            users.remove(user);
+                        }
+                        taken.insert(port, (service.name.clone(), user.clone()));
                         ports.entry(service.name.clone()).or_default().insert(user.clone(), port);
                     }
                 },

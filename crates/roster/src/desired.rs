@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::model::{CodeLayout, Tier};
-use crate::name::{GroupName, KubeUser, Login, Namespace, OsUser, RepoName, ServiceName, Shell};
+use crate::model::{CodeLayout, Limits, Tier};
+use crate::name::{GroupName, KubeUser, Login, Namespace, OsUser, RepoName, ServiceName, Shell, UnitName};
 use crate::wiring::WiringDesired;
 
 /// `{service: {os_user: port}}`: the ports that were given out, which never move.
@@ -84,8 +84,40 @@ pub struct Account {
     pub claude_auth: bool,
     /// New accounts get a locked password: always true.
     pub login_locked: bool,
+    /// The units of the person's services.
+    pub units: Vec<UnitDesired>,
+    /// The limits of the person's slice.
+    pub limits: Limits,
     /// What should be in the home.
     pub home_content: HomeDesired,
+}
+
+/// A unit of one person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnitDesired {
+    /// Its name.
+    pub unit: UnitName,
+    /// The service that it runs.
+    pub service: ServiceName,
+    /// The person's port of that service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// What it should do.
+    #[serde(flatten)]
+    pub wish: UnitWish,
+}
+
+/// What a unit should do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "wish", rename_all = "kebab-case")]
+pub enum UnitWish {
+    /// Enabled and started.
+    Running,
+    /// Stopped and disabled, whoever started it.
+    Stopped {
+        /// What in the roster says so.
+        why: String,
+    },
 }
 
 /// What should be in one home. Travels to the worker, so it holds no secret.

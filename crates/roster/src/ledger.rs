@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::Ports;
 use crate::guard::Objection;
-use crate::name::OsUser;
+use crate::name::{OsUser, UnitName};
 use crate::plan::{Problem, Subject};
 
 /// Everything that rosterd remembers.
@@ -23,6 +23,12 @@ pub struct Ledger {
     pub ports: Ports,
     /// Ids, also of people who left: never given to anyone else.
     pub identities: BTreeMap<OsUser, Identity>,
+    /// Units that rosterd enabled or adopted, of people who left too, until they are stopped and disabled.
+    #[serde(default)]
+    pub units: BTreeMap<OsUser, BTreeSet<UnitName>>,
+    /// What systemd has not read yet of what was written for it. Kept here, so that a kill in between loses nothing.
+    #[serde(default)]
+    pub reload: Reload,
     /// People who left, and since when.
     pub cut: BTreeMap<OsUser, Timestamp>,
     /// Subjects that are not what they should be.
@@ -36,8 +42,25 @@ pub struct Ledger {
 impl Ledger {
     /// Everybody who ever was in a roster that came into force here: such a person has a port or ids.
     pub fn known(&self) -> BTreeSet<&OsUser> {
-        self.identities.keys().chain(self.ports.values().flat_map(BTreeMap::keys)).collect()
+        self.identities
+            .keys()
+            .chain(self.ports.values().flat_map(BTreeMap::keys))
+            .chain(self.units.keys())
+            .collect()
     }
+}
+
+/// What systemd has not read yet of what was written for it. The greater includes the lesser.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reload {
+    /// Nothing.
+    #[default]
+    None,
+    /// Units and drop-ins of the system.
+    System,
+    /// Also drop-ins of the people's own managers.
+    Users,
 }
 
 /// The roster in force.

@@ -104,6 +104,10 @@ names! {
     Shell: check_shell, pattern r"^/[A-Za-z0-9._/+-]+$";
     /// The name of a per-user service, such as `t3`.
     ServiceName: check_service, pattern r"^[a-z0-9][a-z0-9-]{0,31}$";
+    /// A unit of a person, such as `t3-serve@alice.service`: an instance of a template.
+    UnitName: check_unit, pattern r"^[A-Za-z0-9][A-Za-z0-9:_.-]*@[a-z_][a-z0-9_-]{0,31}\.(service|timer|socket|path)$";
+    /// A template unit with `{user}` in the place of the instance, such as `t3-serve@{user}.service`.
+    UnitTemplate: check_unit_template, pattern r"^[A-Za-z0-9][A-Za-z0-9:_.-]*@\{user\}\.(service|timer|socket|path)$";
     /// A Kubernetes quantity, such as `4`, `500m` or `8Gi`.
     Quantity: check_quantity, pattern r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$";
     /// An amount of memory as systemd spells it, such as `16G`, `50%` or `infinity`.
@@ -128,6 +132,28 @@ impl Login {
     /// The part before `@`: two logins with the same local part are the same person.
     pub fn local_part(&self) -> &str {
         self.0.split('@').next().unwrap_or(&self.0)
+    }
+}
+
+impl UnitTemplate {
+    /// The unit of one person.
+    pub fn of(&self, user: &OsUser) -> UnitName {
+        UnitName(self.0.replace("{user}", user.as_str()))
+    }
+}
+
+impl UnitName {
+    /// The account's name.
+    pub fn instance(&self) -> &str {
+        let rest = self.0.split_once('@').map_or("", |(_, rest)| rest);
+        rest.rsplit_once('.').map_or("", |(instance, _)| instance)
+    }
+
+    /// The name of the template's file, such as `t3-serve@.service`.
+    pub fn template(&self) -> String {
+        let (prefix, rest) = self.0.split_once('@').unwrap_or((&self.0, ""));
+        let kind = rest.rsplit_once('.').map_or("", |(_, kind)| kind);
+        format!("{prefix}@.{kind}")
     }
 }
 
@@ -353,6 +379,40 @@ fn check_service(text: &str) -> Result<(), NameError> {
         return refuse("is longer than 32 bytes");
     }
     Ok(())
+}
+
+/// The kinds of units that are started and stop by themselves; a mount or a slice is nobody's service.
+const UNIT_KINDS: &[&str] = &["service", "timer", "socket", "path"];
+
+fn check_unit_of(text: &str, instance: impl Fn(&str) -> Result<(), NameError>) -> Result<(), NameError> {
+    let Some((name, _)) = text.rsplit_once('.').filter(|(_, kind)| UNIT_KINDS.contains(kind)) else {
+        return refuse("does not end with `.service`, `.timer`, `.socket` or `.path`");
+    };
+    let Some((prefix, of)) = name.split_once('@') else {
+        return refuse("is no template unit: it has no `@{user}`, such as `t3-serve@{user}.service`");
+    };
+    if text.len() > 200 {
+        return refuse("is longer than 200 bytes");
+    }
+    if !prefix.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b":_.-".contains(&b))
+    {
+        return refuse(
+            "may hold only letters, digits and `:_.-` before its `@`, and begins with a letter or a digit",
+        );
+    }
+    instance(of)
+}
+
+fn check_unit(text: &str) -> Result<(), NameError> {
+    check_unit_of(text, check_unix_name)
+}
+
+fn check_unit_template(text: &str) -> Result<(), NameError> {
+    check_unit_of(text, |instance| match instance {
+        "{user}" => Ok(()),
+        _ => refuse("must have `{user}` behind its `@`, for the account's name"),
+    })
 }
 
 fn check_quantity(text: &str) -> Result<(), NameError> {

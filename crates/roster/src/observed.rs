@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::HomeDesired;
 use crate::moves::MovesObserved;
-use crate::name::{OsUser, Shell};
+use crate::name::{OsUser, Shell, UnitName};
 use crate::wiring::{CredentialsFile, PersonConfig, WiringObserved};
 
 /// What the machine shows. Everything in it was read in one pass each.
@@ -38,6 +38,8 @@ pub struct HostObserved {
     pub files: BTreeMap<PathBuf, FileState>,
     /// The environment files of services by path.
     pub env_files: BTreeMap<PathBuf, EnvFileState>,
+    /// The drop-ins of rosterd's that stand below systemd's configuration, by path.
+    pub drop_ins: BTreeMap<PathBuf, FileState>,
     /// The source of the managed settings, when one is configured.
     pub managed_settings_source: Option<FileState>,
 }
@@ -163,6 +165,74 @@ pub enum EnvFileState {
     },
     /// It could not be read: why.
     Unreadable(String),
+}
+
+/// What systemd shows of the units of people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitsObserved {
+    /// Every unit that was asked for.
+    pub units: BTreeMap<UnitName, UnitState>,
+    /// By the name of its file, whether instances of a template can be enabled: it has an `[Install]` section.
+    pub installable: BTreeMap<String, bool>,
+    /// Who listens on a port that is a person's, as far as it is not known to be the person's own unit.
+    pub holders: BTreeMap<u16, PortHolder>,
+}
+
+/// What systemd shows of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitState {
+    /// Whether its file could be read.
+    pub file: UnitFile,
+    /// What it does.
+    pub activity: Activity,
+    /// Whether it starts at boot.
+    pub enabled: bool,
+}
+
+impl UnitState {
+    /// A unit that neither runs nor would at boot.
+    pub fn stopped() -> UnitState {
+        UnitState { file: UnitFile::Loaded, activity: Activity::Inactive, enabled: false }
+    }
+}
+
+/// What became of the file of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitFile {
+    /// It is as systemd wants it.
+    Loaded,
+    /// There is none.
+    Missing,
+    /// An admin forbade the unit: it is masked.
+    Masked,
+    /// It is not valid: why.
+    Broken(String),
+}
+
+/// What a unit does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Activity {
+    /// It runs, is about to, or has done what it is there for.
+    Active,
+    /// It does nothing.
+    Inactive,
+    /// It is about to stop.
+    Stopping,
+    /// It ended and systemd is about to start it again: how it ended.
+    Restarting(String),
+    /// It ended and stays so: how it ended.
+    Failed(String),
+}
+
+/// Who listens on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortHolder {
+    /// The owner of the socket: an account's name, or `uid` and the number.
+    pub user: String,
+    /// The process and the name of its program, when it was found.
+    pub process: Option<(u32, String)>,
+    /// The unit that the process belongs to, when it was found.
+    pub unit: Option<String>,
 }
 
 /// What a home shows of what is desired in it.

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Reload;
 use crate::moves::Move;
-use crate::name::{GroupName, OsUser, Shell};
+use crate::name::{GroupName, OsUser, Shell, UnitName};
 use crate::remote::{FastForward, Fetch};
 use crate::wiring::Wire;
 
@@ -17,12 +18,16 @@ mod files;
 mod home;
 mod host;
 mod ids;
+mod limits;
 mod moves;
 pub mod refresh;
+mod units;
 mod wiring;
 
 pub use home::home;
 pub use host::{HostPlan, host};
+pub use limits::{PANE_DROP_IN, SLICE_DROP_IN};
+pub use units::{UnitsPlan, is_done, reload, reload_due, units, units_to_watch};
 
 /// Whom something is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -147,12 +152,37 @@ pub enum Action {
     },
     /// Replaces a generated file as a whole.
     WriteFile(WholeFile),
+    /// Removes a generated file, and its folder when nothing else is in it.
+    RemoveFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// Sets keys of an environment file and keeps every other line.
     SetEnvKeys {
         /// The file.
         path: PathBuf,
         /// The keys to set.
         keys: BTreeMap<String, String>,
+    },
+    /// Stops a unit, disables it and clears its failed state.
+    StopUnit {
+        /// The unit.
+        unit: UnitName,
+    },
+    /// Lets a unit start at boot.
+    EnableUnit {
+        /// The unit.
+        unit: UnitName,
+    },
+    /// Starts a unit that does not run, after clearing a failed state.
+    StartUnit {
+        /// The unit.
+        unit: UnitName,
+    },
+    /// Lets systemd read again what was written for it.
+    Reload {
+        /// Whose managers.
+        what: Reload,
     },
     /// A person left the roster. Recorded once; the maps lose the person by their own steps.
     Cut,
@@ -172,7 +202,12 @@ impl Action {
             Action::CreateHome(_) => "create-home",
             Action::AddToGroup { .. } => "add-to-group",
             Action::WriteFile(_) => "write-file",
+            Action::RemoveFile { .. } => "remove-file",
             Action::SetEnvKeys { .. } => "set-env-keys",
+            Action::StopUnit { .. } => "stop-unit",
+            Action::EnableUnit { .. } => "enable-unit",
+            Action::StartUnit { .. } => "start-unit",
+            Action::Reload { .. } => "reload",
             Action::Cut => "cut",
             Action::Return => "return",
             Action::Home(HomeAction::RemoveUnfinished { .. }) => "remove-unfinished-clone",
@@ -220,6 +255,14 @@ impl fmt::Display for Action {
                 keys.iter().try_for_each(|(key, value)| write!(f, " {key}={value}"))?;
                 write!(f, " in {}", path.display())
             }
+            Action::RemoveFile { path } => write!(f, "remove {}", path.display()),
+            Action::StopUnit { unit } => write!(f, "stop and disable {unit}"),
+            Action::EnableUnit { unit } => write!(f, "enable {unit}"),
+            Action::StartUnit { unit } => write!(f, "start {unit}"),
+            Action::Reload { what: Reload::Users } => {
+                f.write_str("reload systemd and the managers of those who are logged in")
+            }
+            Action::Reload { .. } => f.write_str("reload systemd"),
             Action::Cut => f.write_str("no longer sent sessions; account and files stay"),
             Action::Return => f.write_str("give access back"),
             Action::Home(HomeAction::RemoveUnfinished { path }) => {

@@ -18,10 +18,7 @@ pub fn roster() -> Schema {
         quantity.insert("type".into(), json!(["string", "integer"]));
         quantity.insert("minimum".into(), json!(0));
     }
-    if let Some(size) = schema.pointer_mut("/$defs/MemorySize").and_then(Value::as_object_mut) {
-        size.insert("type".into(), json!(["string", "integer"]));
-        size.insert("minimum".into(), json!(0));
-    }
+    sizes_may_be_numbers(&mut schema);
     if let Some(quota) = schema.pointer_mut("/$defs/Quota").and_then(Value::as_object_mut) {
         for (key, spelling) in [("cpu", "cpu_requests"), ("memory", "memory_requests")] {
             let same = quota.get("properties").and_then(|properties| properties.get(key)).cloned();
@@ -61,6 +58,14 @@ pub fn roster() -> Schema {
     schema
 }
 
+/// `memory_swap_max: 0` is as good as `memory_swap_max: "0"`.
+fn sizes_may_be_numbers(schema: &mut Schema) {
+    if let Some(size) = schema.pointer_mut("/$defs/MemorySize").and_then(Value::as_object_mut) {
+        size.insert("type".into(), json!(["string", "integer"]));
+        size.insert("minimum".into(), json!(0));
+    }
+}
+
 /// `repos:` with nothing behind it is the same as no `repos`, and so is every field that is not required.
 fn allow_empty(holder: &mut Value) {
     let required = holder.get("required").cloned().unwrap_or_default();
@@ -81,6 +86,7 @@ fn allow_empty(holder: &mut Value) {
 /// The schema of `config.toml`.
 pub fn config() -> Schema {
     let mut schema = generate::<Config>("rosterd: config.toml");
+    sizes_may_be_numbers(&mut schema);
     if let Some(tiers) = schema.pointer_mut("/properties/tiers").and_then(Value::as_object_mut)
         && let Some(policy) = tiers.insert("additionalProperties".into(), json!(false))
     {

@@ -217,7 +217,11 @@ fn uncommented() -> String {
 #[test]
 fn the_shipped_config_shows_the_defaults() {
     let mut config = config(&uncommented());
-    // The five keys without a default are shown with an example, and the empty tiers are the same as none.
+    // The keys without a default are shown with an example, and the empty tiers are the same as none.
+    assert!(config.panes.memory_max.take().is_some());
+    for policy in config.tiers.values_mut() {
+        assert!(std::mem::take(&mut policy.limits) != roster::model::Limits::default());
+    }
     assert!(config.code.infra.take().is_some());
     assert!(config.code.repositories.take().is_some());
     assert!(config.code.push_remote.take().is_some());

@@ -1,6 +1,6 @@
 //! The command line as clap reads it. Help, man pages and completions are generated from these types.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -49,6 +49,13 @@ pub(crate) struct Global {
     /// built-in defaults hold; a file that is named here must exist.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
+}
+
+impl Global {
+    /// The daemon's socket.
+    pub(crate) fn daemon(&self) -> &Path {
+        self.socket.as_deref().unwrap_or(Path::new(SOCKET))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -145,6 +152,12 @@ pub(crate) enum Command {
     /// Root asks for any person of the web terminal's map, and everybody for themself. What is done for a person is done
     /// by a process that is that person. Needs no daemon.
     Tmux(TmuxArgs),
+    /// Look whether rosterd and this machine are well, and say what to do where they are not
+    ///
+    /// Units, socket, clock, disks, roster, ledger, modes of files, and the programs that people work with. Asks each
+    /// by itself, so it answers also when the daemon is dead. Changes nothing.
+    #[command(after_long_help = "Exit codes: 0 nothing is red, 3 something is.")]
+    Doctor,
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file

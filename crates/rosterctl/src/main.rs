@@ -9,11 +9,13 @@
 //! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
 //! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
 //! | [`tmux`], [`picker`] | the commands for tmux sessions; choosing among them on a terminal |
+//! | [`doctor`] | `doctor`: asks everything by itself, daemon or not |
 //! | [`render`] | answers as text: pure |
 //! | [`page`], [`when`] | wrapping, tables, colour; times in words: pure |
 //! | [`out`], [`error`] | the terminal; what went wrong and what to do |
 
 mod args;
+mod doctor;
 mod error;
 mod generated;
 mod offline;
@@ -25,12 +27,11 @@ mod render;
 mod tmux;
 mod when;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Cli, Command, SOCKET};
+use crate::args::{Cli, Command};
 use crate::out::Out;
 use crate::page::Style;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Completions { shell } => generated::completions(*shell, &out),
         Command::Man { dir } => generated::man(dir.as_deref(), &out),
         Command::Tmux(args) => tmux::run(&cli.global, args, &out),
+        Command::Doctor => doctor::run(&cli.global, &out),
         Command::Plan { .. }
         | Command::Reconcile { .. }
         | Command::Wait { .. }
@@ -72,7 +74,7 @@ fn main() -> ExitCode {
         | Command::History { .. }
         | Command::Show { .. }
         | Command::Confirm { .. } => {
-            let socket = cli.global.socket.as_deref().unwrap_or(Path::new(SOCKET));
+            let socket = cli.global.daemon();
             online::run(socket, &cli.command, &out)
         }
     };

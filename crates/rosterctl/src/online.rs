@@ -104,6 +104,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             | Command::Tmux(_)
             | Command::Derive { .. }
             | Command::Freshen
+            | Command::Doctor
             | Command::Schema { .. }
             | Command::Completions { .. }
             | Command::Man { .. } => Err(CommandError::new("this command needs no daemon")),

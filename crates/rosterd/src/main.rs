@@ -10,6 +10,7 @@ mod refresh;
 mod remotes;
 mod run;
 mod serve;
+mod services;
 mod sources;
 mod store;
 mod watch;

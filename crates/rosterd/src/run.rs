@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use roster::config::Config;
 use roster::derive;
 use roster::desired::{Desired, HomeDesired};
-use roster::ledger::{Applied, Degraded, Identity, Ledger, Waiting, WaitingCause};
+use roster::ledger::{Applied, Degraded, Identity, Ledger, Reload, Waiting, WaitingCause};
 use roster::name::OsUser;
 use roster::observed::{HomeObserved, HostObserved};
-use roster::plan::{self, Action, HomeAction, Notice, Plan, Problem, Step, Subject};
+use roster::plan::{self, Action, HomeAction, Notice, Plan, Problem, Step, Subject, UnitsPlan};
 use roster::report::{Outcome, Progress, Run, RunSummary, StepRecord, StepResult, Trigger};
 use roster::tier_check;
 
@@ -22,6 +22,7 @@ use crate::daemon::{Ask, Daemon};
 use crate::journal;
 use crate::refresh;
 use crate::remotes::{ACCOUNT, MIRRORS, Remotes};
+use crate::services;
 use crate::sources::{self, OnDisk};
 
 /// The first wait before a degraded subject is tried again; it doubles up to [`LONGEST_WAIT`].
@@ -33,24 +34,24 @@ const NO_ROSTER: &str =
     "begin with /usr/share/doc/rosterd/roster.example.yaml, saved as /etc/rosterd/roster.yaml";
 
 /// What a run gathers while it goes on.
-struct Running<'a> {
+pub(crate) struct Running<'a> {
     daemon: &'a Daemon,
     ask: &'a Ask,
     id: String,
     generation: u64,
-    steps: Vec<StepRecord>,
-    problems: Vec<Problem>,
+    pub(crate) steps: Vec<StepRecord>,
+    pub(crate) problems: Vec<Problem>,
     notices: Vec<Notice>,
 }
 
 impl Running<'_> {
-    fn phase(&self, text: impl Into<String>) {
+    pub(crate) fn phase(&self, text: impl Into<String>) {
         let text = text.into();
         self.daemon.is_at(&text);
         self.ask.tell(&Progress::Phase { text });
     }
 
-    fn record(&mut self, step: Step, result: StepResult, took: Duration) {
+    pub(crate) fn record(&mut self, step: Step, result: StepResult, took: Duration) {
         let record = StepRecord { step, result, took_ms: took.as_millis() as u64 };
         journal::step(&self.id, self.generation, &record);
         self.daemon.is_alive();
@@ -58,7 +59,7 @@ impl Running<'_> {
         self.steps.push(record);
     }
 
-    fn take(&mut self, plan: &Plan) {
+    pub(crate) fn take(&mut self, plan: &Plan) {
         self.problems.extend(plan.problems.iter().cloned());
         self.notices.extend(plan.notices.iter().cloned());
     }
@@ -146,12 +147,22 @@ async fn steps(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Outcome {
     let scope = scope(&daemon.ledger(), &host.desired, running.ask, Timestamp::now());
     let host_plan = host.plan.clone().only(|subject| scope.contains(subject));
     running.take(&host_plan);
-    if !reserve(daemon, &host) {
+    let units = host.units.clone();
+    let units = UnitsPlan {
+        stop: units.stop.only(|subject| scope.contains(subject)),
+        start: units.start.only(|subject| scope.contains(subject)),
+        owned: units.owned,
+    };
+    if !reserve(daemon, &host, services::reload_due(&daemon.ledger(), &host_plan, &units)) {
         running.problems.extend(daemon.write_trouble());
         return Outcome::Failed;
     }
     apply_host(daemon, running, host_plan).await;
+    services::stop(daemon, running, units.stop).await;
+    // Whose account is not as it should be gets no service; a home that is not ready yet keeps nobody from theirs.
+    let blocked = running.troubles().into_keys().filter(|subject| *subject != Subject::Machine).collect();
     apply_homes(daemon, running, &in_force.config, &host, &scope).await;
+    services::start(daemon, running, units.start, &blocked).await;
     settle(daemon, running, &scope);
     let ledger = daemon.ledger();
     match ledger.waiting.as_ref().map(|waiting| &waiting.cause) {
@@ -263,6 +274,7 @@ pub(crate) struct HostWork {
     pub(crate) desired: Desired,
     pub(crate) observed: HostObserved,
     pub(crate) plan: Plan,
+    pub(crate) units: UnitsPlan,
     pub(crate) identities: BTreeMap<OsUser, Identity>,
 }
 
@@ -291,7 +303,8 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
     let host = plan::host(&desired, &in_force.config, &ledger, &observed);
     let mut plan = host.plan;
     plan.notices.extend(told);
-    Ok(HostWork { desired, observed, plan, identities: host.identities })
+    let units = services::plan(&desired, &ledger, &observed).await;
+    Ok(HostWork { desired, observed, plan, units, identities: host.identities })
 }
 
 /// Which subjects this run works on. A change of the roster does not wake those that wait for their next try, but
@@ -312,15 +325,20 @@ fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, now: Timestamp) -> BTree
     }
 }
 
-/// Writes ids and ports to the ledger before anything uses them, so that a kill cannot give them out twice.
-fn reserve(daemon: &Daemon, host: &HostWork) -> bool {
+/// Writes ids, ports, units and the reload that is due to the ledger before anything uses them, so that a kill can
+/// neither give them out twice nor lose them.
+fn reserve(daemon: &Daemon, host: &HostWork, reload: Reload) -> bool {
     let new = {
         let ledger = daemon.ledger();
         ledger.ports != host.desired.ports
+            || ledger.units != host.units.owned
+            || ledger.reload != reload
             || host.identities.iter().any(|(user, ids)| ledger.identities.get(user) != Some(ids))
     };
     !new || daemon.change_ledger(|ledger| {
         ledger.ports = host.desired.ports.clone();
+        ledger.units = host.units.owned.clone();
+        ledger.reload = reload;
         ledger.identities.extend(host.identities.iter().map(|(user, ids)| (user.clone(), ids.clone())));
     })
 }
@@ -630,6 +648,8 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
     let Some(in_force) = in_force else { return Ok(Plan::default()) };
     let host = plan_host(daemon, &in_force).await?;
     let mut plan = host.plan.clone();
+    let reload = services::reload_due(&daemon.ledger(), &plan, &host.units);
+    plan.append(host.units.stop.clone());
     let limits = limits(&in_force.config);
     let wanted = |name: &OsUser| user.is_none_or(|user| user == name);
     let homes = host
@@ -684,6 +704,12 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
             Said::Step(..) => {}
         }
     }
+    // As in a run: whose account is not as it should be gets no service.
+    let is_blocked = |subject: &Subject| host.plan.problems.iter().any(|problem| problem.subject == *subject);
+    plan.append(
+        host.units.start.clone().only(|subject| *subject == Subject::Machine || !is_blocked(subject)),
+    );
+    plan.append(plan::reload(reload));
     Ok(match user {
         Some(user) => plan.only(|subject| *subject == Subject::User(user.clone())),
         None => plan,

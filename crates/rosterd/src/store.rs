@@ -82,7 +82,13 @@ impl Store {
             )),
             (_, Some(damaged)) => Err(damaged),
             (Err(error), None) => Err(error),
-            (Ok(None), None) if self.run_ids()?.is_empty() => Ok((Ledger::default(), None)),
+            (Ok(None), None) if self.run_ids()?.is_empty() => {
+                // Written at once: runs are kept also while there is no roster, and runs without a ledger look like
+                // a lost one.
+                let ledger = Ledger::default();
+                self.save(&ledger)?;
+                Ok((ledger, None))
+            }
             (Ok(None), None) => Err(StoreError::Lost { dir: self.dir.clone() }),
         }
     }
@@ -229,6 +235,16 @@ mod tests {
             assert_eq!(found.generation, 1);
             assert!(damaged.is_some());
         }
+    }
+
+    /// A machine that waits for its first roster restarts, too.
+    #[test]
+    fn runs_without_a_roster_do_not_look_like_a_lost_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.load().unwrap();
+        fs::write(dir.path().join("runs/20260101T000000Z-0001.json"), "{}").unwrap();
+        assert_eq!(store.load().unwrap().0, Ledger::default());
     }
 
     #[test]

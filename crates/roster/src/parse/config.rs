@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::config::{Config, PushRemote, Service};
 use crate::diagnostic::quoted;
 use crate::model::Tier;
-use crate::name::{RemoteName, ServiceName};
+use crate::name::{RemoteName, ServiceName, UnitTemplate};
 use crate::parse::node::{Node, Span, Value};
 use crate::parse::reader::{Field, Fields, Found, Reader};
+use crate::parse::roster::{read_limits, read_memory_max};
 
 pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     let mut config = Config::default();
@@ -60,6 +61,9 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     if let Some(field) = fields.take("service") {
         config.service = read_services(reader, &mut paths, &field);
     }
+    table(reader, &mut fields, "panes", |reader, fields| {
+        config.panes.memory_max = fields.take("memory_max").and_then(|field| read_memory_max(reader, &field));
+    });
     table(reader, &mut fields, "guard", |reader, fields| {
         number(reader, fields, "max_cuts", (0, 10_000), &mut config.guard.max_cuts);
     });
@@ -120,6 +124,10 @@ fn read_tiers(reader: &mut Reader, field: &Field<'_>, config: &mut Config) {
         if let Some(groups) = inner.take("groups") {
             config.tiers.entry(tier).or_default().groups = reader.names("groups", groups.node);
         }
+        if let Some(limits) = inner.take("limits") {
+            let what = format!("`[tiers.{tier}.limits]`");
+            config.tiers.entry(tier).or_default().limits = read_limits(reader, &limits, &what);
+        }
         inner.finish(reader);
     }
     fields.finish(reader);
@@ -137,7 +145,7 @@ fn read_push_remote(reader: &mut Reader, field: &Field<'_>) -> Option<PushRemote
     Some(PushRemote { name: name?, url: url? })
 }
 
-fn read_services(reader: &mut Reader, paths: &mut Paths, field: &Field<'_>) -> Vec<Service> {
+fn read_services<'n>(reader: &mut Reader, paths: &mut Paths, field: &Field<'n>) -> Vec<Service> {
     let mut services = Vec::new();
     let items = match &field.node.value {
         Value::Sequence(items) => items,
@@ -150,6 +158,7 @@ fn read_services(reader: &mut Reader, paths: &mut Paths, field: &Field<'_>) -> V
     };
     let mut names = BTreeMap::<String, &Span>::new();
     let mut ports = BTreeMap::<u16, (&Span, String)>::new();
+    let mut templates = BTreeMap::<UnitTemplate, Span>::new();
     for item in items {
         let Some(mut fields) = reader.fields(item, "a `[[service]]`", &item.span) else { continue };
         let name = fields.require("name", "add one, such as `name = \"t3\"`").and_then(|field| {
@@ -164,19 +173,25 @@ fn read_services(reader: &mut Reader, paths: &mut Paths, field: &Field<'_>) -> V
             Some(name)
         });
         let called = name.as_ref().map_or_else(String::new, ToString::to_string);
-        let base_port = fields
-            .require("base_port", "add `base_port = …`, the first of the ports, from 1024 up")
+        // A service has a port with all that belongs to it, or none.
+        let has_port = ["base_port", "env_file", "port_key"].iter().any(|key| fields.has(key));
+        let port_field = |fields: &mut Fields<'n>, key: &'static str, help: &str| match has_port {
+            true => fields.require(key, help),
+            false => fields.take(key),
+        };
+        let base_port =
+            port_field(&mut fields, "base_port", "add `base_port = …`, the first of the ports, from 1024 up")
+                .and_then(|field| {
+                    let port = reader.number(field.node, 1024_u16, 65_000)?;
+                    if let Some((first, other)) = ports.insert(port, (&field.node.span, called.clone())) {
+                        let message = format!("{port} is also the base port of service {}", quoted(&other));
+                        let found = Found::new(field.node.span.clone(), message).also(first, "given here");
+                        reader.tell(found.help("leave room between them for one port a person"));
+                    }
+                    Some(port)
+                });
+        let port_key = port_field(&mut fields, "port_key", "add one, such as `port_key = \"PORT\"`")
             .and_then(|field| {
-                let port = reader.number(field.node, 1024_u16, 65_000)?;
-                if let Some((first, other)) = ports.insert(port, (&field.node.span, called.clone())) {
-                    let message = format!("{port} is also the base port of service {}", quoted(&other));
-                    let found = Found::new(field.node.span.clone(), message).also(first, "given here");
-                    reader.tell(found.help("leave room between them for one port a person"));
-                }
-                Some(port)
-            });
-        let port_key =
-            fields.require("port_key", "add one, such as `port_key = \"PORT\"`").and_then(|field| {
                 let key = reader.text(field.node)?;
                 if is_env_key(key) {
                     return Some(key.to_owned());
@@ -188,14 +203,39 @@ fn read_services(reader: &mut Reader, paths: &mut Paths, field: &Field<'_>) -> V
                 reader.tell(found.help("write capital letters, digits and `_`, such as `T3_PORT`"));
                 None
             });
-        let env_file = fields
-            .require("env_file", "add one, such as `env_file = \"/etc/t3-serve/{user}.env\"`")
-            .and_then(|field| read_env_file(reader, paths, &field, port_key.as_deref()));
+        let env_file =
+            port_field(&mut fields, "env_file", "add one, such as `env_file = \"/etc/t3-serve/{user}.env\"`")
+                .and_then(|field| read_env_file(reader, paths, &field, port_key.as_deref()));
+        let units = fields.take("units").map_or_else(Vec::new, |field| {
+            reader.names_with("units", field.node, |reader, unit: &UnitTemplate, span| {
+                if let Some(first) = templates.insert(unit.clone(), span.clone()) {
+                    let message = format!("{} belongs to another service already", quoted(unit.as_str()));
+                    reader.tell(Found::new(span.clone(), message).also(&first, "given here"));
+                }
+            })
+        });
+        let tiers = fields.take("tiers").map(|field| {
+            let choices = Tier::ALL.map(|tier| (tier.as_str(), tier));
+            let items = reader.items("tiers", field.node);
+            items.iter().filter_map(|item| reader.choice(item, "tier", &choices)).collect()
+        });
+        let mut flag = |reader: &mut Reader, key: &'static str, default| {
+            fields.take(key).and_then(|field| reader.boolean(field.node)).unwrap_or(default)
+        };
+        let stop_when_parked = flag(reader, "stop_when_parked", true);
+        let stop_without_claude_auth = flag(reader, "stop_without_claude_auth", false);
         fields.finish(reader);
-        if let (Some(name), Some(base_port), Some(env_file), Some(port_key)) =
-            (name, base_port, env_file, port_key)
-        {
-            services.push(Service { name, base_port, env_file, port_key });
+        if let Some(name) = name {
+            services.push(Service {
+                name,
+                base_port,
+                env_file,
+                port_key,
+                units,
+                tiers: tiers.unwrap_or_else(|| Tier::ALL.to_vec()),
+                stop_when_parked,
+                stop_without_claude_auth,
+            });
         }
     }
     services

@@ -348,6 +348,11 @@ impl<'n> Fields<'n> {
         (!matches!(field.node.value, Value::Null)).then_some(*field)
     }
 
+    /// Whether the key is written, with or without a value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|field| field.key == key)
+    }
+
     /// The field; that it is missing is told by [`Fields::finish`], with `help`.
     pub(super) fn require(&mut self, key: &'static str, help: impl Into<String>) -> Option<Field<'n>> {
         let field = self.take(key);

@@ -128,7 +128,9 @@ fn read_person(
     });
     let groups = fields.take("groups").map_or_else(Vec::new, |field| reader.names("groups", field.node));
     let ssh_keys = fields.take("ssh_keys").map_or_else(Vec::new, |field| read_ssh_keys(reader, field.node));
-    let limits = fields.take("limits").map(|field| read_limits(reader, &field, os_user));
+    let limits = fields
+        .take("limits")
+        .map(|field| read_limits(reader, &field, &format!("the limits of user {}", quoted(os_user))));
     let hosts = fields.take("hosts").map_or_else(Vec::new, |field| reader.names("hosts", field.node));
     fields.finish(reader);
 
@@ -284,17 +286,9 @@ fn read_ssh_keys(reader: &mut Reader, node: &Node<'_>) -> Vec<SshKey> {
     ordered
 }
 
-fn read_limits(reader: &mut Reader, field: &Field<'_>, os_user: &str) -> Limits {
-    let what = format!("the limits of user {}", quoted(os_user));
-    let Some(mut fields) = reader.fields(field.node, &what, field.key_span) else { return Limits::default() };
-    let memory_max = fields.take("memory_max").and_then(|field| {
-        let size = reader.number_or_name::<MemorySize>(field.node)?;
-        if too_small(size.as_str()) {
-            let message = format!("with `memory_max` {} nobody can log in", quoted(size.as_str()));
-            reader.tell(Found::new(field.node.span.clone(), message).help("give at least 64M"));
-        }
-        Some(size)
-    });
+pub(super) fn read_limits(reader: &mut Reader, field: &Field<'_>, what: &str) -> Limits {
+    let Some(mut fields) = reader.fields(field.node, what, field.key_span) else { return Limits::default() };
+    let memory_max = fields.take("memory_max").and_then(|field| read_memory_max(reader, &field));
     let limits = Limits {
         memory_max,
         memory_swap_max: fields.take("memory_swap_max").and_then(|field| reader.number_or_name(field.node)),
@@ -305,6 +299,16 @@ fn read_limits(reader: &mut Reader, field: &Field<'_>, os_user: &str) -> Limits 
     };
     fields.finish(reader);
     limits
+}
+
+/// A bound that leaves room for a login.
+pub(super) fn read_memory_max(reader: &mut Reader, field: &Field<'_>) -> Option<MemorySize> {
+    let size = reader.number_or_name::<MemorySize>(field.node)?;
+    if too_small(size.as_str()) {
+        let message = format!("with `memory_max` {} nobody can log in", quoted(size.as_str()));
+        reader.tell(Found::new(field.node.span.clone(), message).help("give at least 64M"));
+    }
+    Some(size)
 }
 
 /// Below 64 MiB, or 0 %.

@@ -92,11 +92,16 @@ pub(super) fn env_files(
     for (user, step) in accounts {
         // Two services may share a file.
         let mut files: BTreeMap<PathBuf, BTreeMap<String, String>> = BTreeMap::new();
+        let tier = desired.accounts.get(*user).map(|account| account.tier);
         for service in &config.service {
-            let keys = files.entry(service.env_file_of(user)).or_default();
+            let Some(at) = service.port() else { continue };
+            if !tier.is_some_and(|tier| service.tiers.contains(&tier)) {
+                continue;
+            }
+            let keys = files.entry(at.env_file_of(user)).or_default();
             // Without a port: their file cannot be read, which is told below.
             if let Some(port) = desired.ports.get(&service.name).and_then(|ports| ports.get(*user)) {
-                keys.insert(service.port_key.clone(), port.to_string());
+                keys.insert(at.key.to_owned(), port.to_string());
             }
         }
         for (path, keys) in files {
@@ -144,7 +149,7 @@ fn env_file(
     step.needs.extend(account);
 }
 
-fn unreadable(subject: &Subject, path: &Path, why: &str) -> Problem {
+pub(super) fn unreadable(subject: &Subject, path: &Path, why: &str) -> Problem {
     Problem {
         subject: subject.clone(),
         what: format!("{} cannot be read", path.display()),

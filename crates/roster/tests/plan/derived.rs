@@ -149,7 +149,7 @@ fn without_services_the_user_map_is_ordered_by_name_and_nothing_is_dispatched() 
 #[test]
 fn a_service_without_a_free_port_and_a_port_given_twice_are_told() {
     let mut config = Config::default();
-    config.service[0].base_port = 65_535;
+    config.service[0].base_port = Some(65_535);
     let people = roster(json!({"alice": {}, "bob": {}}));
     let error = derive(&people, &config, &Ports::new(), &UnknownPorts::new(), &BTreeSet::new()).unwrap_err();
     insta::assert_snapshot!(error, @"service `t3`: no port from 65535 up is left for bob; give the service a lower base_port, ports that were given out do not move");
@@ -168,7 +168,7 @@ proptest! {
         bases in (1024u16..1030, 1024u16..1030),
     ) {
         let mut config = Config::default();
-        (config.service[0].base_port, config.service[1].base_port) = bases;
+        (config.service[0].base_port, config.service[1].base_port) = (Some(bases.0), Some(bases.1));
         let mut ports = Ports::new();
         for names in rosters {
             let people: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();

@@ -92,7 +92,9 @@ impl Machine {
             let there = self.homes.get(&path).cloned().unwrap_or(HomeFolder::Absent);
             host.homes.insert(name.clone(), there);
             for service in &self.config.service {
-                host.env_files.entry(service.env_file_of(name)).or_insert(EnvFileState::Absent);
+                if let Some(port) = service.port() {
+                    host.env_files.entry(port.env_file_of(name)).or_insert(EnvFileState::Absent);
+                }
             }
         }
         let maps = &self.config.maps;
@@ -227,7 +229,12 @@ impl Machine {
                 })),
                 Action::WriteFile(file) => writes.push(Box::new(move |machine| {
                     let state = FileState::Present { content: file.content.into(), mode: file.mode };
-                    machine.host.files.insert(file.path, state);
+                    let is_drop_in = file.path.starts_with("/etc/systemd");
+                    let host = &mut machine.host;
+                    if is_drop_in { &mut host.drop_ins } else { &mut host.files }.insert(file.path, state);
+                })),
+                Action::RemoveFile { path } => writes.push(Box::new(move |machine| {
+                    assert!(machine.host.drop_ins.remove(&path).is_some(), "{}", path.display());
                 })),
                 Action::SetEnvKeys { path, keys } => writes.push(Box::new(move |machine| {
                     let mut ports = match machine.host.env_files.remove(&path) {
@@ -238,7 +245,7 @@ impl Machine {
                     machine.host.env_files.insert(path, EnvFileState::Present { ports, mode: 0o600 });
                 })),
                 Action::CreateAccount(_) | Action::AddToGroup { .. } | Action::Cut | Action::Return => {}
-                Action::Home(_) | Action::Mirror(_) => panic!("no work of root's"),
+                other => panic!("no step of the machine's plan: {other}"),
             }
         }
         writes

@@ -6,8 +6,10 @@
 mod cases;
 mod derived;
 mod homes;
+mod limits;
 mod machine;
 mod moves;
 mod properties;
 mod refresh;
+mod units;
 mod wiring;

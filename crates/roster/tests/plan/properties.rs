@@ -17,10 +17,14 @@ fn any_person() -> impl Strategy<Value = Value> {
     let groups = subsequence(vec!["sudo", "docker", "users", "nogroup", "al"], 0..3);
     let uid = prop_oneof![4 => Just(None), 1 => (998u32..1010).prop_map(Some)];
     let tier = select(vec!["admin", "power-user", "namespace-owner"]);
-    (groups, uid, tier, any::<bool>()).prop_map(|(groups, uid, tier, parked)| {
+    let tasks = prop_oneof![2 => Just(None), 1 => select(vec![Some(100u32), Some(200)])];
+    (groups, uid, tier, any::<bool>(), tasks).prop_map(|(groups, uid, tier, parked, tasks)| {
         let mut person = json!({"groups": groups, "tier": tier, "parked": parked});
         if let Some(uid) = uid {
             person["uid"] = uid.into();
+        }
+        if let Some(tasks) = tasks {
+            person["limits"] = json!({"tasks_max": tasks});
         }
         person
     })

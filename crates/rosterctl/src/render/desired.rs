@@ -1,7 +1,7 @@
 //! `rosterctl derive`.
 
 use roster::config::Config;
-use roster::desired::{Account, Desired};
+use roster::desired::{Account, Desired, UnitWish};
 use roster::name::OsUser;
 
 use super::{list, tier};
@@ -48,6 +48,13 @@ fn account(page: &mut Page, user: &OsUser, account: &Account, desired: &Desired)
     if !ports.is_empty() {
         branches.push(("ports", ports.join(", ")));
     }
+    for wanted in &account.units {
+        let stopped = match &wanted.wish {
+            UnitWish::Running => String::new(),
+            UnitWish::Stopped { why } => format!(" (stopped: {why})"),
+        };
+        branches.push(("unit", format!("{}{stopped}", wanted.unit)));
+    }
     for clone in &account.home_content.clones {
         let locked = if clone.locked { " (locked)" } else { "" };
         branches.push(("clone", format!("~/{} from {}{locked}", clone.path, clone.url)));
@@ -79,8 +86,8 @@ fn account(page: &mut Page, user: &OsUser, account: &Account, desired: &Desired)
 #[cfg(test)]
 mod tests {
     use roster::config::PushRemote;
-    use roster::desired::{CloneDesired, Dispatch, HomeDesired};
-    use roster::model::{CodeLayout, Tier};
+    use roster::desired::{CloneDesired, Dispatch, HomeDesired, UnitDesired};
+    use roster::model::{CodeLayout, Limits, Tier};
     use roster::wiring::WiringDesired;
 
     use super::super::samples::{LOOK, user};
@@ -102,6 +109,13 @@ mod tests {
             claude_auth: true,
             login_locked: true,
             shell_is_asked_for: false,
+            units: vec![UnitDesired {
+                unit: "t3-serve@alice.service".parse().unwrap(),
+                service: "t3".parse().unwrap(),
+                port: Some(3773),
+                wish: UnitWish::Stopped { why: "`parked: true`".into() },
+            }],
+            limits: Limits::default(),
             home_content: HomeDesired {
                 workspace: true,
                 clones: vec![CloneDesired {
@@ -140,6 +154,7 @@ mod tests {
            account  /home/alice, /bin/zsh, uid 1005
            groups   docker
            ports    t3 3773
+           unit     t3-serve@alice.service (stopped: `parked: true`)
            clone    ~/code/infra from https://git.example.org/infra.git (locked)
            git      user.name alice, user.email alice@example.org, credential.helper
                     store, each where it has no value

@@ -1,12 +1,14 @@
 //! What people read, made from what the daemon answers. Pure functions, with `now` as an argument.
 
 mod desired;
+mod doctor;
 mod plan;
 mod run;
 mod status;
 pub(crate) mod tmux;
 
 pub(crate) use desired::desired;
+pub(crate) use doctor::doctor;
 pub(crate) use plan::plan;
 pub(crate) use run::{closing, history, run, step};
 pub(crate) use status::{held, status};
@@ -41,6 +43,11 @@ fn action(step: &Step) -> String {
             let keys = keys.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
             format!("set {} in {}", keys.join(" "), path.display())
         }
+        Action::RemoveFile { .. }
+        | Action::StopUnit { .. }
+        | Action::EnableUnit { .. }
+        | Action::StartUnit { .. }
+        | Action::Reload { .. } => step.action.to_string(),
         Action::Cut => "no longer sent sessions; account and files stay".into(),
         Action::Return => "give access back".into(),
         Action::Home(HomeAction::RemoveUnfinished { path }) => {

@@ -1,0 +1,457 @@
+//! What the facts mean, in the order in which one would ask. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use roster::plan::Subject;
+use roster::report::{Status, SubjectStatus};
+
+use super::facts::{Disk, Facts, LedgerFact};
+use super::{Check, Light};
+use crate::page::count;
+
+/// Somebody who looks at all facts.
+pub(super) fn judge(facts: &Facts, now: Timestamp) -> Vec<Check> {
+    let mut checks = Vec::new();
+    match &facts.units {
+        Ok(units) => judge_units(&mut checks, units),
+        Err(why) => checks.push(red(
+            "service",
+            format!("systemd cannot be asked: {why}"),
+            "is this machine booted with systemd?",
+        )),
+    }
+    judge_daemon(&mut checks, facts, now);
+    checks.push(match (facts.clock, last_run(facts).is_some_and(|last| last > now + SignedDuration::from_mins(1))) {
+        (_, true) => red("clock", "the newest run is in the future: the clock has jumped back", "set the clock (`timedatectl`)"),
+        (Some(true), _) => green("clock", "it is kept in step"),
+        (Some(false), _) => yellow(
+            "clock",
+            "nobody keeps it in step",
+            "install a time service, such as systemd-timesyncd or chrony; certificates fail when it is far off",
+        ),
+        (None, _) => yellow("clock", "it is not known whether it is kept in step", "`timedatectl` says more"),
+    });
+    checks.extend(facts.disks.iter().map(judge_disk));
+    checks.push(match &facts.config {
+        Ok(()) => green("config", "valid"),
+        Err(why) => red(
+            "config",
+            why.clone(),
+            "`rosterctl validate` shows each mistake; the last good one stays in force",
+        ),
+    });
+    checks.push(match &facts.roster {
+        Ok(Some(people)) => green("roster", format!("valid, {} in it", count(*people, "person", "people"))),
+        Ok(None) => yellow(
+            "roster",
+            "there is none yet, so there is nothing to do",
+            "write one: /usr/share/doc/rosterd/roster.example.yaml shows how",
+        ),
+        Err(why) => red(
+            "roster",
+            why.clone(),
+            "`rosterctl validate` shows each mistake; the last good one stays in force",
+        ),
+    });
+    checks.push(judge_ledger(&facts.ledger));
+    judge_files(&mut checks, facts);
+    for (tool, found) in &facts.tools {
+        checks.push(match found {
+            Some(path) => green(tool, path.display().to_string()),
+            None if *tool == "claude" => yellow(
+                tool,
+                "not where everybody finds it",
+                "install it for everybody, or see that each person has it (`sudo -iu NAME which claude`)",
+            ),
+            None => yellow(tool, "not installed", format!("apt-get install {tool}")),
+        });
+    }
+    checks
+}
+
+fn check(name: &'static str, light: Light, found: impl Into<String>, next: Option<String>) -> Check {
+    Check { check: name, light, found: found.into(), next }
+}
+
+fn green(name: &'static str, found: impl Into<String>) -> Check {
+    check(name, Light::Green, found, None)
+}
+
+fn yellow(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Check {
+    check(name, Light::Yellow, found, Some(next.into()))
+}
+
+fn red(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Check {
+    check(name, Light::Red, found, Some(next.into()))
+}
+
+fn judge_units(checks: &mut Vec<Check>, units: &BTreeMap<String, BTreeMap<String, String>>) {
+    for (name, unit) in
+        [("service", "rosterd.service"), ("socket", "rosterd.socket"), ("timer", "rosterd-reconcile.timer")]
+    {
+        let get = |key: &str| units.get(unit).and_then(|all| all.get(key)).map_or("", String::as_str);
+        checks.push(match (get("LoadState"), get("ActiveState"), get("UnitFileState")) {
+            ("loaded", "active", "enabled") => green(name, format!("{unit} runs")),
+            ("loaded", "active", _) => yellow(
+                name,
+                format!("{unit} runs, and will not after a reboot"),
+                format!("systemctl enable {unit}"),
+            ),
+            ("loaded", state, _) => red(
+                name,
+                format!("{unit} is {state} ({})", get("Result")),
+                format!("systemctl enable --now {unit}; journalctl -u {unit} -n 50"),
+            ),
+            ("masked", ..) => red(name, format!("{unit} is masked"), format!("systemctl unmask {unit}")),
+            _ => red(
+                name,
+                format!("there is no {unit}"),
+                "install the package again: apt-get install --reinstall rosterd",
+            ),
+        });
+    }
+    let hourly = units.get("rosterd-reconcile.service");
+    let get = |key: &str| hourly.and_then(|all| all.get(key)).map_or("", String::as_str);
+    checks.push(match (get("ActiveState"), get("ExecMainStatus")) {
+        ("failed", "3" | "4") => {
+            yellow("hourly", "the last hourly run left something to do", "rosterctl status")
+        }
+        ("failed", status) => red(
+            "hourly",
+            format!("the last hourly run ended with status {status}"),
+            "journalctl -u rosterd-reconcile -n 50",
+        ),
+        _ => green("hourly", "the last hourly run ended well, or none was due yet"),
+    });
+}
+
+fn judge_daemon(checks: &mut Vec<Check>, facts: &Facts, now: Timestamp) {
+    let status = match &facts.daemon {
+        Ok(Some(status)) => status,
+        Ok(None) => return,
+        Err(why) if !facts.is_root && why.to_lowercase().contains("permission denied") => {
+            return checks.push(yellow(
+                "daemon",
+                "you may not ask it",
+                "run it as root, or be in the group rosterd",
+            ));
+        }
+        Err(why) => {
+            return checks.push(red(
+                "daemon",
+                format!("it does not answer: {why}"),
+                "systemctl restart rosterd; journalctl -u rosterd -n 50. Nothing of anybody is lost meanwhile",
+            ));
+        }
+    };
+    checks.push(green("daemon", format!("it answers, generation {} is in force", status.generation)));
+    if let Some(waiting) = &status.waiting {
+        checks.push(yellow(
+            "in force",
+            format!("the roster on disk is not, since {}", waiting.since.strftime("%F %TZ")),
+            "`rosterctl status` says why, `rosterctl confirm` lets a held one proceed",
+        ));
+    }
+    match last_run(facts) {
+        Some(last) if now.duration_since(last) > SignedDuration::from_hours(3) => checks.push(yellow(
+            "last run",
+            format!("it began {} hours ago", now.duration_since(last).as_hours()),
+            "systemctl list-timers rosterd-reconcile.timer; rosterctl reconcile",
+        )),
+        Some(_) | None => {}
+    }
+    checks.push(judge_people(status));
+}
+
+fn judge_people(status: &Status) -> Check {
+    let degraded: Vec<&Subject> = status
+        .subjects
+        .iter()
+        .filter(|(_, is)| matches!(is, SubjectStatus::Degraded(_)))
+        .map(|(subject, _)| subject)
+        .collect();
+    let names: Vec<String> = degraded.iter().take(5).map(ToString::to_string).collect();
+    let more = if degraded.len() > 5 { ", …" } else { "" };
+    match degraded.is_empty() {
+        true => green("people", "nobody is degraded"),
+        false => yellow(
+            "people",
+            format!("{} degraded: {}{more}", degraded.len(), names.join(", ")),
+            "`rosterctl status` says why and when it is tried again",
+        ),
+    }
+}
+
+fn last_run(facts: &Facts) -> Option<Timestamp> {
+    let Ok(Some(status)) = &facts.daemon else { return None };
+    Some(status.last_run.as_ref()?.started)
+}
+
+fn judge_disk(disk: &Disk) -> Check {
+    const MIB: u64 = 1 << 20;
+    let percent = |free: u64, total: u64| free.saturating_mul(100).checked_div(total).unwrap_or(100);
+    let (space, files) = (percent(disk.free, disk.total), percent(disk.free_files, disk.total_files));
+    let path = disk.path.display();
+    let found = format!("{path}: {} MiB ({space} %) and {files} % of the inodes are free", disk.free / MIB);
+    let next = format!("free some space: `du -xh --max-depth=2 {path} | sort -h | tail`");
+    if disk.free < 64 * MIB || files == 0 {
+        red("disk", found, next)
+    } else if disk.free < 1024 * MIB || space < 5 || files < 5 {
+        yellow("disk", found, next)
+    } else {
+        green("disk", found)
+    }
+}
+
+fn judge_ledger(ledger: &LedgerFact) -> Check {
+    match ledger {
+        LedgerFact::NoneYet => green("ledger", "none yet: there was no run"),
+        LedgerFact::Forbidden => yellow("ledger", "only root may read it", "run it as root"),
+        LedgerFact::Whole { people } => {
+            green("ledger", format!("whole, knows {}", count(*people, "person", "people")))
+        }
+        LedgerFact::Damaged { why, before: true } => yellow(
+            "ledger",
+            format!("the newest is damaged ({why}), the copy before is whole and will be used"),
+            "look at the disk; the next run writes a new one",
+        ),
+        LedgerFact::Damaged { why, before: false } => red(
+            "ledger",
+            format!("it is damaged ({why}), and so is the copy before"),
+            "restore /var/lib/rosterd/ledger.json from a backup; until then nothing is changed, so that no id is given twice",
+        ),
+    }
+}
+
+fn judge_files(checks: &mut Vec<Check>, facts: &Facts) {
+    let before = checks.len();
+    for file in &facts.files {
+        let path = file.path.display();
+        let holds_secrets = file.widest == 0o600 || file.widest == 0o700;
+        if file.uid != 0 {
+            let found = format!("{path} belongs to uid {}, not to root", file.uid);
+            checks.push(red("modes", found, format!("chown root:root {path}")));
+        } else if file.mode & !file.widest & 0o077 != 0 {
+            let (light, what) = match holds_secrets {
+                true => (Light::Red, "others may read it"),
+                false => (Light::Red, "others may write it"),
+            };
+            let found = format!("{path} has mode {:04o}: {what}", file.mode);
+            checks.push(check(
+                "modes",
+                light,
+                found,
+                Some(format!("chmod {:04o} {path}", file.mode & file.widest)),
+            ));
+        }
+    }
+    if checks.len() == before {
+        checks.push(green(
+            "modes",
+            format!(
+                "{}, none open to others",
+                count(facts.files.len(), "file or folder", "files and folders")
+            ),
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use roster::report::Outcome;
+
+    use super::super::facts::FileFact;
+    use super::*;
+    use crate::page::Look;
+    use crate::render;
+
+    const LOOK: Look = Look { colour: false, marks: false, width: 100 };
+
+    fn now() -> Timestamp {
+        "2026-11-25T12:00:00Z".parse().unwrap()
+    }
+
+    fn unit(load: &str, active: &str, file: &str, status: &str) -> BTreeMap<String, String> {
+        [
+            ("LoadState", load),
+            ("ActiveState", active),
+            ("UnitFileState", file),
+            ("Result", if active == "failed" { "exit-code" } else { "success" }),
+            ("ExecMainStatus", status),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    fn well() -> Facts {
+        let units = [
+            ("rosterd.service", unit("loaded", "active", "enabled", "0")),
+            ("rosterd.socket", unit("loaded", "active", "enabled", "0")),
+            ("rosterd-reconcile.timer", unit("loaded", "active", "enabled", "0")),
+            ("rosterd-reconcile.service", unit("loaded", "inactive", "static", "0")),
+        ];
+        let status = Status {
+            notices: Vec::new(),
+            generation: 7,
+            since: None,
+            activity: None,
+            waiting: None,
+            last_run: None,
+            outcome: Outcome::Converged,
+            subjects: BTreeMap::from([("alice".to_owned().try_into().unwrap(), SubjectStatus::Converged)]),
+        };
+        let gib = 1 << 30;
+        Facts {
+            is_root: true,
+            units: Ok(units.map(|(name, unit)| (name.to_owned(), unit)).into()),
+            daemon: Ok(Some(status)),
+            clock: Some(true),
+            disks: vec![Disk {
+                path: "/".into(),
+                free: 40 * gib,
+                total: 100 * gib,
+                free_files: 900,
+                total_files: 1000,
+            }],
+            config: Ok(()),
+            roster: Ok(Some(3)),
+            ledger: LedgerFact::Whole { people: 4 },
+            files: vec![FileFact {
+                path: "/etc/rosterd/roster.yaml".into(),
+                uid: 0,
+                mode: 0o644,
+                widest: 0o755,
+            }],
+            tools: vec![("tmux", Some(PathBuf::from("/usr/bin/tmux")))],
+        }
+    }
+
+    fn shown(facts: &Facts) -> String {
+        render::doctor(&judge(facts, now()), LOOK)
+    }
+
+    #[test]
+    fn a_machine_that_is_well_is_green() {
+        insta::assert_snapshot!(shown(&well()), @"
+        green  service  rosterd.service runs
+        green  socket   rosterd.socket runs
+        green  timer    rosterd-reconcile.timer runs
+        green  hourly   the last hourly run ended well, or none was due yet
+        green  daemon   it answers, generation 7 is in force
+        green  people   nobody is degraded
+        green  clock    it is kept in step
+        green  disk     /: 40960 MiB (40 %) and 90 % of the inodes are free
+        green  config   valid
+        green  roster   valid, 3 people in it
+        green  ledger   whole, knows 4 people
+        green  modes    1 file or folder, none open to others
+        green  tmux     /usr/bin/tmux
+
+        13 green, 0 yellow, 0 red.
+        ");
+    }
+
+    #[test]
+    fn a_dead_daemon_is_red_and_the_rest_is_still_looked_at() {
+        let mut facts = well();
+        let units = facts.units.as_mut().unwrap();
+        units.insert("rosterd.service".into(), unit("loaded", "failed", "enabled", "1"));
+        units.insert("rosterd.socket".into(), unit("masked", "inactive", "masked", "0"));
+        units.insert("rosterd-reconcile.timer".into(), unit("not-found", "inactive", "", "0"));
+        units.insert("rosterd-reconcile.service".into(), unit("loaded", "failed", "static", "1"));
+        facts.daemon = Err("cannot connect to /run/rosterd/control.sock: No such file or directory".into());
+        facts.clock = Some(false);
+        facts.config = Err("error: unknown field `paralell` --> config.toml:2:1".into());
+        facts.roster = Err("error: unknown field `teir` --> roster.yaml:3:5".into());
+        facts.ledger = LedgerFact::Damaged { why: "its checksum does not fit".into(), before: false };
+        facts.disks[0].free = 10 << 20;
+        facts.files = vec![
+            FileFact { path: "/etc/rosterd/roster.yaml".into(), uid: 1001, mode: 0o644, widest: 0o755 },
+            FileFact { path: "/etc/t3-serve/alice.env".into(), uid: 0, mode: 0o644, widest: 0o600 },
+            FileFact { path: "/etc/rosterd/config.toml".into(), uid: 0, mode: 0o666, widest: 0o755 },
+        ];
+        facts.tools = vec![("tmux", None), ("claude", None)];
+        insta::assert_snapshot!(shown(&facts), @"
+        red    service  rosterd.service is failed (exit-code)
+                        next: systemctl enable --now rosterd.service; journalctl -u rosterd.service -n 50
+        red    socket   rosterd.socket is masked
+                        next: systemctl unmask rosterd.socket
+        red    timer    there is no rosterd-reconcile.timer
+                        next: install the package again: apt-get install --reinstall rosterd
+        red    hourly   the last hourly run ended with status 1
+                        next: journalctl -u rosterd-reconcile -n 50
+        red    daemon   it does not answer: cannot connect to /run/rosterd/control.sock: No such file or
+                        directory
+                        next: systemctl restart rosterd; journalctl -u rosterd -n 50. Nothing of anybody is
+                              lost meanwhile
+        yellow clock    nobody keeps it in step
+                        next: install a time service, such as systemd-timesyncd or chrony; certificates fail
+                              when it is far off
+        red    disk     /: 10 MiB (0 %) and 90 % of the inodes are free
+                        next: free some space: `du -xh --max-depth=2 / | sort -h | tail`
+        red    config   error: unknown field `paralell` --> config.toml:2:1
+                        next: `rosterctl validate` shows each mistake; the last good one stays in force
+        red    roster   error: unknown field `teir` --> roster.yaml:3:5
+                        next: `rosterctl validate` shows each mistake; the last good one stays in force
+        red    ledger   it is damaged (its checksum does not fit), and so is the copy before
+                        next: restore /var/lib/rosterd/ledger.json from a backup; until then nothing is
+                              changed, so that no id is given twice
+        red    modes    /etc/rosterd/roster.yaml belongs to uid 1001, not to root
+                        next: chown root:root /etc/rosterd/roster.yaml
+        red    modes    /etc/t3-serve/alice.env has mode 0644: others may read it
+                        next: chmod 0600 /etc/t3-serve/alice.env
+        red    modes    /etc/rosterd/config.toml has mode 0666: others may write it
+                        next: chmod 0644 /etc/rosterd/config.toml
+        yellow tmux     not installed
+                        next: apt-get install tmux
+        yellow claude   not where everybody finds it
+                        next: install it for everybody, or see that each person has it (`sudo -iu NAME which
+                              claude`)
+
+        0 green, 3 yellow, 12 red.
+        ");
+    }
+
+    #[test]
+    fn what_works_and_wants_a_look_is_yellow() {
+        let mut facts = well();
+        let units = facts.units.as_mut().unwrap();
+        units.insert("rosterd.service".into(), unit("loaded", "active", "disabled", "0"));
+        units.insert("rosterd-reconcile.service".into(), unit("loaded", "failed", "static", "3"));
+        let Ok(Some(status)) = &mut facts.daemon else { unreachable!() };
+        let degraded =
+            roster::ledger::Degraded { since: now(), failures: 1, next_try: now(), problems: vec![] };
+        status.subjects.insert("bob".to_owned().try_into().unwrap(), SubjectStatus::Degraded(degraded));
+        facts.clock = None;
+        facts.roster = Ok(None);
+        facts.ledger = LedgerFact::Damaged { why: "it is gone".into(), before: true };
+        facts.disks[0].free_files = 30;
+        insta::assert_snapshot!(shown(&facts), @"
+        yellow service  rosterd.service runs, and will not after a reboot
+                        next: systemctl enable rosterd.service
+        green  socket   rosterd.socket runs
+        green  timer    rosterd-reconcile.timer runs
+        yellow hourly   the last hourly run left something to do
+                        next: rosterctl status
+        green  daemon   it answers, generation 7 is in force
+        yellow people   1 degraded: bob
+                        next: `rosterctl status` says why and when it is tried again
+        yellow clock    it is not known whether it is kept in step
+                        next: `timedatectl` says more
+        yellow disk     /: 40960 MiB (40 %) and 3 % of the inodes are free
+                        next: free some space: `du -xh --max-depth=2 / | sort -h | tail`
+        green  config   valid
+        yellow roster   there is none yet, so there is nothing to do
+                        next: write one: /usr/share/doc/rosterd/roster.example.yaml shows how
+        yellow ledger   the newest is damaged (it is gone), the copy before is whole and will be used
+                        next: look at the disk; the next run writes a new one
+        green  modes    1 file or folder, none open to others
+        green  tmux     /usr/bin/tmux
+
+        6 green, 7 yellow, 0 red.
+        ");
+    }
+}
