@@ -113,7 +113,8 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
         let shown = change.path.display();
         // The status does not look at what git was told not to look at, so what is in it is not known to be clean.
         let entry = index.get_path(&change.path, 0);
-        if entry.is_some_and(|entry| entry.flags & VALID != 0 || entry.flags_extended & (SKIP | INTENT) != 0) {
+        if entry.is_some_and(|entry| entry.flags & VALID != 0 || entry.flags_extended & (SKIP | INTENT) != 0)
+        {
             return Ok(Some(format!("git was told to look away from {shown}, which it changes")));
         }
         let Some((id, mode)) = change.new else { continue };
