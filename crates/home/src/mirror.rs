@@ -2,7 +2,7 @@
 //! ever pruned, so that the network carries an object once.
 //!
 //! What counts is what the file `packs` lists. It is replaced after everything it names is on disk, so whatever a
-//! kill leaves behind is not in it, and goes at the next fetch. Those who read compare each file with the digest in
+//! kill leaves behind is not in it, and goes at the beginning of the next run. Those who read compare each file with the digest in
 //! it: see [`crate::objects`].
 
 use std::fs::File;

@@ -18,6 +18,11 @@ pub(crate) struct Change {
     pub(crate) new: Option<(Oid, u32)>,
 }
 
+/// `git update-index --assume-unchanged`, `--skip-worktree`, `git add --intent-to-add`.
+const VALID: u16 = 0x8000;
+const SKIP: u16 = 0x4000;
+const INTENT: u16 = 0x2000;
+
 const SUBMODULE: u32 = 0o160_000;
 pub(crate) const LINK: u32 = 0o120_000;
 
@@ -103,8 +108,15 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
         .flat_map(|change| change.path.ancestors().skip(1))
         .collect();
     let was_folder = |change: &Change| folders.contains(change.path.as_path());
+    let index = repository.index()?;
     for change in changes {
         let shown = change.path.display();
+        // The status does not look at what git was told not to look at, so what is in it is not known to be clean.
+        let entry = index.get_path(&change.path, 0);
+        if entry.is_some_and(|entry| entry.flags & VALID != 0 || entry.flags_extended & (SKIP | INTENT) != 0)
+        {
+            return Ok(Some(format!("git was told to look away from {shown}, which it changes")));
+        }
         let Some((id, mode)) = change.new else { continue };
         if change.is_submodule() {
             let both = change.old.is_none_or(|(_, mode)| mode == SUBMODULE) && mode == SUBMODULE;
