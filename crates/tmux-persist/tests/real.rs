@@ -353,9 +353,14 @@ fn conversations_are_attributed_and_resumed_where_they_were() {
     // What another person's or no transcript is counts for nothing.
     start("forged", &three, &["--resume", "not-an-id"]);
     place.tmux(&["set-option", "-t", "=forged:", "@claude_transcript", "/etc/passwd"]);
-    while place.tmux(&["list-panes", "-a", "-F", "#{pane_current_command}"]).lines().any(|it| it != "claude")
-    {
-        std::thread::sleep(Duration::from_millis(10));
+    // Each claude takes a moment to be there.
+    let begun = Instant::now();
+    for probe in 0.. {
+        if place.saved(&format!("probe{probe}")).matches("\"conversation\"").count() == 5 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "not all conversations are seen");
+        std::thread::sleep(Duration::from_millis(20));
     }
     place.saved("state");
     let rows = |place: &Place| match place.job("state", Job::Snapshot(None)) {
