@@ -73,9 +73,12 @@ impl Place {
     }
 
     fn tmux(&self, arguments: &[&str]) -> String {
+        // A word that ends so would end the command.
+        let whole =
+            |word: &&str| word.strip_suffix(';').map_or((*word).to_owned(), |rest| format!("{rest}\\;"));
         let output = Command::new("tmux")
             .args(["-u", "-L", &self.socket, "-f", "/dev/null"])
-            .args(arguments)
+            .args(arguments.iter().map(whole))
             .env_remove("TMUX")
             .env("PROJECT", "a 'b' \"$c\"")
             .env("SHELL", "/bin/sh")
@@ -275,6 +278,9 @@ fn plant(place: &Place, tree: &Tree) {
                 command.extend(shell(window.folders[split + 1]));
                 // A pane may be too small by now.
                 let mut call = Command::new("tmux");
+                if let Some(last) = command.last_mut().filter(|last| last.ends_with(';')) {
+                    last.insert(last.len() - 1, '\\');
+                }
                 call.args(["-L", &place.socket]).args(&command).env_remove("TMUX").output().unwrap();
             }
             let panes = place.tmux(&["list-panes", "-t", &format!("={session}:"), "-F", "#{pane_id}"]);
