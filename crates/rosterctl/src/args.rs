@@ -138,7 +138,7 @@ pub(crate) enum Command {
     ///
     /// Root asks for any person of the web terminal's map, and everybody for themself. What is done for a person is done
     /// by a process that is that person. Needs no daemon.
-    Tmux(TmuxArgs),
+    Tmux(Box<TmuxArgs>),
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file
