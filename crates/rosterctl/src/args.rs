@@ -151,7 +151,7 @@ pub(crate) enum Command {
     ///
     /// Root asks for any person of the web terminal's map, and everybody for themself. What is done for a person is done
     /// by a process that is that person. Needs no daemon.
-    Tmux(TmuxArgs),
+    Tmux(Box<TmuxArgs>),
     /// Look whether rosterd and this machine are well, and say what to do where they are not
     ///
     /// Units, socket, clock, disks, roster, ledger, modes of files, and the programs that people work with. Asks each

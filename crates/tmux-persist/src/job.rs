@@ -215,10 +215,13 @@ impl JobError {
     }
 }
 
+/// Starts a tmux server that runs this script, in a place where it lives on.
+pub(crate) type StartServer<'a> = &'a mut dyn FnMut(&Path) -> Result<(), String>;
+
 /// What the person's process cannot do itself and asks for.
 pub(crate) struct Help<'a> {
-    /// Starts a tmux server that runs this script, in a place where it lives on. `None`: this process starts it.
-    pub(crate) start_server: Option<&'a mut dyn FnMut(&Path) -> Result<(), String>>,
+    /// `None`: this process starts it.
+    pub(crate) start_server: Option<StartServer<'a>>,
     /// What the earlier layout holds.
     pub(crate) earlier: &'a mut dyn FnMut() -> Result<Earlier, String>,
 }
@@ -511,17 +514,55 @@ impl Work<'_> {
     }
 }
 
+/// Of a session, what a history tells.
+#[derive(Deserialize)]
+struct Seen {
+    name: SessionName,
+    #[serde(default)]
+    windows: Vec<SeenWindow>,
+}
+
+#[derive(Deserialize)]
+struct SeenWindow {
+    #[serde(default)]
+    active: bool,
+    panes: Vec<SeenPane>,
+}
+
+#[derive(Deserialize)]
+struct SeenPane {
+    folder: Folder,
+    #[serde(default)]
+    active: bool,
+    #[serde(default)]
+    conversation: Option<SeenConversation>,
+}
+
+#[derive(Deserialize)]
+struct SeenConversation {
+    id: ConversationId,
+}
+
+impl Seen {
+    /// The same pane as [`Session::main_pane`].
+    fn main_pane(&self) -> Option<&SeenPane> {
+        let window = self.windows.iter().find(|window| window.active).or(self.windows.first())?;
+        let active = window.panes.iter().find(|pane| pane.active).or(window.panes.first());
+        let talking =
+            self.windows.iter().flat_map(|window| &window.panes).find(|pane| pane.conversation.is_some());
+        match active {
+            Some(pane) if pane.conversation.is_some() => Some(pane),
+            _ => talking.or(active),
+        }
+    }
+}
+
 fn sightings(file: &[u8]) -> Result<Vec<Sighting>, FormatError> {
-    let (_, sessions) = decode_as::<Session>(file)?;
-    Ok(sessions
-        .into_iter()
-        .filter_map(|session| {
-            let main = session.main_pane()?;
-            Some(Sighting {
-                folder: main.folder.clone(),
-                conversation: main.conversation.as_ref().map(|c| c.id.clone()),
-                name: session.name,
-            })
-        })
-        .collect())
+    let (_, sessions) = decode_as::<Seen>(file)?;
+    let sighting = |session: Seen| {
+        let main = session.main_pane()?;
+        let (folder, conversation) = (main.folder.clone(), main.conversation.as_ref().map(|c| c.id.clone()));
+        Some(Sighting { folder, conversation, name: session.name })
+    };
+    Ok(sessions.into_iter().filter_map(sighting).collect())
 }

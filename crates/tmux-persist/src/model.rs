@@ -7,7 +7,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::layout::Layout;
 
@@ -290,16 +290,8 @@ impl fmt::Debug for ConversationId {
 
 /// A folder, byte for byte: a name on Linux need not be UTF-8. In JSON it is a text when it can be, and a list of
 /// bytes when not.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Bytes", into = "Bytes")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Folder(PathBuf);
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Bytes {
-    Text(String),
-    Raw(Vec<u8>),
-}
 
 impl Folder {
     /// A folder at an absolute path without NUL.
@@ -324,23 +316,40 @@ impl Folder {
     }
 }
 
-impl TryFrom<Bytes> for Folder {
-    type Error = &'static str;
-    fn try_from(bytes: Bytes) -> Result<Self, Self::Error> {
-        let path = match bytes {
-            Bytes::Text(text) => OsString::from(text),
-            Bytes::Raw(raw) => OsString::from_vec(raw),
-        };
-        Folder::new(path).ok_or("a folder is an absolute path")
+impl Serialize for Folder {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.to_str() {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.collect_seq(self.bytes()),
+        }
     }
 }
 
-impl From<Folder> for Bytes {
-    fn from(folder: Folder) -> Bytes {
-        match folder.0.into_os_string().into_string() {
-            Ok(text) => Bytes::Text(text),
-            Err(raw) => Bytes::Raw(raw.into_vec()),
+impl<'de> Deserialize<'de> for Folder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Folder;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an absolute path, as a text or a list of bytes")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Folder, E> {
+                Folder::new(text).ok_or_else(|| E::custom("a folder is an absolute path"))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut bytes: A) -> Result<Folder, A::Error> {
+                let mut raw = Vec::new();
+                while let Some(byte) = bytes.next_element()? {
+                    raw.push(byte);
+                }
+                let path = OsString::from_vec(raw);
+                Folder::new(path).ok_or_else(|| de::Error::custom("a folder is an absolute path"))
+            }
         }
+        // Without a look at which of the two it is: there are many, and a history reads them all.
+        deserializer.deserialize_any(Visitor)
     }
 }
 

@@ -113,7 +113,7 @@ fn for_session<'a>(line: &mut Line, session: &'a Session, home: &'a Folder) -> &
 fn name_window(line: &mut Line, window: &Window) {
     if let Some(name) = &window.name {
         line.words(&["-n"]);
-        line.format(&unencoded(name));
+        line.format(name);
     }
 }
 
@@ -310,45 +310,6 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// What tmux makes a window's name of: it keeps a name with each backslash doubled and each control character written as
-/// in C, and does so again when it is given one.
-fn unencoded(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    let mut rest = name.chars();
-    while let Some(c) = rest.next() {
-        if c != '\\' {
-            text.push(c);
-            continue;
-        }
-        let mut ahead = rest.clone();
-        let octal = |c: Option<char>| c.and_then(|c| c.to_digit(8));
-        let plain = match ahead.next() {
-            Some('\\') => Some('\\'),
-            Some('n') => Some('\n'),
-            Some('t') => Some('\t'),
-            Some('r') => Some('\r'),
-            Some('a') => Some('\u{7}'),
-            Some('b') => Some('\u{8}'),
-            Some('v') => Some('\u{b}'),
-            Some('f') => Some('\u{c}'),
-            first => match (octal(first), octal(ahead.next()), octal(ahead.next())) {
-                (Some(a), Some(b), Some(c)) => {
-                    char::from_u32(a * 64 + b * 8 + c).filter(|c| c.is_ascii() && *c != '\0')
-                }
-                _ => None,
-            },
-        };
-        match plain {
-            Some(plain) => {
-                text.push(plain);
-                rest = ahead;
-            }
-            None => text.push(c),
-        }
-    }
-    text
-}
-
 /// A word that any shell gives back as it is.
 fn shell_quoted(word: &[u8]) -> Vec<u8> {
     let mut text = vec![b'\''];
@@ -444,20 +405,6 @@ mod tests {
         insta::assert_snapshot!(written(&rows), @r##"
         if-shell -F -t =web:1.2 "\043{==:\043{pane_id},\0457}" "if-shell -F -t =web:1.2 \042\043{pane_in_mode}\042 \042send-keys -t =web:1.2 -X cancel\042 \073 send-keys -t =web:1.2 C-u \073 send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && \134047claude\134047 --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter"
         "##);
-    }
-
-    #[test]
-    fn names_are_given_to_tmux_as_they_were_given_to_it() {
-        for (kept, given) in [
-            ("plain", "plain"),
-            (r"a\\b", r"a\b"),
-            (r"tab\tend\012", "tab\tend\n"),
-            (r"\033[2J", "\u{1b}[2J"),
-            (r"lone \x", r"lone \x"),
-            (r"end\", r"end\"),
-        ] {
-            assert_eq!(unencoded(kept), given);
-        }
     }
 
     #[test]

@@ -73,9 +73,12 @@ impl Place {
     }
 
     fn tmux(&self, arguments: &[&str]) -> String {
+        // A word that ends so would end the command.
+        let whole =
+            |word: &&str| word.strip_suffix(';').map_or((*word).to_owned(), |rest| format!("{rest}\\;"));
         let output = Command::new("tmux")
             .args(["-u", "-L", &self.socket, "-f", "/dev/null"])
-            .args(arguments)
+            .args(arguments.iter().map(whole))
             .env_remove("TMUX")
             .env("PROJECT", "a 'b' \"$c\"")
             .env("SHELL", "/bin/sh")
@@ -275,6 +278,9 @@ fn plant(place: &Place, tree: &Tree) {
                 command.extend(shell(window.folders[split + 1]));
                 // A pane may be too small by now.
                 let mut call = Command::new("tmux");
+                if let Some(last) = command.last_mut().filter(|last| last.ends_with(';')) {
+                    last.insert(last.len() - 1, '\\');
+                }
                 call.args(["-L", &place.socket]).args(&command).env_remove("TMUX").output().unwrap();
             }
             let panes = place.tmux(&["list-panes", "-t", &format!("={session}:"), "-F", "#{pane_id}"]);
@@ -353,9 +359,14 @@ fn conversations_are_attributed_and_resumed_where_they_were() {
     // What another person's or no transcript is counts for nothing.
     start("forged", &three, &["--resume", "not-an-id"]);
     place.tmux(&["set-option", "-t", "=forged:", "@claude_transcript", "/etc/passwd"]);
-    while place.tmux(&["list-panes", "-a", "-F", "#{pane_current_command}"]).lines().any(|it| it != "claude")
-    {
-        std::thread::sleep(Duration::from_millis(10));
+    // Each claude takes a moment to be there.
+    let begun = Instant::now();
+    for probe in 0.. {
+        if place.saved(&format!("probe{probe}")).matches("\"conversation\"").count() == 5 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "not all conversations are seen");
+        std::thread::sleep(Duration::from_millis(20));
     }
     place.saved("state");
     let rows = |place: &Place| match place.job("state", Job::Snapshot(None)) {

@@ -38,7 +38,7 @@ pub(crate) fn rows(row: impl Fn(&str, Duration, Option<(&str, Duration)>)) {
         ours,
         Some(("tmux list-panes -a", floor)),
     );
-    let written = "rm -rf /root/fresh; rosterctl tmux save --user ann --state /root/fresh >/dev/null";
+    let written = "rm -rf /srv/fresh; rosterctl tmux save --user ann --state /srv/fresh >/dev/null";
     let (ours, floor) = paired(&machine, written, FLOOR);
     row(
         &format!("tmux save, {SESSIONS} sessions, first snapshot"),
