@@ -72,8 +72,8 @@ impl Systemd {
         let machine = Machine { config: self.config.clone(), ..Machine::fresh() };
         let host = machine.observe(people);
         let mut ports = self.ledger.ports.clone();
-        adopt_ports(&mut ports, people, &self.config, &host);
-        let desired = derive(people, &self.config, &ports, &host.shells).unwrap();
+        let (unknown, _) = adopt_ports(&mut ports, people, &self.config, &host);
+        let desired = derive(people, &self.config, &ports, &unknown, &host.shells).unwrap();
         let watched = plan::units_to_watch(&desired, &self.ledger);
         let state = |unit: &UnitName| self.units.get(unit).cloned().unwrap_or_else(UnitState::stopped);
         let observed = UnitsObserved {
@@ -358,7 +358,7 @@ fn a_template_that_cannot_be_enabled_is_told_once_and_started() {
     let mut systemd = Systemd::new();
     systemd.config.service.truncate(1);
     let (_, ports) = systemd.plan(&people);
-    let desired = derive(&people, &systemd.config, &ports, &BTreeSet::new()).unwrap();
+    let desired = derive(&people, &systemd.config, &ports, &BTreeSet::new(), &BTreeSet::new()).unwrap();
     let observed = UnitsObserved {
         units: plan::units_to_watch(&desired, &systemd.ledger)
             .into_keys()
@@ -379,8 +379,14 @@ fn units_that_were_not_looked_at_stay_ours_invariant_8() {
     let people = roster(json!({"al": {}}));
     let mut systemd = Systemd::new();
     systemd.run(&people);
-    let desired =
-        derive(&Roster::default(), &systemd.config, &systemd.ledger.ports, &BTreeSet::new()).unwrap();
+    let desired = derive(
+        &Roster::default(),
+        &systemd.config,
+        &systemd.ledger.ports,
+        &BTreeSet::new(),
+        &BTreeSet::new(),
+    )
+    .unwrap();
     let planned = plan::units(&desired, &systemd.ledger, &UnitsObserved::default());
     assert_eq!(planned.owned, systemd.ledger.units);
     assert_eq!((planned.stop, planned.start), (Plan::default(), Plan::default()));
