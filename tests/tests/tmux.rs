@@ -134,14 +134,9 @@ fn a_reboot_costs_nothing(suite: Suite) {
     machine.sh("rm -rf /var/lib/tmux-persist/users").ok();
     machine.reboot();
     assert_eq!(machine.run(&["systemctl", "is-active", "rosterd-tmux-restore"]).stdout, "active\n");
-    let after = machine.eventually("all is as before", Duration::from_secs(30), |machine| {
-        let after = capture(machine, "after");
-        (after == before).then_some(()).or_else(|| {
-            println!("{suite}: not yet");
-            None
-        })
+    machine.eventually("all is as before", Duration::from_secs(30), |machine| {
+        (capture(machine, "after") == before).then_some(())
     });
-    let () = after;
     // Conversations were resumed, by the name of their session, where they were.
     for (number, user) in PEOPLE.iter().enumerate() {
         let number = u32::try_from(number).unwrap() * 10;

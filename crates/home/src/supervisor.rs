@@ -282,9 +282,8 @@ impl Worker {
         let doing = "looking at the clones";
         let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
         let until = self.deadline.min(Instant::now() + OBSERVE);
-        match self.ask(&Request::Look(clones), doing, until).await? {
-            reply => self.states(reply, paths, doing),
-        }
+        let reply = self.ask(&Request::Look(clones), doing, until).await?;
+        self.states(reply, paths, doing)
     }
 
     fn states(

@@ -99,10 +99,30 @@ impl Systemd {
 
     /// Why a unit could not be loaded.
     pub(crate) async fn load_error(&self, unit: &Row) -> Result<String, CallError> {
-        let value: OwnedVariant =
-            self.call(unit.path.as_str(), PROPERTIES, "Get", &(UNIT, "LoadError")).await?;
-        let (_, text) = <(String, String)>::try_from(value)?;
+        let (_, text): (String, String) = self.property(unit, UNIT, "LoadError").await?;
         Ok(text)
+    }
+
+    async fn property<T>(&self, unit: &Row, interface: &str, name: &str) -> Result<T, CallError>
+    where
+        T: TryFrom<OwnedVariant>,
+        Error: From<T::Error>,
+    {
+        let value: OwnedVariant =
+            self.call(unit.path.as_str(), PROPERTIES, "Get", &(interface, name)).await?;
+        Ok(T::try_from(value).map_err(Error::from)?)
+    }
+
+    /// How often systemd has started a service again by itself since somebody started it.
+    pub(crate) async fn restarts(&self, unit: &Row) -> Result<u32, CallError> {
+        self.property(unit, RUNNER, "NRestarts").await
+    }
+
+    /// For how long a unit is active.
+    pub(crate) async fn active_for(&self, unit: &Row) -> Result<Duration, CallError> {
+        let since: u64 = self.property(unit, UNIT, "ActiveEnterTimestamp").await?;
+        let since = std::time::UNIX_EPOCH + Duration::from_micros(since);
+        Ok(since.elapsed().unwrap_or_default())
     }
 
     /// How a service is set up and how it ended.

@@ -24,6 +24,10 @@ const STOP_WAIT: Duration = Duration::from_secs(100);
 const START_WAIT: Duration = Duration::from_secs(20);
 /// A program that cannot work mostly ends at once. It counts as started when it lives after this time.
 const SETTLE: Duration = Duration::from_millis(700);
+/// A service that systemd started again less than this ago may well end once more. The words do not change while that
+/// lasts, so that it is told once.
+const STEADY: Duration = Duration::from_secs(30);
+const AGAIN: &str = "it ended and was started again less than 30 s ago";
 const POLL: Duration = Duration::from_millis(50);
 
 /// Where `systemctl enable` puts its links.
@@ -175,10 +179,13 @@ async fn activity(
     };
     Ok(match (row.active.as_str(), row.sub.as_str()) {
         ("failed", _) => Activity::Failed(how().await?),
-        (_, "auto-restart" | "auto-restart-queued") => Activity::Restarting(match is_service {
-            true => between_two_lives(systemd, row).await?,
-            false => how().await?,
-        }),
+        (_, "auto-restart" | "auto-restart-queued") => Activity::Restarting(AGAIN.into()),
+        // Between two ends it runs, so that a look at the state alone mostly sees nothing.
+        ("active", "running")
+            if is_service && systemd.restarts(row).await? > 0 && systemd.active_for(row).await? < STEADY =>
+        {
+            Activity::Restarting(AGAIN.into())
+        }
         ("inactive", _) if should_have_run && is_service => {
             let ended = systemd.service(row).await?;
             match ended.kind == "oneshot" && ended.has_run && ended.result == "success" {
@@ -404,10 +411,12 @@ impl Run<'_> {
 
 /// Whether a unit lives that was just started.
 async fn lives(systemd: &Systemd, name: &str, row: &Row) -> Result<(), CallError> {
-    match activity(systemd, name, row, true).await? {
-        Activity::Failed(why) | Activity::Restarting(why) => Err(CallError { why, no_such_unit: false }),
-        _ => Ok(()),
-    }
+    let why = match activity(systemd, name, row, true).await? {
+        Activity::Failed(why) => why,
+        Activity::Restarting(_) => between_two_lives(systemd, row).await?,
+        _ => return Ok(()),
+    };
+    Err(CallError { why, no_such_unit: false })
 }
 
 fn told(result: Result<(), CallError>) -> StepResult {
