@@ -26,6 +26,8 @@ mod lock;
 mod observe;
 mod parse;
 
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -56,6 +58,19 @@ pub fn apply(plan: &Plan, stop: &AtomicBool, report: &mut dyn FnMut(usize, StepR
 /// start of the daemon, before the first run. Returns what it removed, in words.
 pub fn clear_leftovers(config: &Config) -> Vec<String> {
     Host::system().clear_leftovers(config)
+}
+
+/// The folder that holds the file `path`, and the file's name in it; nothing where there is no such folder. As on
+/// every way that root goes, each folder belongs to root and is writable by no one else, and so does each link.
+pub fn open_parent(path: &Path) -> Result<Option<(OwnedFd, &OsStr)>, String> {
+    match folder::open_parent(Path::new("/"), path, folder::Missing::Fail) {
+        Ok(found) => Ok(Some(found)),
+        Err(folder::FolderError::Absent(_)) => Ok(None),
+        Err(error) => {
+            let failure = error.failure();
+            Err(format!("{}; {}", failure.why, failure.next))
+        }
+    }
 }
 
 /// A machine by the folder that is its `/`.
