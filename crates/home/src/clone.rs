@@ -15,14 +15,22 @@ use roster::desired::CloneDesired;
 use roster::plan::HomeAction;
 
 use crate::credentials::{Credentials, host_of};
-use crate::place::without_user;
 use crate::protocol::Failure;
 use crate::{locked, moves, sys, tree, wiring};
 
 const LATER: &str = "tried again later by itself";
 
-/// Does one step. `deadline` is when a transfer gives up, early enough to clean up.
-pub(crate) fn apply(home: &OwnedFd, action: &HomeAction, deadline: Instant) -> Result<(), Failure> {
+/// What a transfer may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// When it gives up, early enough to clean up.
+    pub(crate) deadline: Instant,
+    /// What a server may send for one clone.
+    pub(crate) bytes: u64,
+}
+
+/// Does one step.
+pub(crate) fn apply(home: &OwnedFd, action: &HomeAction, limits: Limits) -> Result<(), Failure> {
     // What a person finds in the clone has the modes that their own git would give it; the home itself is 0700.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     match action {
@@ -31,7 +39,7 @@ pub(crate) fn apply(home: &OwnedFd, action: &HomeAction, deadline: Instant) -> R
             tree::make_folder(&parent, name).map_err(|errno| cannot("make", path, errno))
         }
         HomeAction::RemoveUnfinished { path } => remove_unfinished(home, path),
-        HomeAction::Clone(wanted) => clone(home, wanted, deadline),
+        HomeAction::Clone(wanted) => clone(home, wanted, limits),
         HomeAction::Move(action) => moves::apply(home, action),
         HomeAction::Wire(wire) => wiring::apply(home, wire),
     }
@@ -68,9 +76,13 @@ fn remove_unfinished(home: &OwnedFd, path: &str) -> Result<(), Failure> {
     }
 }
 
-fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(), Failure> {
+fn clone(home: &OwnedFd, wanted: &CloneDesired, limits: Limits) -> Result<(), Failure> {
     let CloneDesired { path, url, .. } = wanted;
     check_url(wanted)?;
+    if Instant::now() >= limits.deadline {
+        let why = "not tried: the steps before it have used up the time for one home";
+        return Err(Failure::new(why, "tried again later by itself; see what those before it waited for"));
+    }
     let (parent, name) = tree::parent(home, path).map_err(|errno| cannot("make", path, errno))?;
     if tree::stat(&parent, name).map_err(|errno| cannot("look at", path, errno))?.is_some() {
         return Err(cannot("make", path, Errno::EEXIST));
@@ -81,9 +93,10 @@ fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(),
 
     let attempt = Attempt {
         wanted,
-        deadline,
+        limits,
         credentials: RefCell::new(Credentials::new(home, url)),
         late: Cell::new(false),
+        big: Cell::new(false),
     };
     let done = attempt
         .fetch_and_check_out(Path::new(&unfinished))
@@ -104,10 +117,8 @@ fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(),
 /// `http` and `https` speak to a server in this process. `ssh` and `git` would need the person's keys or start a
 /// program, and a path or `file` would read what the worker must not see.
 fn check_url(wanted: &CloneDesired) -> Result<(), Failure> {
-    let CloneDesired { path, url, .. } = wanted;
-    let refuse = |why: &str, next: &str| {
-        Err(Failure::new(format!("cannot clone {} to ~/{path}: {why}", without_user(url)), next))
-    };
+    let CloneDesired { url, .. } = wanted;
+    let refuse = |why: &str, next: &str| Err(Failure::new(why, next));
     let rest = ["https://", "http://"].into_iter().find_map(|scheme| url.strip_prefix(scheme));
     match rest {
         None => {
@@ -124,15 +135,16 @@ fn check_url(wanted: &CloneDesired) -> Result<(), Failure> {
 /// One try to clone.
 struct Attempt<'a> {
     wanted: &'a CloneDesired,
-    deadline: Instant,
+    limits: Limits,
     credentials: RefCell<Credentials<'a>>,
     /// libgit2 does not say that it was a callback of ours that ended a transfer.
     late: Cell<bool>,
+    big: Cell<bool>,
 }
 
 impl Attempt<'_> {
     fn in_time(&self) -> bool {
-        self.late.set(self.late.get() || Instant::now() >= self.deadline);
+        self.late.set(self.late.get() || Instant::now() >= self.limits.deadline);
         !self.late.get()
     }
 
@@ -140,7 +152,10 @@ impl Attempt<'_> {
         sys::set_up_libgit2()?;
         let mut callbacks = RemoteCallbacks::new();
         callbacks.credentials(|asking, _, allowed| self.credentials.borrow_mut().next(asking, allowed));
-        callbacks.transfer_progress(|_| self.in_time());
+        callbacks.transfer_progress(|progress| {
+            self.big.set(progress.received_bytes() as u64 > self.limits.bytes);
+            !self.big.get() && self.in_time()
+        });
         callbacks.sideband_progress(|_| self.in_time());
         let mut fetch = FetchOptions::new();
         // To another path of the same host only: a redirect to another host would take the login along.
@@ -161,7 +176,7 @@ impl Attempt<'_> {
 
     /// What libgit2 says, for an admin.
     fn explain(&self, error: &git2::Error) -> Failure {
-        let CloneDesired { path, url, .. } = self.wanted;
+        let CloneDesired { url, .. } = self.wanted;
         let said = error.message();
         let has = |part: &str| said.to_ascii_lowercase().contains(part);
         let host = host_of(url);
@@ -179,6 +194,10 @@ impl Attempt<'_> {
             format!("its certificate is not trusted: {said}"),
             "put the authority's certificate into /usr/local/share/ca-certificates and run `update-ca-certificates`"
                 .to_owned(),
+        ),
+        _ if self.big.get() => (
+            format!("the server sent more than {} MiB", self.limits.bytes >> 20),
+            "raise `worker.max_clone_mib` in /etc/rosterd/config.toml if the repository is that big".to_owned(),
         ),
         _ if self.late.get() => (
             "it takes longer than the time for one home".to_owned(),
@@ -213,6 +232,7 @@ impl Attempt<'_> {
         }
         _ => (said.to_owned(), LATER.to_owned()),
     };
-        Failure::new(format!("cannot clone {url} to ~/{path}: {why}"), next)
+        // Which repository and where to, the step has said.
+        Failure::new(why, next)
     }
 }

@@ -86,6 +86,7 @@ fn attempts() {
         groups: vec![],
         home: mine.clone(),
         memory_mib: 1024,
+        max_clone_mib: 1024,
         deadline_s: 60,
     };
     match held_by {

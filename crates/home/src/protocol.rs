@@ -50,6 +50,7 @@ pub(crate) struct Become {
     pub(crate) groups: Vec<u32>,
     pub(crate) home: PathBuf,
     pub(crate) memory_mib: u64,
+    pub(crate) max_clone_mib: u64,
     pub(crate) deadline_s: u64,
 }
 
@@ -156,6 +157,7 @@ mod tests {
             groups: vec![],
             home: "/home/ana".into(),
             memory_mib: 64,
+            max_clone_mib: 64,
             deadline_s: 10,
         }
     }

@@ -51,6 +51,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Heap and other private memory, in MiB.
     pub memory_mib: u64,
+    /// What a server may send for one clone, in MiB.
+    pub max_clone_mib: u64,
 }
 
 /// Why a worker did not do what it was asked. Its `Display` says why, [`WorkerError::next`] what to do.
@@ -73,6 +75,14 @@ pub enum WorkerError {
         /// What an admin can do.
         next: String,
     },
+    /// It took longer than looking at a home may take, whatever the config allows for the rest.
+    #[error("gave up after {seconds} s while {doing}")]
+    Hangs {
+        /// How long it was given.
+        seconds: u64,
+        /// At what.
+        doing: String,
+    },
     /// The time was up; the worker was killed.
     #[error("gave up after {seconds} s while {doing}")]
     Deadline {
@@ -88,6 +98,14 @@ pub enum WorkerError {
         mib: u64,
         /// At what.
         doing: String,
+    },
+    /// An earlier step ended the worker, so this one was not tried.
+    #[error("not tried: {why}")]
+    NotTried {
+        /// How the worker ended.
+        why: String,
+        /// What an admin can do.
+        next: String,
     },
     /// The worker ended without an answer.
     #[error("the worker ended while {doing}: {how}")]
@@ -112,7 +130,10 @@ impl WorkerError {
     pub fn next(&self) -> String {
         match self {
             WorkerError::Start { .. } => "check that rosterd is installed completely and may start processes".into(),
-            WorkerError::Refused { next, .. } => next.clone(),
+            WorkerError::Refused { next, .. } | WorkerError::NotTried { next, .. } => next.clone(),
+            WorkerError::Hangs { .. } => {
+                "tried again later by itself; look whether the home is on a file system that hangs".into()
+            }
             WorkerError::Deadline { .. } => {
                 "tried again later by itself; if the work is that big, raise `worker.deadline_s` in the config".into()
             }
@@ -138,6 +159,8 @@ pub struct Worker {
     limits: Limits,
     deadline: Instant,
     landlock: Landlock,
+    /// How it ended, and what to do, once it has.
+    over: Option<(String, String)>,
 }
 
 impl Worker {
@@ -150,6 +173,7 @@ impl Worker {
             groups: person.groups.clone(),
             home: person.home.clone(),
             memory_mib: limits.memory_mib,
+            max_clone_mib: limits.max_clone_mib,
             deadline_s: limits.deadline.as_secs().max(1),
         };
         who.check().map_err(|failure| WorkerError::Refused { why: failure.why, next: failure.next })?;
@@ -178,6 +202,7 @@ impl Worker {
             limits,
             deadline,
             landlock: Landlock::Absent,
+            over: None,
         };
         let doing = format!("becoming {}", person.user);
         match worker.ask(&Request::Become(who), &doing, deadline.min(Instant::now() + OBSERVE)).await? {
@@ -233,6 +258,22 @@ impl Worker {
     }
 
     async fn ask(&mut self, request: &Request, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
+        if let Some((why, next)) = self.over.clone() {
+            return Err(WorkerError::NotTried { why, next });
+        }
+        let answer = self.exchange(request, doing, until).await;
+        if let Err(error) = &answer {
+            self.over = Some((error.to_string(), error.next()));
+        }
+        answer
+    }
+
+    async fn exchange(
+        &mut self,
+        request: &Request,
+        doing: &str,
+        until: Instant,
+    ) -> Result<Reply, WorkerError> {
         let line = serde_json::to_vec(request).map_err(|e| self.nonsense(e, doing))?;
         if line.len() > MAX_LINE {
             return Err(self.nonsense("more is desired in this home than fits into a message", doing));
@@ -251,13 +292,13 @@ impl Worker {
         match answer {
             Err(_) => {
                 self.stop();
-                let seconds = match until == self.deadline {
-                    true => self.limits.deadline,
-                    false => until.saturating_duration_since(asked),
-                };
-                Err(WorkerError::Deadline {
-                    seconds: seconds.as_secs_f64().round() as u64,
-                    doing: doing.into(),
+                let doing = doing.into();
+                Err(match until == self.deadline {
+                    true => WorkerError::Deadline { seconds: self.limits.deadline.as_secs(), doing },
+                    false => {
+                        let given = until.saturating_duration_since(asked);
+                        WorkerError::Hangs { seconds: given.as_secs_f64().round() as u64, doing }
+                    }
                 })
             }
             Ok(Ok(Some(line))) => {

@@ -35,13 +35,14 @@ fn serve(requests: &mut impl BufRead, replies: &mut impl Write) -> io::Result<()
         }
         Err(failure) => return protocol::write_line(replies, &Reply::Failed(failure)),
     };
+    let limits = clone::Limits { deadline, bytes: person.max_clone_mib.saturating_mul(1 << 20) };
     while let Some(request) = next(requests)? {
         let reply = match request {
             Request::Become(_) => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "this worker is somebody already"));
             }
             Request::Observe(desired) => Reply::Observed(place::observe(&home, &desired)),
-            Request::Apply(action) => match clone::apply(&home, &action, deadline) {
+            Request::Apply(action) => match clone::apply(&home, &action, limits) {
                 Ok(()) => Reply::Done,
                 Err(failure) => Reply::Failed(failure),
             },

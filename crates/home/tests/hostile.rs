@@ -300,7 +300,7 @@ async fn invariant_4_a_server_that_hangs_costs_its_user_the_deadline() {
     assert_gone(ana.uid).await;
     // Whatever else is asked of it fails at once.
     let failed = worker.apply(&HomeAction::MakeFolder { path: "code".into() }).await;
-    assert_eq!(why(&failed), "the worker ended while making ~/code: it had failed before");
+    assert_eq!(why(&failed), format!("not tried: gave up after 2 s while cloning {url} to ~/code"));
     worker.finish().await;
     // The next run finds what it left, and nothing more.
     assert_eq!(
@@ -364,14 +364,39 @@ async fn invariant_4_a_server_that_never_stops_sending_is_cut_off_and_cleaned_up
     ];
     for url in urls {
         let ana = Somebody::new();
-        let limits = Limits { deadline: Duration::from_secs(3), memory_mib: 64 };
+        let limits = Limits { deadline: Duration::from_secs(3), memory_mib: 64, ..LIMITS };
         let mut worker = start_within(&ana, limits).await.unwrap();
         let failed = worker.apply(&HomeAction::Clone(wanted("code", &url, false))).await;
-        assert!(why(&failed).ends_with("it takes longer than the time for one home"), "{failed:?}");
+        assert_eq!(why(&failed), "it takes longer than the time for one home", "{failed:?}");
+        let other = worker.apply(&HomeAction::Clone(wanted("code", &url, false))).await;
+        assert_eq!(why(&other), "not tried: the steps before it have used up the time for one home");
         worker.finish().await;
         assert_eq!(fs::read_dir(&ana.home).unwrap().count(), 0);
         assert_gone(ana.uid).await;
     }
+}
+
+#[tokio::test]
+async fn invariant_4_a_clone_has_a_size_and_starves_only_what_comes_after_its_time() {
+    let (server, ana) = (GitServer::start(), Somebody::new());
+    let work = server.empty("big.git");
+    // Nothing that can be made smaller.
+    let mut noise = vec![0; 3 << 20];
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    fs::write(work.join("noise"), noise).unwrap();
+    server.git(&work, &["add", "."]);
+    server.git(&work, &["commit", "-qm", "Noise"]);
+    server.git(&work, &["push", "-q", "origin", "main"]);
+    server.plain("small.git");
+    let mut worker = start_within(&ana, Limits { max_clone_mib: 1, ..LIMITS }).await.unwrap();
+    let big = HomeAction::Clone(wanted("code", &server.url("public", "big.git"), false));
+    let failed = worker.apply(&big).await;
+    assert_eq!(why(&failed), "the server sent more than 1 MiB");
+    assert!(next(&failed).contains("worker.max_clone_mib"));
+    assert_eq!(fs::read_dir(&ana.home).unwrap().count(), 0);
+    let small = HomeAction::Clone(wanted("code", &server.url("public", "small.git"), false));
+    assert_eq!(worker.apply(&small).await, StepResult::Done, "the next one has a limit of its own");
+    worker.finish().await;
 }
 
 #[tokio::test]

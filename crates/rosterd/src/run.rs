@@ -392,6 +392,7 @@ async fn apply_homes(
     let limits = home::Limits {
         deadline: Duration::from_secs(config.worker.deadline_s),
         memory_mib: config.worker.memory_mib,
+        max_clone_mib: config.worker.max_clone_mib,
     };
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let parallel = Rc::new(tokio::sync::Semaphore::new(config.worker.parallel.max(1)));
@@ -534,6 +535,8 @@ fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subje
     }
     ledger.told.retain(|notice| !scope.contains(&notice.subject));
     ledger.told.extend(running.notices.iter().cloned());
+    let done = running.steps.iter().filter(|record| record.result == StepResult::Done);
+    done.for_each(|record| ledger.applied(&record.step.action));
     ledger.last_run = Some(running.id.clone());
     daemon.change_ledger(|old| *old = ledger);
 }
@@ -574,6 +577,7 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
     let limits = home::Limits {
         deadline: Duration::from_secs(in_force.config.worker.deadline_s),
         memory_mib: in_force.config.worker.memory_mib,
+        max_clone_mib: in_force.config.worker.max_clone_mib,
     };
     for (name, account) in &host.desired.accounts {
         if account.home_content.is_empty() || user.is_some_and(|user| user != name) {

@@ -13,7 +13,7 @@ use roster::report::StepResult;
 
 use crate::support::Somebody;
 
-pub const LIMITS: Limits = Limits { deadline: Duration::from_secs(30), memory_mib: 512 };
+pub const LIMITS: Limits = Limits { deadline: Duration::from_secs(30), memory_mib: 512, max_clone_mib: 1024 };
 
 /// `support/worker_main.rs`.
 pub fn program() -> PathBuf {

@@ -241,6 +241,10 @@ impl Machine {
                 Action::Home(_) => panic!("no work of root's"),
             }
         }
+        let applied: Vec<Action> = plan.steps.iter().map(|step| step.action.clone()).collect();
+        writes.push(Box::new(move |machine| {
+            applied.iter().for_each(|action| machine.ledger.applied(action));
+        }));
         writes
     }
 }
