@@ -33,6 +33,8 @@ mod systemd;
 mod units;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -101,6 +103,19 @@ pub fn mirrors_folder(path: &Path, (uid, gid): (u32, u32)) -> std::io::Result<()
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
     std::os::unix::fs::lchown(&new, Some(uid), Some(gid))?;
     std::fs::rename(&new, path)
+}
+
+/// The folder that holds the file `path`, and the file's name in it; nothing where there is no such folder. As on
+/// every way that root goes, each folder belongs to root and is writable by no one else, and so does each link.
+pub fn open_parent(path: &Path) -> Result<Option<(OwnedFd, &OsStr)>, String> {
+    match folder::open_parent(Path::new("/"), path, folder::Missing::Fail) {
+        Ok(found) => Ok(Some(found)),
+        Err(folder::FolderError::Absent(_)) => Ok(None),
+        Err(error) => {
+            let failure = error.failure();
+            Err(format!("{}; {}", failure.why, failure.next))
+        }
+    }
 }
 
 /// A machine by the folder that is its `/`.

@@ -17,19 +17,6 @@ use crate::wiring::WiringDesired;
 /// Why there is no desired state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeriveError {
-    /// No port is left for somebody.
-    #[error(
-        "service `{service}`: no port from {base_port} up is left for {user}; \
-         give the service a lower base_port, ports that were given out do not move"
-    )]
-    NoPortLeft {
-        /// The service.
-        service: ServiceName,
-        /// Where its ports begin.
-        base_port: u16,
-        /// Who would have got one.
-        user: OsUser,
-    },
     /// The ports that were handed in hold one twice. Whoever's service comes second would get the requests of
     /// the other person, so nothing is derived from them.
     #[error(
@@ -242,10 +229,8 @@ fn all_ports(
             {
                 continue;
             }
-            let Some(port) = free.find(|port| taken.insert(*port)) else {
-                let (service, user) = (service.clone(), user.clone());
-                return Err(DeriveError::NoPortLeft { service: service.name, base_port: port.base, user });
-            };
+            // Who gets none is told by the plan; the others have theirs (invariant 4).
+            let Some(port) = free.find(|port| taken.insert(*port)) else { break };
             of_service.insert(user.clone(), port);
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::desired::Ports;
 use crate::guard::Objection;
 use crate::name::{OsUser, UnitName};
-use crate::plan::{Problem, Subject};
+use crate::plan::{Action, Problem, Subject};
 
 /// Everything that rosterd remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,15 @@ impl Ledger {
             .chain(self.ports.values().flat_map(BTreeMap::keys))
             .chain(self.units.keys())
             .collect()
+    }
+
+    /// Takes note of a step that was applied: the ids of an account that was made are never chosen anew.
+    pub fn applied(&mut self, action: &Action) {
+        if let Action::CreateAccount(account) = action
+            && let Some(identity) = self.identities.get_mut(&account.user)
+        {
+            identity.used = true;
+        }
     }
 }
 
@@ -123,6 +132,14 @@ pub struct Identity {
     pub subgid: Option<(u32, u32)>,
     /// True only when rosterd itself created the account. An adopted account is never removed by rosterd.
     pub created: bool,
+    /// Whether the account was there with these ids. Until then nobody has files under them, and they may be chosen
+    /// anew when somebody else took them. Ledgers of earlier versions do not say, and then it was.
+    #[serde(default = "yes")]
+    pub used: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A subject that is not what it should be.

@@ -16,6 +16,7 @@ use crate::wiring::Wire;
 mod accounts;
 mod files;
 mod home;
+mod homes_gone;
 mod host;
 mod ids;
 mod limits;

@@ -39,15 +39,16 @@ pub(crate) fn decide(
     disk: &OnDisk,
     now: Timestamp,
 ) -> Decision {
-    if ledger.applied.is_none() && matches!(disk.roster, Err(SourceError::Absent(_))) && disk.config.is_ok() {
+    let config_bytes = config_bytes(ledger, disk);
+    if ledger.applied.is_none() && matches!(disk.roster, Err(SourceError::Absent(_))) && config_bytes.is_ok()
+    {
         return Decision::NothingYet;
     }
     let wait = |cause| Decision::Wait(waiting(ledger, disk, cause, now));
     let mut problems = Vec::new();
-    let config =
-        disk.config.as_ref().map_err(ToString::to_string).and_then(|bytes| {
-            parse::config(config_name, bytes).map_err(|diagnostics| diagnostics.render(false))
-        });
+    let config = config_bytes
+        .clone()
+        .and_then(|bytes| parse::config(config_name, bytes).map_err(|diagnostics| diagnostics.render(false)));
     let roster_name = disk.roster_path.display().to_string();
     let roster = disk.roster.as_ref().map_err(ToString::to_string).and_then(|bytes| {
         parse::roster(&roster_name, bytes).map_err(|diagnostics| diagnostics.render(false))
@@ -80,6 +81,22 @@ pub(crate) fn decide(
     }
     let changes = change::between(before, &new.roster);
     Decision::Accept { new: Box::new(new), roster: roster_text, config: config_text, changes }
+}
+
+/// Without a file the defaults hold, as if it were empty; but one that has vanished is no decision for the defaults.
+fn config_bytes<'a>(ledger: &Ledger, disk: &'a OnDisk) -> Result<&'a [u8], String> {
+    match &disk.config {
+        Ok(bytes) => Ok(bytes),
+        Err(error @ SourceError::Absent(_))
+            if ledger.applied.as_ref().is_some_and(|applied| !applied.config.trim().is_empty()) =>
+        {
+            Err(format!(
+                "{error} any more, so the one that is in force stays; restore it, or make an empty one for the defaults"
+            ))
+        }
+        Err(SourceError::Absent(_)) => Ok(&[]),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Whether an admin has confirmed exactly what is on disk.
@@ -198,6 +215,28 @@ mod tests {
             decide_on(&ledger, Some(&in_force), &disk(&people(&all[..5]))),
             Decision::Accept { .. }
         ));
+    }
+
+    /// Invariant 2, for the configuration: one that is gone is not one that asks for the defaults.
+    #[test]
+    fn a_config_that_vanished_waits_and_says_so() {
+        let text = people(&["ann"]);
+        let (mut ledger, in_force) = applied(&text);
+        let mut gone = disk(&text);
+        gone.config = Err(SourceError::Absent("/etc/rosterd/config.toml".into()));
+        assert!(matches!(decide_on(&ledger, Some(&in_force), &gone), Decision::Unchanged), "never was one");
+        assert!(matches!(decide_on(&Ledger::default(), None, &gone), Decision::Accept { .. }));
+        ledger.applied.as_mut().unwrap().config = "[guard]\nmax_cuts = 1\n".into();
+        let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &gone) else {
+            panic!("the defaults were taken over")
+        };
+        let WaitingCause::Invalid { diagnostics } = waiting.cause else { panic!("{:?}", waiting.cause) };
+        assert_eq!(
+            diagnostics,
+            "there is no /etc/rosterd/config.toml any more, so the one that is in force stays; restore it, or make an empty one for the defaults"
+        );
+        let emptied = disk(&text);
+        assert!(matches!(decide_on(&ledger, Some(&in_force), &emptied), Decision::Accept { .. }));
     }
 
     #[test]

@@ -97,6 +97,9 @@ fn start() -> Result<(), (u8, String)> {
     let program = Path::new("/proc/self/exe").to_path_buf();
     let (daemon, asked) = daemon::Daemon::load(store, config, program);
     let daemon = Rc::new(daemon);
+    for cleared in host::clear_leftovers(&daemon.config()) {
+        tracing::info!("removed {cleared}, which a run that was killed had left");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

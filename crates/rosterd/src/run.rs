@@ -611,6 +611,8 @@ fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subje
     }
     ledger.told.retain(|notice| !scope.contains(&notice.subject));
     ledger.told.extend(running.notices.iter().cloned());
+    let done = running.steps.iter().filter(|record| record.result == StepResult::Done);
+    done.for_each(|record| ledger.applied(&record.step.action));
     ledger.last_run = Some(running.id.clone());
     daemon.change_ledger(|old| *old = ledger);
 }

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use roster::config::Config;
 use roster::parse;
 
@@ -37,23 +39,25 @@ pub(crate) struct OnDisk {
     pub(crate) roster_path: PathBuf,
     /// The bytes of the roster.
     pub(crate) roster: Result<Vec<u8>, SourceError>,
-    /// The bytes of the config; without a file the defaults hold, as if it were empty.
+    /// The bytes of the config.
     pub(crate) config: Result<Vec<u8>, SourceError>,
 }
 
-/// Reads a file that decides what root does.
+/// Reads a file that decides what root does. Every folder on the way to it is root's and nobody else's to change:
+/// by way of a link to a home, root would open what a person put there (invariant 3).
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     let unreadable = |error: io::Error| SourceError::Unreadable { path: path.into(), why: error.to_string() };
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = match File::options().read(true).custom_flags(flags.bits()).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SourceError::Absent(path.into()));
-        }
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
-            return Err(SourceError::Symlink(path.into()));
-        }
-        Err(error) => return Err(unreadable(error)),
+    let (folder, name) = match host::open_parent(path) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Err(SourceError::Absent(path.into())),
+        Err(why) => return Err(SourceError::Unreadable { path: path.into(), why }),
+    };
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let file = match openat(&folder, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::ENOENT) => return Err(SourceError::Absent(path.into())),
+        Err(Errno::ELOOP) => return Err(SourceError::Symlink(path.into())),
+        Err(error) => return Err(unreadable(error.into())),
     };
     let meta = file.metadata().map_err(unreadable)?;
     if !meta.is_file() {
@@ -73,12 +77,44 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
 impl OnDisk {
     /// Reads both. The config says where the roster is; while it is not valid, `in_force` says it.
     pub(crate) fn read(config_path: &Path, in_force: &Config) -> Self {
-        let config = match read(config_path) {
-            Err(SourceError::Absent(_)) => Ok(Vec::new()),
-            other => other,
-        };
+        let config = read(config_path);
         let parsed = config.as_ref().ok().and_then(|bytes| parse::config("config.toml", bytes).ok());
         let roster_path = parsed.as_ref().unwrap_or(in_force).roster.path.clone();
         OnDisk { roster: read(&roster_path), roster_path, config }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// `/people -> /home` and a roster below it: root would wait at a person's FIFO, or read what they wrote.
+    #[test]
+    fn root_reads_nothing_by_way_of_a_folder_of_somebody_else_invariant_3() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::Builder::new().tempdir_in("/root").unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for folder in ["ours", "ann", "open"] {
+            std::fs::create_dir(at(folder)).unwrap();
+            std::fs::write(at(folder).join("roster.yaml"), "users:").unwrap();
+        }
+        std::os::unix::fs::chown(at("ann"), Some(4242), Some(4242)).unwrap();
+        std::fs::set_permissions(at("open"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        symlink(at("ann"), at("people")).unwrap();
+        symlink(at("ours"), at("link")).unwrap();
+        assert_eq!(read(&at("ours/roster.yaml")).unwrap(), b"users:");
+        assert_eq!(read(&at("link/roster.yaml")).unwrap(), b"users:", "root made that link");
+        assert_eq!(read(&at("none/roster.yaml")), Err(SourceError::Absent(at("none/roster.yaml"))));
+        for (path, why) in [
+            ("ann/roster.yaml", "belongs to uid 4242"),
+            ("people/roster.yaml", "belongs to uid 4242"),
+            ("open/roster.yaml", "may be written by others"),
+        ] {
+            let refused = read(&at(path)).unwrap_err().to_string();
+            assert!(refused.contains(why), "{path}: {refused}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! ledger.json        {format, sha256, ledger}; replaced by rename, so it is whole or it is the one before
 //! ledger.json.prev   the one before
+//! ledger.json.damaged  one that could not be used, for whoever finds out why
 //! runs/<id>.json     one run each, the newest 500
 //! ```
 //! A ledger that cannot be read is never taken for an empty one: that would give the ids of people who left to
@@ -12,6 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use roster::ledger::Ledger;
 use roster::report::Run;
@@ -34,6 +36,8 @@ pub(crate) enum StoreError {
     Damaged { path: PathBuf, what: String },
     #[error("{} is of format {found}; this rosterd reads format {FORMAT}", path.display())]
     Format { path: PathBuf, found: u32 },
+    #[error("another rosterd works with {}", dir.display())]
+    InUse { dir: PathBuf },
     #[error("{} has runs but no ledger", dir.display())]
     Lost { dir: PathBuf },
 }
@@ -42,6 +46,8 @@ pub(crate) enum StoreError {
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     dir: PathBuf,
+    /// Locked as long as it is open: two daemons would each forget what the other gave out.
+    _lock: Arc<File>,
 }
 
 #[derive(Serialize)]
@@ -62,24 +68,47 @@ impl Store {
     /// Opens the folder, which systemd's `StateDirectory=` has made.
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         let runs = dir.join("runs");
-        fs::create_dir_all(&runs).map_err(|source| StoreError::Write { path: runs, source })?;
-        Ok(Self { dir: dir.to_path_buf() })
+        let failed = |source| StoreError::Write { path: runs.clone(), source };
+        fs::create_dir_all(&runs).map_err(failed)?;
+        let lock = File::open(dir).map_err(|source| StoreError::Read { path: dir.into(), source })?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::InUse { dir: dir.into() }),
+            Err(fs::TryLockError::Error(source)) => {
+                return Err(StoreError::Write { path: dir.into(), source });
+            }
+        }
+        for entry in fs::read_dir(&runs).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.as_os_str().as_encoded_bytes().ends_with(b".json.new") {
+                // Half a record of a run that was killed.
+                remove_if_there(&path).map_err(failed)?;
+            }
+        }
+        Ok(Self { dir: dir.to_path_buf(), _lock: Arc::new(lock) })
     }
 
-    /// The ledger and, when the newest copy was damaged, what was wrong with it.
+    /// The ledger and, when the newest copy was damaged, what was wrong with it; the damaged one is put aside.
     pub(crate) fn load(&self) -> Result<(Ledger, Option<StoreError>), StoreError> {
         let newest = self.dir.join("ledger.json");
         let before = self.dir.join("ledger.json.prev");
         let damaged = match read_ledger(&newest) {
             Ok(Some(ledger)) => return Ok((ledger, None)),
             Ok(None) => None,
+            // Not damaged: a later version's, and the copy before it is older than what was given out since.
+            Err(error @ StoreError::Format { .. }) => return Err(error),
             Err(error) => Some(error),
         };
         match (read_ledger(&before), damaged) {
-            (Ok(Some(ledger)), damaged) => Ok((
-                ledger,
-                Some(damaged.unwrap_or(StoreError::Damaged { path: newest, what: "it is gone".into() })),
-            )),
+            (Ok(Some(ledger)), damaged) => {
+                if damaged.is_some() {
+                    let aside = self.dir.join("ledger.json.damaged");
+                    fs::rename(&newest, &aside)
+                        .map_err(|source| StoreError::Write { path: aside, source })?;
+                }
+                let gone = || StoreError::Damaged { path: newest, what: "it is gone".into() };
+                Ok((ledger, Some(damaged.unwrap_or_else(gone))))
+            }
             (_, Some(damaged)) => Err(damaged),
             (Err(error), None) => Err(error),
             (Ok(None), None) if self.run_ids()?.is_empty() => {
@@ -96,17 +125,34 @@ impl Store {
     /// Replaces the ledger. When this returns, the new one survives a power loss.
     pub(crate) fn save(&self, ledger: &Ledger) -> Result<(), StoreError> {
         let path = self.dir.join("ledger.json");
-        let failed = |source| StoreError::Write { path: path.clone(), source };
-        let body = serde_json::value::to_raw_value(ledger).map_err(|error| failed(error.into()))?;
+        self.save_by(ledger, &mut || Ok(())).map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// `next` is called before each call that changes the folder: a test lets it fail there. At every one of them
+    /// there is a good ledger under one of the two names that [`Store::load`] reads.
+    fn save_by(&self, ledger: &Ledger, next: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+        let path = self.dir.join("ledger.json");
+        let body = serde_json::value::to_raw_value(ledger)?;
         let envelope = EnvelopeOut { format: FORMAT, sha256: checksum(body.get()), ledger: &body };
-        let text = serde_json::to_vec(&envelope).map_err(|error| failed(error.into()))?;
-        if path.exists() {
+        let text = serde_json::to_vec(&envelope)?;
+        let beside = write_beside(&path, &text, next)?;
+        // One that does not verify never takes the place of the good one before.
+        if let Ok(Some(_)) = read_ledger(&path) {
             let link = self.dir.join("ledger.json.prev.new");
-            remove_if_there(&link).map_err(failed)?;
-            fs::hard_link(&path, &link).map_err(failed)?;
-            fs::rename(&link, self.dir.join("ledger.json.prev")).map_err(failed)?;
+            next()?;
+            remove_if_there(&link)?;
+            next()?;
+            fs::hard_link(&path, &link)?;
+            next()?;
+            fs::rename(&link, self.dir.join("ledger.json.prev"))?;
+            // When both are one file, as after a kill right here, rename(2) does nothing and leaves the first.
+            next()?;
+            remove_if_there(&link)?;
         }
-        replace(&path, &text).map_err(failed)
+        next()?;
+        fs::rename(&beside, &path)?;
+        next()?;
+        sync_folder_of(&path)
     }
 
     /// Keeps the record of a run and drops the oldest ones.
@@ -181,17 +227,31 @@ fn checksum(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes beside, syncs, renames, syncs the folder. The name beside is fixed, so a kill leaves at most one stray
-/// file, which the next write takes over.
+/// Writes beside, syncs, renames, syncs the folder.
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let beside = write_beside(path, text, &mut || Ok(()))?;
+    fs::rename(&beside, path)?;
+    sync_folder_of(path)
+}
+
+/// Writes and syncs the file that will take the place of `path`. Its name is fixed, so a kill leaves at most one
+/// stray file, which the next write takes over.
+fn write_beside(path: &Path, text: &[u8], next: &mut dyn FnMut() -> io::Result<()>) -> io::Result<PathBuf> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
+    next()?;
     remove_if_there(&beside)?;
+    next()?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    next()?;
     file.write_all(text)?;
+    next()?;
     file.sync_all()?;
-    fs::rename(&beside, path)?;
+    Ok(beside)
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
@@ -234,7 +294,60 @@ mod tests {
             let (found, damaged) = store.load().unwrap();
             assert_eq!(found.generation, 1);
             assert!(damaged.is_some());
+            assert_eq!(fs::read(dir.path().join("ledger.json.damaged")).unwrap(), damage);
         }
+        fs::write(dir.path().join("ledger.json"), "{\"format\":2,\"sha256\":\"0\",\"ledger\":{}}").unwrap();
+        assert!(matches!(store.load(), Err(StoreError::Format { found: 2, .. })));
+    }
+
+    /// Killed, or out of space, before each of its calls: the next start finds the old ledger or the new one, also
+    /// when the newest was damaged, and the next save leaves nothing else behind.
+    #[test]
+    fn a_save_that_ends_anywhere_loses_no_ledger_invariant_5() {
+        for damaged in [false, true] {
+            for calls in 0.. {
+                let dir = tempfile::tempdir().unwrap();
+                let store = Store::open(dir.path()).unwrap();
+                store.save(&ledger(1)).unwrap();
+                store.save(&ledger(2)).unwrap();
+                let good = if damaged { 1 } else { 2 };
+                if damaged {
+                    fs::write(dir.path().join("ledger.json"), b"\0\0\0").unwrap();
+                }
+                let mut left = calls;
+                let saved = store.save_by(&ledger(3), &mut || {
+                    left = usize::checked_sub(left, 1).ok_or(io::ErrorKind::StorageFull)?;
+                    Ok(())
+                });
+                let found = store.load().unwrap().0.generation;
+                assert!(found == 3 || (found == good && saved.is_err()), "{calls} calls, {damaged}: {found}");
+                for generation in 4..6 {
+                    store.save(&ledger(generation)).unwrap();
+                    assert_eq!(store.load().unwrap().0.generation, generation);
+                }
+                fs::write(dir.path().join("ledger.json"), "").unwrap();
+                assert_eq!(store.load().unwrap().0.generation, 4, "the one before");
+                let mut names: Vec<_> =
+                    fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+                names.sort_unstable();
+                assert_eq!(names, ["ledger.json.damaged", "ledger.json.prev", "runs"], "{calls} calls");
+                if saved.is_ok() {
+                    assert!(calls > 5);
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_daemon_on_one_ledger_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Store::open(dir.path()).unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::InUse { .. })));
+        drop(first);
+        fs::write(dir.path().join("runs/20260101T000000Z-001.json.new"), "{").unwrap();
+        Store::open(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 0, "half a record is left");
     }
 
     /// A machine that waits for its first roster restarts, too.

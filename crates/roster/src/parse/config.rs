@@ -315,6 +315,96 @@ const SYSTEM_FOLDERS: &[&str] = &[
     "/var/tmp",
 ];
 
+/// What rosterd may not be told to write: whoever can log in and become root is decided here, programs are kept here,
+/// or rosterd itself reads it. A name with `-` behind it is the copy that shadow's tools keep.
+const NEVER_WRITTEN: &[&str] = &[
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc/apt",
+    "/etc/cron.d",
+    "/etc/cron.daily",
+    "/etc/cron.hourly",
+    "/etc/cron.monthly",
+    "/etc/cron.weekly",
+    "/etc/crontab",
+    "/etc/environment",
+    "/etc/fstab",
+    "/etc/group",
+    "/etc/group-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ld.so.preload",
+    "/etc/login.defs",
+    "/etc/machine-id",
+    "/etc/nsswitch.conf",
+    "/etc/pam.conf",
+    "/etc/pam.d",
+    "/etc/passwd",
+    "/etc/passwd-",
+    "/etc/profile",
+    "/etc/profile.d",
+    "/etc/resolv.conf",
+    "/etc/rosterd",
+    "/etc/security",
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/shells",
+    "/etc/ssh",
+    "/etc/subgid",
+    "/etc/subgid-",
+    "/etc/subuid",
+    "/etc/subuid-",
+    "/etc/sudo.conf",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/systemd",
+    "/etc/udev",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/proc",
+    "/root",
+    "/run/rosterd",
+    "/run/systemd",
+    "/sbin",
+    "/sys",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/libx32",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/usr/share",
+    "/var/lib/rosterd",
+    "/var/lib/systemd",
+    "/var/run/rosterd",
+    "/var/run/systemd",
+    "/var/spool/cron",
+];
+
+/// Of `files`, the one that `written` is or lies in, for some account in the place of its `{user}`.
+fn is_or_is_in<'p>(written: &str, files: impl IntoIterator<Item = &'p str>) -> Option<&'p str> {
+    files.into_iter().find(|file| {
+        Path::new(written).ancestors().filter_map(Path::to_str).any(|part| match part.split_once("{user}") {
+            None => part == *file,
+            Some((before, after)) => file
+                .strip_prefix(before)
+                .and_then(|rest| rest.strip_suffix(after))
+                .is_some_and(|user| !user.is_empty() && !user.contains('/')),
+        })
+    })
+}
+
 fn check_home_base(reader: &mut Reader, field: &Field<'_>, path: &Path) {
     let system = SYSTEM_FOLDERS.iter().any(|folder| path.starts_with(folder));
     if system || path == Path::new("/") || path == Path::new("/var") {
@@ -372,6 +462,21 @@ impl Paths {
             ("tmux.state", Some(&config.tmux.state)),
         ];
         let homes = &config.accounts.home_base;
+        for key in ["maps.ttyd_user_map", "maps.ttyd_admins", "maps.dispatch", "claude.managed_settings"] {
+            let path = named.iter().find(|(name, _)| *name == key).and_then(|(_, path)| path.as_ref());
+            if let (Some(span), Some(path)) = (self.given.get(key), path)
+                && let Some(file) = is_or_is_in(&path.to_string_lossy(), NEVER_WRITTEN.iter().copied())
+            {
+                reader.tell(never_written(span, &path.to_string_lossy(), file));
+            }
+        }
+        let others = named.iter().filter_map(|(_, path)| path.as_ref()?.to_str());
+        let never: Vec<&str> = NEVER_WRITTEN.iter().copied().chain(others).collect();
+        for ((path, _), span) in &self.env_files {
+            if let Some(file) = is_or_is_in(path, never.iter().copied()) {
+                reader.tell(never_written(span, path, file));
+            }
+        }
         for (index, (key, path)) in named.into_iter().enumerate() {
             let Some(path) = path else { continue };
             let same = named[..index].iter().find(|(_, other)| *other == Some(path));
@@ -396,6 +501,15 @@ impl Paths {
 /// Below `/` is everything; that base was refused already.
 fn below(path: &Path, homes: &Path) -> bool {
     homes != Path::new("/") && path.starts_with(homes)
+}
+
+fn never_written(span: &Span, path: &str, file: &str) -> Found {
+    let message = match path == file {
+        true => format!("{} is not a file for rosterd to write", quoted(path)),
+        false => format!("{} can be or be in {}, where rosterd writes nothing", quoted(path), quoted(file)),
+    };
+    Found::new(span.clone(), message)
+        .help("what is written there is replaced: choose a path that nothing else uses, such as one in a folder of its own below /etc")
 }
 
 fn below_homes(span: &Span, path: &Path, homes: &Path) -> Found {

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::homes_gone::HomesGone;
 use super::ids::{Holder, Ids, Range};
 use super::{NewAccount, NewHome, Notice, Problem, Subject};
 use crate::config::Config;
-use crate::desired::Account;
+use crate::desired::{Account, Desired};
 use crate::ledger::{Identity, Ledger};
 use crate::name::{GroupName, OsUser};
 use crate::observed::{HomeFolder, HostObserved, PasswdEntry};
@@ -19,6 +20,8 @@ pub(super) struct View<'a> {
     pub(super) observed: &'a HostObserved,
     /// The groups that each name is listed in.
     pub(super) groups_of: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// Set while so many homes are gone that their file system seems not to be mounted.
+    pub(super) homes_gone: Option<HomesGone<'a>>,
 }
 
 /// What is done about an account that exists.
@@ -35,14 +38,29 @@ pub(super) struct Existing {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(config: &'a Config, ledger: &'a Ledger, observed: &'a HostObserved) -> View<'a> {
+    pub(super) fn new(
+        desired: &'a Desired,
+        config: &'a Config,
+        ledger: &'a Ledger,
+        observed: &'a HostObserved,
+    ) -> View<'a> {
         let mut groups_of: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (name, group) in &observed.groups {
             for member in &group.members {
                 groups_of.entry(member).or_default().insert(name);
             }
         }
-        View { config, ledger, observed, groups_of }
+        let homes_gone = HomesGone::look(desired, config, ledger, observed);
+        View { config, ledger, observed, groups_of, homes_gone }
+    }
+
+    /// The ids that the ledger keeps for somebody without an account. Those that no account ever had, and that
+    /// somebody else took meanwhile, are nobody's: a `useradd` by hand does not know the ledger.
+    pub(super) fn reserved(&self, user: &OsUser, ids: &Ids<'_>) -> Option<&'a Identity> {
+        self.ledger.identities.get(user).filter(|known| {
+            known.used
+                || (ids.uid_holder(known.uid, user).is_none() && ids.gid_holder(known.gid, user).is_none())
+        })
     }
 
     fn is_in(&self, user: &OsUser, group: &GroupName) -> bool {
@@ -57,8 +75,9 @@ impl<'a> View<'a> {
         entry: &PasswdEntry,
         ids: &Ids<'_>,
     ) -> Result<Existing, Problem> {
-        let known = self.ledger.identities.get(user);
         let uid = entry.uid;
+        // Ids that were reserved and never used say nothing about an account that somebody else made.
+        let known = self.ledger.identities.get(user).filter(|known| known.used || known.uid == uid);
         if let Some(known) = known.filter(|known| known.uid != uid) {
             return Err(problem(
                 user,
@@ -75,6 +94,9 @@ impl<'a> View<'a> {
                 format!("people have uids from {} to {}", limits.uid_min, limits.uid_max),
                 "choose another name for this person in the roster",
             ));
+        }
+        if let Some(gone) = self.homes_gone.as_ref().filter(|gone| gone.has(user)) {
+            return Err(gone.of(user));
         }
         let mut told = Told::new(user);
         if let Some(holder) = ids.uid_holder(uid, user) {
@@ -99,10 +121,20 @@ impl<'a> View<'a> {
         let groups = groups.filter(|group| !self.is_in(user, group)).cloned().collect();
         self.tell_groups_of_other_tiers(user, wanted, &mut told);
         let home = self.lost_home(user, wanted, entry, &mut told);
-        let adopted = known.is_none().then(|| {
-            let (subuid, subgid) = ids.ranges_of(user, uid);
-            Identity { uid, gid: entry.gid, subuid, subgid, created: false }
-        });
+        let adopted = match known {
+            None => {
+                let (subuid, subgid) = ids.ranges_of(user, uid);
+                Some(Identity { uid, gid: entry.gid, subuid, subgid, created: false, used: true })
+            }
+            // Made by a run that was killed before it could note that, or by hand meanwhile.
+            Some(known) if !known.used => Some(Identity {
+                gid: entry.gid,
+                created: known.created && known.gid == entry.gid,
+                used: true,
+                ..known.clone()
+            }),
+            Some(_) => None,
+        };
         Ok(Existing { adopted, groups, home, notices: told.notices })
     }
 
@@ -148,8 +180,11 @@ impl<'a> View<'a> {
         wanted: &Account,
         ids: &mut Ids<'a>,
     ) -> Result<(NewAccount, Vec<Notice>), Problem> {
-        let known = self.ledger.identities.get(user);
-        self.may_be_made(user, known)?;
+        if let Some(gone) = &self.homes_gone {
+            return Err(gone.of(user));
+        }
+        let known = self.reserved(user, ids);
+        self.may_be_made(user, self.ledger.identities.get(user))?;
         let mut told = Told::new(user);
         // Reserved ids and those that the roster asks for were meant for this person before the folder was seen.
         let owner = known.map(|known| known.uid).or(wanted.uid);
@@ -157,7 +192,11 @@ impl<'a> View<'a> {
         let uid = self.uid(user, wanted, known, ids, &mut told)?;
         let gid = match known {
             Some(known) => known.gid,
-            None => ids.free_gid(uid).ok_or_else(|| exhausted(user, "gid", "GID_MAX"))?,
+            // A group of the name is there only when a killed run made it.
+            None => match self.observed.groups.get(user.as_str()) {
+                Some(group) => group.gid,
+                None => ids.free_gid(uid).ok_or_else(|| exhausted(user, "gid", "GID_MAX"))?,
+            },
         };
         if let Some(holder) = ids.gid_holder(gid, user).filter(|_| known.is_some()) {
             return Err(taken(user, "gid", gid, holder, true));

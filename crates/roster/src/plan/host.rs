@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{Existing, View};
+use super::homes_gone::HomesGone;
 use super::ids::Ids;
 use super::{Action, NewAccount, Plan, Problem, Subject, files, limits};
 use crate::config::Config;
@@ -24,20 +25,23 @@ pub struct HostPlan {
 
 /// The steps of the machine. One person's problems take no step from anybody else (invariant 4).
 pub fn host(desired: &Desired, config: &Config, ledger: &Ledger, observed: &HostObserved) -> HostPlan {
-    let view = View::new(config, ledger, observed);
+    let view = View::new(desired, config, ledger, observed);
     let mut ids = Ids::new(ledger, observed);
     let mut plan = Plan::default();
     let mut identities = BTreeMap::new();
     let mut accounts = BTreeMap::new();
 
     edges(&mut plan, desired, ledger);
+    plan.problems.extend(view.homes_gone.as_ref().map(HomesGone::problem));
 
     for (user, made) in new_accounts(desired, &view, &mut ids) {
         match made {
             Ok((account, notices)) => {
                 let (uid, gid, subuid, subgid) = (account.uid, account.gid, account.subuid, account.subgid);
-                identities.insert(user.clone(), Identity { uid, gid, subuid, subgid, created: true });
-                let index = create_account(&mut plan, account, ledger.identities.contains_key(user));
+                identities
+                    .insert(user.clone(), Identity { uid, gid, subuid, subgid, created: true, used: false });
+                let is_known = ledger.identities.get(user).is_some_and(|known| known.uid == uid);
+                let index = create_account(&mut plan, account, is_known);
                 accounts.insert(user, Some(index));
                 plan.notices.extend(notices);
             }
@@ -89,7 +93,7 @@ fn new_accounts<'a>(
     let absent =
         desired.accounts.iter().filter(|(user, _)| !view.observed.accounts.contains_key(user.as_str()));
     let (certain, others): (Vec<_>, Vec<_>) =
-        absent.partition(|(user, wanted)| wanted.uid.is_some() || view.ledger.identities.contains_key(*user));
+        absent.partition(|(user, wanted)| wanted.uid.is_some() || view.reserved(user, ids).is_some());
     certain.into_iter().chain(others).map(|(user, wanted)| (user, view.absent(user, wanted, ids))).collect()
 }
 

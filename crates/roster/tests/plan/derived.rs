@@ -9,7 +9,7 @@ use roster::desired::{Ports, UnknownPorts};
 use roster::name::{OsUser, RemoteName, ServiceName, Shell};
 use serde_json::json;
 
-use crate::machine::{roster, user};
+use crate::machine::{Machine, roster, shown, user};
 
 fn ports(text: serde_json::Value) -> Ports {
     serde_json::from_value(text).unwrap()
@@ -147,12 +147,29 @@ fn without_services_the_user_map_is_ordered_by_name_and_nothing_is_dispatched() 
 }
 
 #[test]
-fn a_service_without_a_free_port_and_a_port_given_twice_are_told() {
-    let mut config = Config::default();
-    config.service[0].base_port = Some(65_535);
+fn a_service_without_a_free_port_leaves_the_others_theirs_invariant_4() {
+    let mut machine = Machine::fresh();
+    machine.config.service[0].base_port = Some(65_535);
     let people = roster(json!({"alice": {}, "bob": {}}));
-    let error = derive(&people, &config, &Ports::new(), &UnknownPorts::new(), &BTreeSet::new()).unwrap_err();
-    insta::assert_snapshot!(error, @"service `t3`: no port from 65535 up is left for bob; give the service a lower base_port, ports that were given out do not move");
+    insta::assert_snapshot!(shown(&machine.run(&people).plan), @"
+    alice: create account uid 1000, home /home/alice, shell /bin/zsh
+    bob: create account uid 1001, home /home/bob, shell /bin/zsh
+    machine: write /etc/ttyd-user-map, mode 0644
+    machine: write /etc/ttyd-admins, mode 0644
+    machine: write /etc/t3-serve/dispatch.json, mode 0644
+    alice: set PLAYWRIGHT_PORT=8931 in /etc/playwright-mcp/alice.env
+    alice: set T3_PORT=65535 in /etc/t3-serve/alice.env
+    bob: set PLAYWRIGHT_PORT=8932 in /etc/playwright-mcp/bob.env
+    ! bob: no port is left for its service `t3`: all from 65535 up are given out, and those of people who left stay theirs; give the service a lower base_port in /etc/rosterd/config.toml; ports that were given out do not move
+    ");
+    let again = machine.run(&people);
+    assert!(again.plan.steps.is_empty());
+    assert!(!again.desired.dispatch_json().contains("bob"));
+}
+
+#[test]
+fn a_port_given_twice_is_told() {
+    let people = roster(json!({"alice": {}, "bob": {}}));
     let twice = ports(json!({"t3": {"alice": 4000}, "playwright": {"bob": 4000}}));
     let error =
         derive(&people, &Config::default(), &twice, &UnknownPorts::new(), &BTreeSet::new()).unwrap_err();

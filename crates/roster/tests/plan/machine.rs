@@ -248,6 +248,10 @@ impl Machine {
                 other => panic!("no step of the machine's plan: {other}"),
             }
         }
+        let applied: Vec<Action> = plan.steps.iter().map(|step| step.action.clone()).collect();
+        writes.push(Box::new(move |machine| {
+            applied.iter().for_each(|action| machine.ledger.applied(action));
+        }));
         writes
     }
 }

@@ -183,6 +183,33 @@ proptest! {
         prop_assert_eq!(killed, whole);
     }
 
+    /// Whatever a `useradd` beside takes between two tries, nobody who joins is kept out for good, and no account
+    /// is given an id of another.
+    #[test]
+    fn whoever_takes_reserved_ids_keeps_no_newcomer_out(
+        tries in prop::collection::vec((0usize..4, any::<bool>()), 1..6),
+        names in subsequence(&NAMES[..], 1..=4),
+    ) {
+        let mut machine = Machine::fresh();
+        let people = roster(names.iter().map(|name| ((*name).to_owned(), json!({}))).collect());
+        for (number, (writes, takes_reserved)) in tries.into_iter().enumerate() {
+            // Killed before `passwd`, and before the homes: only the ledger has the ids.
+            machine.run_until_killed(&people, 0);
+            let reserved: Vec<u32> = machine.ledger.identities.values().map(|ids| ids.uid).collect();
+            let uid = if takes_reserved { reserved[writes % reserved.len()] } else { 1500 + number as u32 };
+            if machine.host.accounts.values().all(|entry| entry.uid != uid) {
+                machine.add_account(&format!("other{number}"), uid);
+            }
+        }
+        let run = machine.run(&people);
+        prop_assert!(run.plan.problems.is_empty(), "{:#?}", run.plan.problems);
+        let uids: BTreeSet<u32> = machine.host.accounts.values().map(|entry| entry.uid).collect();
+        prop_assert_eq!(uids.len(), machine.host.accounts.len());
+        prop_assert!(names.iter().all(|name| machine.host.accounts.contains_key(*name)));
+        prop_assert!(machine.ledger.identities.values().all(|ids| ids.used));
+        prop_assert!(machine.run(&people).plan.steps.is_empty());
+    }
+
     #[test]
     fn ids_and_ports_never_move_and_cuts_are_edges_invariant_6(
         machine in any_machine(),
