@@ -210,7 +210,7 @@ fn a_worker_refuses_what_is_not_its_home_invariant_3(suite: Suite) {
     let uid = machine.run(&["id", "-u", "ana"]).ok().trim().to_owned();
     let become_ana = |uid: &str, home: &str| {
         format!(
-            r#"{{"Become":{{"user":"ana","uid":{uid},"gid":{uid},"groups":[],"home":"{home}","memory_mib":256,"deadline_s":20}}}}"#
+            r#"{{"Become":{{"user":"ana","uid":{uid},"gid":{uid},"groups":[],"home":"{home}","memory_mib":256,"deadline_s":20,"task":{{"Home":{{"mirrors":"/var/cache/rosterd/mirror"}}}}}}}}"#
         )
     };
     let ask = |lines: &[String]| {

@@ -177,7 +177,7 @@ async fn a_private_repository_is_opened_by_the_persons_own_login() {
             "cannot clone {url} to ~/code: the server asks for a login, and ~/.git-credentials has none for it"
         )
     );
-    assert!(next(&refused).starts_with(&format!("add a line for 127.0.0.1:{port} to ~/.git-credentials")));
+    assert!(next(&refused).ends_with(&format!("http://NAME:TOKEN@127.0.0.1:{port}")));
     assert_eq!(fs::read_dir(&ana.home).unwrap().count(), 0);
 
     // Wrong ones and others' are there too; each is tried once.
