@@ -33,13 +33,16 @@ mod systemd;
 mod units;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, fchmod, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use roster::config::Config;
 use roster::model::Roster;
 use roster::name::UnitName;
@@ -88,21 +91,25 @@ pub fn clear_leftovers(config: &Config) -> Vec<String> {
 /// Makes the folder of the mirrors, for the system user with these ids. One that is there is left as it is: its
 /// worker says when it cannot be used.
 pub fn mirrors_folder(path: &Path, (uid, gid): (u32, u32)) -> std::io::Result<()> {
-    if path.symlink_metadata().is_ok() {
+    let (above, name) = folder::open_parent(Path::new("/"), path, folder::Missing::Create)
+        .map_err(|error| std::io::Error::other(error.failure().why))?;
+    if fstatat(&above, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
         return Ok(());
     }
-    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     // Built beside, so that whoever finds it finds it with its owner. Only root may write above it.
-    let new = above.join(format!(".{}.new", name.display()));
-    if new.symlink_metadata().is_ok() {
-        std::fs::remove_dir(&new)?;
+    let mut new = OsString::from(".");
+    new.push(name);
+    new.push(".new");
+    match unlinkat(&above, &*new, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno.into()),
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
-    std::fs::DirBuilder::new().mode(0o755).create(&new)?;
-    // The umask of the daemon keeps others out.
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
-    std::os::unix::fs::lchown(&new, Some(uid), Some(gid))?;
-    std::fs::rename(&new, path)
+    mkdirat(&above, &*new, Mode::S_IRWXU)?;
+    let made =
+        openat(&above, &*new, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    fchmod(&made, Mode::from_bits_truncate(0o755))?;
+    Ok(renameat(&above, &*new, &above, name)?)
 }
 
 /// The folder that holds the file `path`, and the file's name in it; nothing where there is no such folder. As on
