@@ -237,10 +237,9 @@ mod tests {
         let mut sample = sample(Outcome::Converged);
         let text = "~/code does not follow its remote: there are changes that are not committed";
         sample.notices = vec![Notice { subject: subject("bob"), text: text.into() }];
-        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @"
         converged: generation 12 in force for 3 h; last run converged 4 min ago
           (20260301T115600Z-0001, 3 steps, 1.4 s).
-        rosterd: idle
 
         converged, 3: machine, bob, carol
 

@@ -378,12 +378,12 @@ mod tests {
         let answers = one(Answer::Snapshot(View { taken: TAKEN, rows: rows() }));
         insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
         20260301T120700, 3 min ago
-           SESSION  FOLDER                         CONVERSATION  RESTORE              NOTE
-        x  infra    /home/ann/code/infra           01234567      make it
-        x  odd      /home/ann/a b\n\u{1b}[2J\     01234567      resume in place
-           old      /home/ann                      01234567      make it              closed on purpose since
-        x  web      /home/ann/code                 01234567      make web-1207
-           work     /home/ann                      01234567      nothing, it is live  goes on in other
+           SESSION  FOLDER                     CONVERSATION  RESTORE              NOTE
+        x  infra    /home/ann/code/infra       01234567      make it
+        x  odd      /home/ann/a b\n\u{1b}[2J\  01234567      resume in place
+           old      /home/ann                  01234567      make it              closed on purpose since
+        x  web      /home/ann/code             01234567      make web-1207
+           work     /home/ann                  01234567      nothing, it is live  goes on in other
         ");
         insta::assert_snapshot!(tsv(&answers), @r"
         infra	/home/ann/code/infra	01234567-89ab-cdef-0123-456789abcdef	missing	new	infra	on	-

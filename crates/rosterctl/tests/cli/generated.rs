@@ -20,7 +20,7 @@ const COMMANDS: &[&str] = &[
 
 #[test]
 fn help_shows_every_command() {
-    insta::assert_snapshot!(Place::new().run(&["-h"]).answer(0), @r"
+    insta::assert_snapshot!(Place::new().run(&["-h"]).answer(0), @"
     Keep a shared machine as its roster says
 
     Usage: rosterctl [OPTIONS] <COMMAND>
@@ -35,6 +35,7 @@ fn help_shows_every_command() {
       history      List the past runs, the newest first
       show         Show one past run with its steps and their durations
       confirm      Let a roster proceed that a guard holds, after showing whom it cuts
+      freshen      Refresh your own clones, within ten seconds
       tmux         Keep tmux sessions across reboots, killed servers and mistakes
       doctor       Look whether rosterd and this machine are well, and say what to do where they are not
       schema       Print the JSON Schema of the roster or the configuration
