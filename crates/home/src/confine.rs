@@ -16,7 +16,7 @@ use crate::protocol::Landlock;
 
 /// Read by libc, NSS and OpenSSL for names, time and certificates, and what git is told machine-wide. What is
 /// missing is skipped.
-const READABLE: &[&str] = &[
+pub(crate) const READABLE: &[&str] = &[
     "/etc/gitconfig",
     "/etc/resolv.conf",
     "/etc/hosts",
@@ -37,7 +37,7 @@ const READABLE: &[&str] = &[
 ];
 
 /// The newest version of Landlock whose rights were thought through here; an older kernel enforces what it knows.
-const KNOWN: ABI = ABI::V6;
+pub(crate) const KNOWN: ABI = ABI::V6;
 
 /// What a worker works in.
 pub(crate) struct Room<'a> {

@@ -172,7 +172,7 @@ pub(crate) fn write_line(to: &mut impl Write, message: &impl Serialize) -> io::R
 
 /// A text of a worker made fit for a journal and a terminal: no control characters, no change of the writing
 /// direction, not longer than a paragraph.
-pub(crate) fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     let harmful = |c: char| {
         c.is_control()
             || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')

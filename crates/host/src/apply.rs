@@ -40,7 +40,7 @@ fn way(action: &Action) -> Way {
         Action::CreateHome(_) => Way::Homes,
         Action::SetEnvKeys { .. } => Way::EnvFiles,
         Action::WriteFile(_) => Way::Alone,
-        Action::Cut | Action::Return | Action::Home(_) | Action::Mirror(_) => Way::NotOurs,
+        Action::Cut | Action::Return | Action::Home(_) | Action::Mirror(_) | Action::Cluster(_) => Way::NotOurs,
     }
 }
 

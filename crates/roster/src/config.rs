@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Kubernetes;
 use crate::model::Tier;
 use crate::name::{GroupName, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, VariableName};
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub worker: Worker,
     /// tmux sessions that survive a reboot.
     pub tmux: Tmux,
+    /// The cluster that people have rights in.
+    pub kubernetes: Kubernetes,
 }
 
 /// Where the roster is.
@@ -217,6 +220,7 @@ impl Default for Config {
             .collect(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),
+            kubernetes: Kubernetes::default(),
             worker: Worker::default(),
             tmux: Tmux::default(),
         }

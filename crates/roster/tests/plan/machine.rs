@@ -238,7 +238,7 @@ impl Machine {
                     machine.host.env_files.insert(path, EnvFileState::Present { ports, mode: 0o600 });
                 })),
                 Action::CreateAccount(_) | Action::AddToGroup { .. } | Action::Cut | Action::Return => {}
-                Action::Home(_) | Action::Mirror(_) => panic!("no work of root's"),
+                Action::Home(_) | Action::Mirror(_) | Action::Cluster(_) => panic!("no work of root's"),
             }
         }
         writes
