@@ -180,6 +180,7 @@ async fn one_run(daemon: &Daemon, provider: Provider, ask: &Ask) -> Option<Run> 
         steps: run.steps,
         problems: run.problems,
         notices: run.notices,
+        waiting: None,
     };
     journal::ended(&run);
     match daemon.store.keep_run(&run) {
