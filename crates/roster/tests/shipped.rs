@@ -217,12 +217,15 @@ fn uncommented() -> String {
 #[test]
 fn the_shipped_config_shows_the_defaults() {
     let mut config = config(&uncommented());
-    // The five keys without a default are shown with an example, and the empty tiers are the same as none.
+    // The eight keys without a default are shown with an example, and the empty tiers are the same as none.
     assert!(config.code.infra.take().is_some());
     assert!(config.code.repositories.take().is_some());
     assert!(config.code.push_remote.take().is_some());
     assert!(config.claude.managed_settings_source.take().is_some());
     assert!(config.tier_check.k8s_users.take().is_some());
+    assert!(config.kubernetes.kubeconfig.take().is_some());
+    assert!(config.kubernetes.portal.take().is_some());
+    assert!(config.kubernetes.cluster_issuer.take().is_some());
     config.tiers.retain(|_, policy| !policy.groups.is_empty());
     assert_eq!(config, Config::default());
 }
