@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Kubernetes;
 use crate::model::{Limits, Tier};
 use crate::name::{
     GroupName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, UnitTemplate,
@@ -40,6 +41,8 @@ pub struct Config {
     pub worker: Worker,
     /// tmux sessions that survive a reboot.
     pub tmux: Tmux,
+    /// The cluster that people have rights in.
+    pub kubernetes: Kubernetes,
 }
 
 /// Where the roster is.
@@ -294,6 +297,7 @@ impl Default for Config {
             panes: Panes::default(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),
+            kubernetes: Kubernetes::default(),
             worker: Worker::default(),
             tmux: Tmux::default(),
         }

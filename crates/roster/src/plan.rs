@@ -14,6 +14,7 @@ use crate::remote::{FastForward, Fetch};
 use crate::wiring::Wire;
 
 mod accounts;
+mod cluster;
 mod files;
 mod home;
 mod host;
@@ -24,6 +25,7 @@ pub mod refresh;
 mod units;
 mod wiring;
 
+pub use cluster::{ClusterAction, cluster};
 pub use home::home;
 pub use host::{HostPlan, host};
 pub use limits::{PANE_DROP_IN, SLICE_DROP_IN};
@@ -192,6 +194,8 @@ pub enum Action {
     Home(HomeAction),
     /// Work on the mirror of a public repository, done by a worker as the user `rosterd`.
     Mirror(MirrorAction),
+    /// Work in the cluster, done by a worker as the system user `rosterd`.
+    Cluster(ClusterAction),
 }
 
 impl Action {
@@ -220,6 +224,7 @@ impl Action {
             Action::Home(HomeAction::FinishRefresh { .. }) => "finish-refresh",
             Action::Mirror(MirrorAction::Fetch { .. }) => "fetch-mirror",
             Action::Mirror(MirrorAction::Check { .. }) => "check-mirror",
+            Action::Cluster(action) => action.kind(),
         }
     }
 }
@@ -286,6 +291,7 @@ impl fmt::Display for Action {
             Action::Mirror(MirrorAction::Check { url }) => write!(f, "check the mirror of {url}"),
             Action::Home(HomeAction::Move(moved)) => moved.fmt(f),
             Action::Home(HomeAction::Wire(wire)) => wire.fmt(f),
+            Action::Cluster(action) => action.fmt(f),
         }
     }
 }

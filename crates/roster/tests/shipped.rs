@@ -227,6 +227,9 @@ fn the_shipped_config_shows_the_defaults() {
     assert!(config.code.push_remote.take().is_some());
     assert!(config.claude.managed_settings_source.take().is_some());
     assert!(config.tier_check.k8s_users.take().is_some());
+    assert!(config.kubernetes.kubeconfig.take().is_some());
+    assert!(config.kubernetes.portal.take().is_some());
+    assert!(config.kubernetes.cluster_issuer.take().is_some());
     config.tiers.retain(|_, policy| !policy.groups.is_empty());
     assert_eq!(config, Config::default());
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use roster::name::OsUser;
+use roster::provider::Provider;
 use tmux_persist::{Moment, SessionName};
 
 /// Where `rosterd.socket` listens.
@@ -92,6 +93,9 @@ pub(crate) enum Command {
         /// Show the steps of this person only
         #[arg(long, value_name = "USER")]
         user: Option<OsUser>,
+        /// Show what would be done there instead of on this machine
+        #[arg(long, value_name = "PROVIDER")]
+        provider: Option<Provider>,
     },
     /// Make everything as the roster says, now, and show each step
     ///
@@ -101,6 +105,9 @@ pub(crate) enum Command {
         /// Reconcile this person only
         #[arg(long, value_name = "USER")]
         user: Option<OsUser>,
+        /// Reconcile there instead of on this machine
+        #[arg(long, value_name = "PROVIDER")]
+        provider: Option<Provider>,
     },
     /// Wait until the roster on disk is applied
     #[command(
@@ -117,6 +124,9 @@ pub(crate) enum Command {
         /// Show this person only
         #[arg(value_name = "USER")]
         user: Option<OsUser>,
+        /// Show how it is there instead of on this machine
+        #[arg(long, value_name = "PROVIDER")]
+        provider: Option<Provider>,
     },
     /// List the past runs, the newest first
     #[command(after_long_help = "Exit code: 0.")]

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::accept::InForce;
 use crate::journal;
+use crate::providers::{self, Lanes};
 use crate::run::{self, chain};
 use crate::sources::OnDisk;
 use crate::store::{Store, StoreError};
@@ -57,7 +58,7 @@ impl Ask {
     }
 
     /// One run that serves both wishes.
-    fn join(&mut self, other: Ask) {
+    pub(crate) fn join(&mut self, other: Ask) {
         let weight = |trigger| match trigger {
             Trigger::Retry => 0,
             Trigger::Change => 1,
@@ -97,6 +98,8 @@ pub(crate) struct Daemon {
     unwritable: RefCell<Option<Problem>>,
     running: Cell<bool>,
     alive: Cell<Instant>,
+    /// Where wishes for a run of the providers go, once there is somebody to meet them.
+    pub(crate) providers: Lanes,
 }
 
 impl Daemon {
@@ -146,6 +149,7 @@ impl Daemon {
             unwritable: RefCell::new(None),
             running: Cell::new(false),
             alive: Cell::new(Instant::now()),
+            providers: Lanes::default(),
         };
         (daemon, asked)
     }
@@ -348,6 +352,7 @@ pub(crate) async fn run_until_stopped(
     let mut running: Option<tokio::task::JoinHandle<()>> = None;
     let mut retry_at: Option<tokio::time::Instant> = None;
     watch.follow(&daemon.config_path, &daemon.config());
+    providers::keep_all(&daemon);
     loop {
         if running.is_none()
             && let Some(ask) = pending.take()

@@ -1,11 +1,12 @@
 //! rosterd: keeps this machine as its roster says. See docs/architecture.md.
 //!
 //! `rosterd` alone is the daemon, started by systemd with its socket. `rosterd worker` is what the daemon starts for
-//! work in a home; it is of no use by hand.
+//! work in a home, and `rosterd provider` what it starts for work with a provider; they are of no use by hand.
 
 mod accept;
 mod daemon;
 mod journal;
+mod providers;
 mod refresh;
 mod remotes;
 mod run;
@@ -30,6 +31,7 @@ const EX_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(word) if word == "worker" => home::worker(),
+        Some(word) if word == "provider" => identity::worker(),
         Some(word) if word == "--version" => {
             #[expect(clippy::print_stdout, reason = "this is what was asked for")]
             {

@@ -135,6 +135,7 @@ async fn steps(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Outcome {
     if tiers_differ(daemon, running, &in_force) {
         return Outcome::Failed;
     }
+    daemon.providers.ask(running.ask);
     running.phase("looking at the machine");
     let host = match plan_host(daemon, &in_force).await {
         Ok(host) => host,
@@ -615,7 +616,7 @@ fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subje
     daemon.change_ledger(|old| *old = ledger);
 }
 
-fn wait_after(failures: u32) -> Duration {
+pub(crate) fn wait_after(failures: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT)
 }
 
@@ -637,15 +638,18 @@ pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Resul
     preview_of(daemon, &disk, user).await
 }
 
-async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -> Result<Plan, Problem> {
+/// What a run would have in force.
+pub(crate) fn about_to_be_in_force(daemon: &Daemon, disk: &OnDisk) -> Option<Rc<InForce>> {
     let before = daemon.in_force();
     let name = daemon.config_path.display().to_string();
-    let decision = accept::decide(&daemon.ledger(), before.as_deref(), &name, disk, Timestamp::now());
-    let in_force = match decision {
+    match accept::decide(&daemon.ledger(), before.as_deref(), &name, disk, Timestamp::now()) {
         Decision::Accept { new, .. } => Some(Rc::new(*new)),
         _ => before,
-    };
-    let Some(in_force) = in_force else { return Ok(Plan::default()) };
+    }
+}
+
+async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -> Result<Plan, Problem> {
+    let Some(in_force) = about_to_be_in_force(daemon, disk) else { return Ok(Plan::default()) };
     let host = plan_host(daemon, &in_force).await?;
     let mut plan = host.plan.clone();
     let reload = services::reload_due(&daemon.ledger(), &plan, &host.units);

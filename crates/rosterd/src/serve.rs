@@ -11,6 +11,7 @@ use futures_util::Stream;
 use roster::ledger::WaitingCause;
 use roster::name::OsUser;
 use roster::plan::Subject;
+use roster::provider::Provider;
 use roster::report::{Outcome, Progress, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
 use serde::Serialize;
 use serde_json::Value;
@@ -20,6 +21,7 @@ use zlink::{Connection, Reply, Server};
 
 use crate::daemon::{Ask, Daemon};
 use crate::journal;
+use crate::providers;
 use crate::run;
 
 /// More than an admin and the timers need; a reader of the group who opens more is turned away.
@@ -123,6 +125,15 @@ impl Control {
         }
     }
 
+    fn provider(&self, name: &str) -> Result<Provider, ControlError> {
+        let provider: Provider = name.parse().map_err(|what| ControlError::Failed { what })?;
+        if providers::is_configured(&self.daemon.config(), provider) {
+            return Ok(provider);
+        }
+        let what = format!("no {provider} is configured; see `[{provider}]` in /etc/rosterd/config.toml");
+        Err(ControlError::Failed { what })
+    }
+
     fn status_of(&self, user: Option<&OsUser>) -> Status {
         let daemon = &self.daemon;
         let ledger = daemon.ledger();
@@ -152,6 +163,11 @@ impl Control {
         let concerns = |subject: &Subject| user.is_none_or(|user| *subject == Subject::User(user.clone()));
         let notices = ledger.told.iter().filter(|notice| concerns(&notice.subject)).cloned().collect();
         let last_run = daemon.last_run();
+        let providers = providers::status(daemon);
+        let mut outcome = last_run.as_ref().map_or(Outcome::Converged, |run| run.outcome);
+        if outcome == Outcome::Converged && providers.values().any(|provider| !provider.degraded.is_empty()) {
+            outcome = Outcome::Degraded;
+        }
         Status {
             generation: ledger.generation,
             since: ledger.applied.as_ref().map(|applied| applied.since),
@@ -160,7 +176,8 @@ impl Control {
                 .waiting
                 .as_ref()
                 .map(|waiting| WaitingStatus { since: waiting.since, cause: waiting.cause.clone() }),
-            outcome: last_run.as_ref().map_or(Outcome::Converged, |run| run.outcome),
+            outcome,
+            providers,
             last_run,
             subjects,
             notices,
@@ -275,6 +292,37 @@ impl Control {
         };
         let (tell, told) = mpsc::unbounded_channel();
         self.daemon.ask(Ask::new(Trigger::Request, user, Some(tell)));
+        answers(told, more)
+    }
+
+    /// What a reconcile of a provider would do. Changes nothing.
+    async fn plan_provider(&self, provider: String, user: Option<String>) -> Result<PlanReply, ControlError> {
+        self.may_read()?;
+        let provider = self.provider(&provider)?;
+        let user = self.known(user)?;
+        match providers::preview(&self.daemon, provider, user.as_ref()).await {
+            Ok(plan) => Ok(PlanReply { plan: value(&plan)? }),
+            Err(problem) => Err(ControlError::Failed {
+                what: format!("{}: {}; {}", problem.what, problem.why, problem.next),
+            }),
+        }
+    }
+
+    /// Reconciles a provider now and tells every step; the last reply is the whole run.
+    #[zlink(more)]
+    async fn reconcile_provider(
+        &self,
+        more: bool,
+        provider: String,
+        user: Option<String>,
+    ) -> impl Stream<Item = Result<Reply<ProgressReply>, ControlError>> + Unpin {
+        let asked = self.may_change().and_then(|()| Ok((self.provider(&provider)?, self.known(user)?)));
+        let (provider, user) = match asked {
+            Ok(asked) => asked,
+            Err(error) => return refused(error),
+        };
+        let (tell, told) = mpsc::unbounded_channel();
+        self.daemon.providers.ask_one(provider, Ask::new(Trigger::Request, user, Some(tell)));
         answers(told, more)
     }
 

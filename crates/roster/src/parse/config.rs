@@ -70,6 +70,10 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     table(reader, &mut fields, "tier_check", |reader, fields| {
         paths.optional(reader, fields, "tier_check.k8s_users", &mut config.tier_check.k8s_users);
     });
+    table(reader, &mut fields, "kubernetes", |reader, fields| {
+        paths.optional(reader, fields, "kubernetes.kubeconfig", &mut config.kubernetes.kubeconfig);
+        super::kubernetes::read(reader, fields, &mut config.kubernetes);
+    });
     table(reader, &mut fields, "worker", |reader, fields| {
         number(reader, fields, "parallel", (1, 64), &mut config.worker.parallel);
         number(reader, fields, "deadline_s", (5, 86_400), &mut config.worker.deadline_s);
@@ -105,8 +109,13 @@ fn table<'n>(
     inner.finish(reader);
 }
 
-fn number<T>(reader: &mut Reader, fields: &mut Fields<'_>, key: &'static str, range: (T, T), into: &mut T)
-where
+pub(super) fn number<T>(
+    reader: &mut Reader,
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    range: (T, T),
+    into: &mut T,
+) where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,
 {
     if let Some(value) = fields.take(key).and_then(|field| reader.number(field.node, range.0, range.1)) {
@@ -370,6 +379,7 @@ impl Paths {
             ("claude.managed_settings", Some(&config.claude.managed_settings)),
             ("tier_check.k8s_users", config.tier_check.k8s_users.as_ref()),
             ("tmux.state", Some(&config.tmux.state)),
+            ("kubernetes.kubeconfig", config.kubernetes.kubeconfig.as_ref()),
         ];
         let homes = &config.accounts.home_base;
         for (index, (key, path)) in named.into_iter().enumerate() {

@@ -3,6 +3,7 @@
 mod desired;
 mod doctor;
 mod plan;
+mod provider;
 mod run;
 mod status;
 pub(crate) mod tmux;
@@ -10,6 +11,7 @@ pub(crate) mod tmux;
 pub(crate) use desired::desired;
 pub(crate) use doctor::doctor;
 pub(crate) use plan::plan;
+pub(crate) use provider::provider;
 pub(crate) use run::{closing, history, run, step};
 pub(crate) use status::{held, status};
 
@@ -64,6 +66,7 @@ fn action(step: &Step) -> String {
             HomeAction::Fetch(_) | HomeAction::FastForward(_) | HomeAction::FinishRefresh { .. },
         )
         | Action::Mirror(_)) => action.to_string(),
+        Action::Cluster(change) => change.to_string(),
     }
 }
 
