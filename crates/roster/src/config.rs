@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Limits, Tier};
 use crate::name::{
-    GroupName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, UnitTemplate,
+    GroupName, HostName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, UnitTemplate,
     VariableName,
 };
 
@@ -16,6 +16,9 @@ use crate::name::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// The name by which the roster's `hosts` know this machine; its own host name when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
     /// Where the roster is.
     pub roster: RosterSource,
     /// New accounts.
@@ -278,6 +281,7 @@ impl Default for Config {
             })
         };
         Config {
+            host: None,
             roster: RosterSource::default(),
             accounts: Accounts::default(),
             tiers: BTreeMap::from([(Tier::Admin, admin)]),

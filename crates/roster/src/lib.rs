@@ -13,6 +13,7 @@
 //! | [`name`] | validated names: what is in one of these types is safe in a file, a path or an argument |
 //! | [`model`] | the roster: people and the policy of each |
 //! | [`config`] | this host and this site |
+//! | [`hosts`] | the part of a roster that one machine applies |
 //! | [`desired`] | what should be |
 //! | [`mod@derive`] | from roster, config and ports to what should be |
 //! | [`observed`] | what is |
@@ -32,6 +33,7 @@ pub mod desired;
 pub mod diagnostic;
 pub mod envfile;
 pub mod guard;
+pub mod hosts;
 pub mod ledger;
 pub mod model;
 pub mod moves;

@@ -217,6 +217,7 @@ fn uncommented() -> String {
 #[test]
 fn the_shipped_config_shows_the_defaults() {
     let mut config = config(&uncommented());
+    assert!(config.host.take().is_some());
     // The keys without a default are shown with an example, and the empty tiers are the same as none.
     assert!(config.panes.memory_max.take().is_some());
     for policy in config.tiers.values_mut() {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use roster::name::OsUser;
+use roster::name::{HostName, OsUser};
 use tmux_persist::{Moment, SessionName};
 
 /// Where `rosterd.socket` listens.
@@ -68,8 +68,11 @@ pub(crate) enum Command {
         /// Check this file, `-` for standard input [default: the roster that the configuration names]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
+        /// Count the people of this machine [default: the one this is, as the configuration names it]
+        #[arg(long, value_name = "HOST")]
+        host: Option<HostName>,
     },
-    /// Show what should be on this machine, without looking at it
+    /// Show what should be on a machine, without looking at it
     ///
     /// Accounts, ports and the generated files that follow from roster and configuration alone. Needs no daemon.
     #[command(
@@ -79,6 +82,9 @@ pub(crate) enum Command {
         /// Read this roster, `-` for standard input [default: the one that the configuration names]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
+        /// Derive the part of this machine [default: the one this is, as the configuration names it]
+        #[arg(long, value_name = "HOST")]
+        host: Option<HostName>,
         /// Keep the ports in this JSON file: {service: {os_user: port}}
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         ports: Option<PathBuf>,

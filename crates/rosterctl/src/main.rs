@@ -52,9 +52,12 @@ fn main() -> ExitCode {
     };
     let out = Out::new(cli.global.json);
     let code = match &cli.command {
-        Command::Validate { file } => offline::validate(&cli.global, file.as_deref(), &out),
-        Command::Derive { file, ports, k8s_users } => {
-            offline::derive(&cli.global, file.as_deref(), ports.as_deref(), k8s_users.as_deref(), &out)
+        Command::Validate { file, host } => {
+            offline::validate(&cli.global, file.as_deref(), host.as_ref(), &out)
+        }
+        Command::Derive { file, host, ports, k8s_users } => {
+            let (ports, k8s_users) = (ports.as_deref(), k8s_users.as_deref());
+            offline::derive(&cli.global, file.as_deref(), host.as_ref(), ports, k8s_users, &out)
         }
         Command::Freshen => {
             for line in home::freshen(FRESHEN) {

@@ -258,7 +258,7 @@ fn to_confirm(waiting: Option<WaitingStatus>, yes: bool, out: &Out) -> Result<Op
         }
     };
     // With --json only the answer may be on standard output; the admin still sees what is confirmed.
-    let shown = render::held(&cuts, why, if out.json { out.aside } else { out.look });
+    let shown = render::held(&cuts, &why, if out.json { out.aside } else { out.look });
     match out.json {
         true => out.aside(&shown),
         false => out.text(&shown)?,

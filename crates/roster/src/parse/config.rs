@@ -19,6 +19,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     let Some(mut fields) = reader.fields(root, "the configuration", &(0..0)) else { return config };
     let mut paths = Paths::default();
 
+    config.host = fields.take("host").and_then(|field| reader.name(field.node));
     table(reader, &mut fields, "roster", |reader, fields| {
         paths.file(reader, fields, "roster.path", &mut config.roster.path);
     });

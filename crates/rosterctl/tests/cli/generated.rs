@@ -27,7 +27,7 @@ fn help_shows_every_command() {
 
     Commands:
       validate     Check a roster, and the configuration when there is one
-      derive       Show what should be on this machine, without looking at it
+      derive       Show what should be on a machine, without looking at it
       plan         Show what a reconcile would do, changing nothing
       reconcile    Make everything as the roster says, now, and show each step
       wait         Wait until the roster on disk is applied
