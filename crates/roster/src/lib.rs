@@ -19,6 +19,7 @@
 //! | [`observed`] | what is |
 //! | [`moves`], [`wiring`] | clones that have to move, and what git is told in a home: wanted, seen and done |
 //! | [`plan`] | the steps between the two, as data |
+//! | [`edit`] | changes of the roster's text that leave every other line as it is |
 //! | [`guard`], [`tier_check`] | what holds a roster back |
 //! | [`change`] | the difference of two rosters, for people |
 //! | [`envfile`] | environment files as text |
@@ -31,6 +32,7 @@ pub mod config;
 pub mod derive;
 pub mod desired;
 pub mod diagnostic;
+pub mod edit;
 pub mod envfile;
 pub mod guard;
 pub mod hosts;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use roster::edit::Assignment;
 use roster::name::{HostName, OsUser};
 use tmux_persist::{Moment, SessionName};
 
@@ -164,6 +165,16 @@ pub(crate) enum Command {
     /// by itself, so it answers also when the daemon is dead. Changes nothing.
     #[command(after_long_help = "Exit codes: 0 nothing is red, 3 something is.")]
     Doctor,
+    /// Change the roster: add, set, park, unpark, remove people
+    ///
+    /// Edits the roster's text. Only the lines of that person change; comments, order and layout stay. Nothing is
+    /// written when the result would not be valid. The text before is kept beside it, as roster.yaml~. The daemon
+    /// takes a change over when it sees it: `rosterctl wait` waits until then.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file
@@ -184,6 +195,73 @@ pub(crate) enum Command {
         /// Write rosterctl.1 and one page for each command to this folder
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
+    },
+}
+
+/// What is changed in the roster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Add a person behind everybody else
+    #[command(
+        after_long_help = "For example: rosterctl user add dave authentik_user=dave k8s_user=dave tier=namespace-owner namespaces=dave\n\nExit codes: 0 done, 1 not."
+    )]
+    Add {
+        /// Add this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Give it these fields: tier=admin, repos=website,docs, quota.cpu=4
+        #[arg(value_name = "FIELD=VALUE", required = true)]
+        fields: Vec<Assignment>,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Change fields of a person
+    #[command(
+        after_long_help = "For example: rosterctl user set carol tier=power-user namespaces=\n\nExit codes: 0 done, 1 not."
+    )]
+    Set {
+        /// Change this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Set a field (tier=admin), take it away (email=), add to a list (repos+=docs) or take from it (repos-=docs)
+        #[arg(value_name = "FIELD=VALUE", required = true)]
+        fields: Vec<Assignment>,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Stop the services of a person; account and data stay
+    #[command(after_long_help = "Exit codes: 0 done, 1 not.")]
+    Park {
+        /// Park this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let the services of a person run again
+    #[command(after_long_help = "Exit codes: 0 done, 1 not.")]
+    Unpark {
+        /// Unpark this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take a person's lines out of the roster
+    ///
+    /// They lose access; account, files and ports stay, and all comes back with their lines.
+    #[command(after_long_help = "Exit codes: 0 done, 1 not.")]
+    Remove {
+        /// Take out this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -6,6 +6,7 @@
 //! | [`args`] | the command line |
 //! | [`offline`] | commands that need no daemon: `validate`, `derive` |
 //! | `home::freshen` | `freshen`, which needs no daemon either |
+//! | [`user`], [`replace`] | changes of the roster: `user`; its file, replaced safely |
 //! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
 //! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
 //! | [`tmux`], [`picker`] | the commands for tmux sessions; choosing among them on a terminal |
@@ -25,6 +26,8 @@ mod page;
 mod picker;
 mod render;
 mod tmux;
+mod replace;
+mod user;
 mod when;
 
 use std::process::ExitCode;
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
             }
             Ok(0)
         }
+        Command::User { command } => user::run(&cli.global, command, &out),
         Command::Schema { what } => generated::schema(*what, &out),
         Command::Completions { shell } => generated::completions(*shell, &out),
         Command::Man { dir } => generated::man(dir.as_deref(), &out),

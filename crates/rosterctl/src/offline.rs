@@ -87,10 +87,7 @@ pub(crate) fn derive(
     k8s_users: Option<&Path>,
     out: &Out,
 ) -> Result<u8> {
-    let config = match read_config(global)? {
-        Some((name, bytes)) => valid(&name, roster::parse::config(&name, &bytes), out)?,
-        None => Config::default(),
-    };
+    let config = configuration(global, out)?;
     let (name, bytes) = read_roster(file, &config)?;
     let roster = valid(&name, roster::parse::roster(&name, &bytes), out)?;
     let roster = hosts::part(&roster, &this_host(host, &config)?);
@@ -179,6 +176,14 @@ fn read_ports(path: &Path) -> Result<Ports> {
             "it must be JSON like {\"t3\": {\"alice\": 3773}}, the `ports` of `rosterctl derive --json`",
         )
     })
+}
+
+/// The configuration, or the defaults where there is none.
+pub(crate) fn configuration(global: &Global, out: &Out) -> Result<Config> {
+    match read_config(global)? {
+        Some((name, bytes)) => valid(&name, roster::parse::config(&name, &bytes), out),
+        None => Ok(Config::default()),
+    }
 }
 
 /// The configuration's bytes; nothing when the default place is empty, which means the defaults.

@@ -102,6 +102,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             }
             Command::Validate { .. }
             | Command::Tmux(_)
+            | Command::User { .. }
             | Command::Derive { .. }
             | Command::Freshen
             | Command::Doctor

@@ -13,6 +13,7 @@ const COMMANDS: &[&str] = &[
     "show",
     "confirm",
     "tmux",
+    "user",
     "schema",
     "completions",
     "man",
@@ -37,6 +38,7 @@ fn help_shows_every_command() {
       confirm      Let a roster proceed that a guard holds, after showing whom it cuts
       tmux         Keep tmux sessions across reboots, killed servers and mistakes
       doctor       Look whether rosterd and this machine are well, and say what to do where they are not
+      user         Change the roster: add, set, park, unpark, remove people
       schema       Print the JSON Schema of the roster or the configuration
       completions  Print completions for a shell
       man          Print the manual page, or write all of them

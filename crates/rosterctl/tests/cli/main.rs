@@ -10,6 +10,7 @@ mod offline;
 mod online;
 mod terminal;
 mod tmux;
+mod user;
 
 use std::io::Write as _;
 use std::path::Path;
