@@ -21,6 +21,7 @@
 //! | [`plan`] | the steps between the two, as data |
 //! | [`edit`] | changes of the roster's text that leave every other line as it is |
 //! | [`guard`], [`tier_check`] | what holds a roster back |
+//! | [`membership`] | the group of the identity provider against the roster |
 //! | [`change`] | the difference of two rosters, for people |
 //! | [`envfile`] | environment files as text |
 //! | [`ledger`] | the only state rosterd keeps |
@@ -37,6 +38,7 @@ pub mod envfile;
 pub mod guard;
 pub mod hosts;
 pub mod ledger;
+pub mod membership;
 pub mod model;
 pub mod moves;
 pub mod name;

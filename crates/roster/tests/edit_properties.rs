@@ -389,7 +389,7 @@ fn untouched(written: &Written, new: &str, touched: &BTreeSet<(String, &'static 
             field.is_none() && !touched.iter().any(|(of, what)| of == user && *what == "*")
         });
         let one_line = line.text.contains(": {") && line.text.contains('}');
-        if is_touched && !(head_only && !one_line) {
+        if is_touched && (one_line || !head_only) {
             continue;
         }
         let same = |new: &str| {

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use proptest::prelude::*;
 use roster::name::{
-    Domain, Email, GroupName, HostGlob, HostName, KubeUser, Login, MemorySize, Namespace, ObjectId, OsUser, Quantity,
-    RefName, RepoName, ServiceName, Shell, SshKey,
+    Domain, Email, GroupName, HostGlob, HostName, KubeUser, Login, MemorySize, Namespace, ObjectId, OsUser,
+    Quantity, RefName, RepoName, ServiceName, Shell, SshKey,
 };
 
 fn accepts<T: FromStr>(text: &str) -> bool {

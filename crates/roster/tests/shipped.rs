@@ -223,6 +223,9 @@ fn the_shipped_config_shows_the_defaults() {
     for policy in config.tiers.values_mut() {
         assert!(std::mem::take(&mut policy.limits) != roster::model::Limits::default());
     }
+    assert!(config.membership.authentik.take().is_some());
+    assert!(config.membership.group.take().is_some());
+    assert!(config.membership.token_file.take().is_some());
     assert!(config.code.infra.take().is_some());
     assert!(config.code.repositories.take().is_some());
     assert!(config.code.push_remote.take().is_some());

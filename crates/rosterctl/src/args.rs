@@ -22,7 +22,7 @@ pub(crate) const CONFIG: &str = "/etc/rosterd/config.toml";
 #[command(after_long_help = "Exit codes:\n  \
     0    done, or as the roster says\n  \
     1    an error, or the roster is not valid\n  \
-    2    plan: there are changes to make\n  \
+    2    plan, membership plan: there are changes to make\n  \
     3    degraded: some people are not as the roster says\n  \
     4    a guard holds the roster until `rosterctl confirm`\n  \
     5    wait: the time ran out\n  \
@@ -175,6 +175,16 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+    /// Compare the identity provider's group with the roster
+    ///
+    /// The group says who, the roster what. A member without a row gets one at the floor tier; the row of somebody who
+    /// left becomes a comment. Admins are never taken out, and what could be somebody else is left to a person. A group
+    /// that cannot be read whole, or is empty, changes nothing.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Membership {
+        #[command(subcommand)]
+        command: MembershipCommand,
+    },
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file
@@ -195,6 +205,21 @@ pub(crate) enum Command {
         /// Write rosterctl.1 and one page for each command to this folder
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
+    },
+}
+
+/// What is done about the group.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembershipCommand {
+    /// Show who would join and leave, and what is for a person to decide
+    #[command(after_long_help = "Exit codes: 0 they agree, 2 they differ, 1 error.")]
+    Plan,
+    /// Change the roster so that they agree; needs `mode = "apply"` of [membership] in config.toml
+    #[command(after_long_help = "Exit codes: 0 done, 1 error.")]
+    Apply {
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn derive(
     k8s_users: Option<&Path>,
     out: &Out,
 ) -> Result<u8> {
-    let config = configuration(global, out)?;
+    let config = valid_configuration(global, out)?;
     let (name, bytes) = read_roster(file, &config)?;
     let roster = valid(&name, roster::parse::roster(&name, &bytes), out)?;
     let roster = hosts::part(&roster, &this_host(host, &config)?);
@@ -127,7 +127,7 @@ fn this_host(named: Option<&HostName>, config: &Config) -> Result<HostName> {
     })
 }
 
-fn valid<T>(name: &str, parsed: std::result::Result<T, Diagnostics>, out: &Out) -> Result<T> {
+pub(crate) fn valid<T>(name: &str, parsed: std::result::Result<T, Diagnostics>, out: &Out) -> Result<T> {
     parsed.map_err(|diagnostics| {
         out.aside(&diagnostics.render(out.aside.colour));
         CommandError::new(format!("{name} is not valid"))
@@ -179,7 +179,7 @@ fn read_ports(path: &Path) -> Result<Ports> {
 }
 
 /// The configuration, or the defaults where there is none.
-pub(crate) fn configuration(global: &Global, out: &Out) -> Result<Config> {
+pub(crate) fn valid_configuration(global: &Global, out: &Out) -> Result<Config> {
     match read_config(global)? {
         Some((name, bytes)) => valid(&name, roster::parse::config(&name, &bytes), out),
         None => Ok(Config::default()),

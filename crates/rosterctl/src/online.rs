@@ -103,6 +103,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             Command::Validate { .. }
             | Command::Tmux(_)
             | Command::User { .. }
+            | Command::Membership { .. }
             | Command::Derive { .. }
             | Command::Freshen
             | Command::Doctor

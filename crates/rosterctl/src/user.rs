@@ -3,6 +3,7 @@
 use roster::change;
 use roster::config::Config;
 use roster::edit::{self, Assignment, Edit, EditError, Edited};
+use roster::model::Roster;
 use roster::name::OsUser;
 use serde::Serialize;
 use similar::TextDiff;
@@ -19,7 +20,7 @@ const TRIES: usize = 5;
 
 /// `rosterctl user …`.
 pub(crate) fn run(global: &Global, command: &UserCommand, out: &Out) -> Result<u8> {
-    let config = offline::configuration(global, out)?;
+    let config = offline::valid_configuration(global, out)?;
     let (edit, dry_run) = match command {
         UserCommand::Add { user, fields, dry_run } => {
             (Edit::Add { user: user.clone(), fields: fields.clone(), note: None }, dry_run)
@@ -31,7 +32,7 @@ pub(crate) fn run(global: &Global, command: &UserCommand, out: &Out) -> Result<u
         UserCommand::Unpark { user, dry_run } => (parked(user, false), dry_run),
         UserCommand::Remove { user, dry_run } => (Edit::Remove { user: user.clone() }, dry_run),
     };
-    apply(&config, &[edit], *dry_run, out)
+    apply(&config, *dry_run, out, |_| Ok((vec![edit.clone()], String::new())))
 }
 
 fn parked(user: &OsUser, parked: bool) -> Edit {
@@ -48,14 +49,22 @@ struct Answer {
     diff: String,
 }
 
-/// Changes the roster that the configuration names.
-pub(crate) fn apply(config: &Config, edits: &[Edit], dry_run: bool, out: &Out) -> Result<u8> {
+/// Changes the roster that the configuration names. `edits` says how the one that is found is to change, and what is
+/// told beside that.
+pub(crate) fn apply(
+    config: &Config,
+    dry_run: bool,
+    out: &Out,
+    edits: impl Fn(&Roster) -> Result<(Vec<Edit>, String)>,
+) -> Result<u8> {
     let path = &config.roster.path;
     let name = path.display().to_string();
     for _ in 0..TRIES {
         let document = Document::read(path)?;
+        let before = offline::valid(&name, roster::parse::roster(&name, &document.bytes), out)?;
+        let (edits, beside) = edits(&before)?;
         let edited =
-            edit::apply(&name, &document.bytes, edits).map_err(|error| failure(&name, error, out))?;
+            edit::apply(&name, &document.bytes, &edits).map_err(|error| failure(&name, error, out))?;
         // It has just been parsed.
         let old = String::from_utf8_lossy(&document.bytes);
         let differs = old != edited.text;
@@ -71,6 +80,7 @@ pub(crate) fn apply(config: &Config, edits: &[Edit], dry_run: bool, out: &Out) -
             dry_run,
             out,
         )?;
+        out.aside(&beside);
         return Ok(0);
     }
     Err(CommandError::new(format!("somebody else keeps saving {name}; it is as they saved it"))
@@ -99,12 +109,9 @@ fn failure(name: &str, error: EditError, out: &Out) -> CommandError {
     let next = match &error {
         EditError::Invalid(diagnostics) | EditError::Refused(diagnostics) => {
             out.aside(&diagnostics.render(out.aside.colour));
-            let next = match &error {
-                EditError::Invalid(_) => format!("correct it first; `rosterctl validate {name}` checks it"),
-                _ => "the lines above are those that would have been written; give other values".into(),
-            };
             // The diagnostics are above, so not again as the cause.
-            return CommandError::new(format!("{what}: {error}")).next(next);
+            return CommandError::new(format!("{what}: {error}"))
+                .next("the lines above are those that would have been written; give other values");
         }
         EditError::TooClever(_) => "change it by hand".to_owned(),
         EditError::NoSuchUser { .. } => "`rosterctl derive` lists everybody".to_owned(),

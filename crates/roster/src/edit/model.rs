@@ -54,7 +54,7 @@ fn set(person: &mut Map<String, Value>, field: &Assignment, user: &OsUser) -> Re
     // Without its last field it goes as a whole.
     if fields.is_empty() && !was_empty {
         person.remove(outer);
-    } else if !(fields.is_empty() && !person.contains_key(outer)) {
+    } else if !fields.is_empty() || person.contains_key(outer) {
         person.insert(outer.to_owned(), Value::Object(fields));
     }
     Ok(())

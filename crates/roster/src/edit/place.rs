@@ -60,13 +60,17 @@ pub(super) fn all(text: &str, edits: &[Edit]) -> Result<String, EditError> {
         let layout = Layout { text: &text, eol };
         let people = People::of(root.as_ref())?;
         let mut splices = Splices::default();
-        // Newcomers stand behind everybody, so they come when everybody is as they will be.
+        // Newcomers stand behind everybody, so they come when the others have all their lines. Lines that go are in
+        // nobody's way.
         let newcomers: BTreeSet<_> = rest.iter().filter(|change| change.is_add()).map(Change::user).collect();
-        let only_newcomers = rest.iter().all(|change| newcomers.contains(change.user()));
+        let goes = |change: &Change<'_>| {
+            matches!(change, Change::Remove(_) | Change::CommentOut(..)) && people.in_lines()
+        };
+        let come = rest.iter().all(|change| newcomers.contains(change.user()) || goes(change));
         let (mut touched, mut added, mut later) = (BTreeSet::new(), false, Vec::new());
         for change in rest {
             let is_add = change.is_add();
-            let turn = match only_newcomers {
+            let turn = match come {
                 true => !is_add || !added || people.in_lines(),
                 false => !newcomers.contains(change.user()),
             };
@@ -179,7 +183,7 @@ impl Layout<'_> {
             People::InRoot(root) => {
                 let Value::Mapping(fields) = &root.value else { return clever("it is no list of `users`") };
                 let text = format!("users: {{{}}}", person.in_braces()?);
-                Ok(self.into_brackets(root, &self.parts(fields), &[text]))
+                Ok(self.append(root, &self.parts(fields), &[text]))
             }
             People::Empty(users) => {
                 let Some(colon) = self.colon(users) else {
@@ -209,7 +213,7 @@ impl Layout<'_> {
                     let lines = person.lines(column + 2, 2, self.eol);
                     return Ok(vec![Splice::delete(colon..users.value.end), Splice::insert(at, lines)]);
                 }
-                Ok(self.into_brackets(&users.value, &self.parts(listed), &[person.in_braces()?]))
+                Ok(self.append(&users.value, &self.parts(listed), &[person.in_braces()?]))
             }
             People::Listed(_, listed) => {
                 let Some(last) = listed.last() else { return clever("`users` is empty and yet is not") };
@@ -348,7 +352,7 @@ impl Layout<'_> {
             if in_order && kept.len() == old.len() {
                 let parts: Vec<_> = items.iter().map(|item| item.span.start..item.end).collect();
                 let new: Vec<_> = appended.iter().map(|item| write::text(item, Quotes::None)).collect();
-                return Ok(self.into_brackets(&entry.value, &parts, &new));
+                return Ok(self.append(&entry.value, &parts, &new));
             }
             return self.put(entry, &write::list(new));
         }
@@ -420,7 +424,7 @@ impl Layout<'_> {
     ) -> Result<Vec<Splice>, EditError> {
         let text = format!("{key}: {value}");
         if in_brackets(mapping) {
-            return Ok(self.into_brackets(mapping, &self.parts(fields), &[text]));
+            return Ok(self.append(mapping, &self.parts(fields), &[text]));
         }
         let (Some(first), Some(last)) = (fields.first(), fields.last()) else {
             return clever("fields that are not there");
@@ -461,7 +465,7 @@ impl Layout<'_> {
     // Places.
 
     /// New parts at the end of a collection in brackets.
-    fn into_brackets(&self, node: &Node<'_>, parts: &[Range<usize>], new: &[String]) -> Vec<Splice> {
+    fn append(&self, node: &Node<'_>, parts: &[Range<usize>], new: &[String]) -> Vec<Splice> {
         let Some(last) = parts.last() else {
             return vec![Splice::insert(node.span.end, new.join(", "))];
         };

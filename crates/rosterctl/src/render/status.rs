@@ -195,8 +195,8 @@ fn why(page: &mut Page, subject: &Subject, degraded: &Degraded) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use roster::plan::Notice;
     use roster::name::HostName;
+    use roster::plan::Notice;
     use roster::report::{Outcome, Trigger};
 
     use super::super::samples::{LOOK, at, now, subject, unreachable, user};

@@ -14,6 +14,7 @@ const COMMANDS: &[&str] = &[
     "confirm",
     "tmux",
     "user",
+    "membership",
     "schema",
     "completions",
     "man",
@@ -39,6 +40,7 @@ fn help_shows_every_command() {
       tmux         Keep tmux sessions across reboots, killed servers and mistakes
       doctor       Look whether rosterd and this machine are well, and say what to do where they are not
       user         Change the roster: add, set, park, unpark, remove people
+      membership   Compare the identity provider's group with the roster
       schema       Print the JSON Schema of the roster or the configuration
       completions  Print completions for a shell
       man          Print the manual page, or write all of them

@@ -6,6 +6,7 @@
 
 mod daemon;
 mod generated;
+mod membership;
 mod offline;
 mod online;
 mod terminal;
