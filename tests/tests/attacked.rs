@@ -56,3 +56,19 @@ fn a_start_removes_what_a_killed_run_left() {
     });
     machine.run(&["rosterctl", "plan"]).ok();
 }
+
+/// A run that is asked for one person and takes over a new roster on the way works for everybody: nobody would look at
+/// the others again before the hourly run.
+#[test]
+fn what_a_run_for_one_person_takes_over_is_everybodys() {
+    let machine = Machine::with_rosterd(Suite::Bookworm);
+    let person =
+        |name: &str| format!("  {name}: {{authentik_user: {name}, k8s_user: {name}, tier: power-user}}\n");
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{}", person("ann")));
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    machine.write_file("/root/more.yaml", person("quin"));
+    // Within the time that the daemon waits for an editor to finish.
+    machine.sh("cat /root/more.yaml >>/etc/rosterd/roster.yaml; rosterctl reconcile --user ann").ok();
+    machine.run(&["getent", "passwd", "quin"]).ok();
+    assert!(machine.read_file("/etc/ttyd-user-map").contains("quin=quin"));
+}

@@ -135,7 +135,7 @@ async fn a_value_that_git_finds_elsewhere_is_not_overridden() {
         "[include]\n\tpath = more",
         "[include]\n\tpath = ~/more",
         "[include]\n\tpath = HOME/more",
-        "[includeIf \"gitdir:~/work/\"]\n\tpath = more",
+        "[includeIf \"gitdir:~/projects/\"]\n\tpath = more",
     ] {
         let leaked: &'static str = include.to_owned().leak();
         let files: &'static [(&str, &str)] = vec![

@@ -125,6 +125,7 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
 
 async fn steps(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Outcome {
     running.phase("reading roster and config");
+    let before = running.generation;
     let Some(in_force) = accept_disk(daemon, running) else {
         return match daemon.ledger().waiting.as_ref().map(|waiting| &waiting.cause) {
             None => Outcome::Converged,
@@ -144,7 +145,8 @@ async fn steps(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Outcome {
             return Outcome::Failed;
         }
     };
-    let scope = scope(&daemon.ledger(), &host.desired, running.ask, Timestamp::now());
+    let accepted = running.generation != before;
+    let scope = scope(&daemon.ledger(), &host.desired, running.ask, accepted, Timestamp::now());
     let host_plan = host.plan.clone().only(|subject| scope.contains(subject));
     running.take(&host_plan);
     let units = host.units.clone();
@@ -309,7 +311,7 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
 
 /// Which subjects this run works on. A change of the roster does not wake those that wait for their next try, but
 /// always the machine: its maps must follow, whatever else is wrong with it.
-fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, now: Timestamp) -> BTreeSet<Subject> {
+fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, accepted: bool, now: Timestamp) -> BTreeSet<Subject> {
     let users = desired.accounts.keys().chain(ledger.known()).cloned().map(Subject::User);
     let all = users.chain([Subject::Machine]);
     let waits =
@@ -319,6 +321,8 @@ fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, now: Timestamp) -> BTree
         _ => waits(subject),
     };
     match (&ask.user, ask.trigger) {
+        // What was taken over on the way is everybody's: nothing would look at it again before the hourly run.
+        (Some(_), _) if accepted => all.collect(),
         (Some(user), _) => all.filter(|subject| *subject == Subject::User(user.clone())).collect(),
         (None, Trigger::Request | Trigger::Start) => all.collect(),
         (None, Trigger::Change | Trigger::Retry) => all.filter(|subject| !waits(subject)).collect(),
