@@ -4,12 +4,13 @@
 //! `rosterctl --json` prints. Touches the socket and nothing else; who may ask what is the daemon's affair.
 
 mod client;
+mod server;
 
 pub use client::{Client, ClientError, Events};
+pub use server::{Call, CallError, Connection, DESCRIPTION, Peer, SERVICE_DESCRIPTION};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zlink::introspect::{ReplyError as DescribeError, Type};
 
 /// Name of the interface.
 pub const INTERFACE: &str = "io.rosterd.Control";
@@ -18,42 +19,42 @@ pub const INTERFACE: &str = "io.rosterd.Control";
 pub const SOCKET: &str = "/run/rosterd/control.sock";
 
 /// Answer to `Status`.
-#[derive(Debug, Clone, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StatusReply {
     /// A [`roster::report::Status`].
     pub status: Value,
 }
 
 /// Answer to `Plan`.
-#[derive(Debug, Clone, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlanReply {
     /// A [`roster::plan::Plan`].
     pub plan: Value,
 }
 
 /// One answer of many to `Reconcile` and `Wait`.
-#[derive(Debug, Clone, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProgressReply {
     /// A [`roster::report::Progress`]; the last one is its `Ended`.
     pub progress: Value,
 }
 
 /// Answer to `History`.
-#[derive(Debug, Clone, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HistoryReply {
     /// Each a [`roster::report::RunSummary`], the newest first.
     pub runs: Vec<Value>,
 }
 
 /// Answer to `Show`.
-#[derive(Debug, Clone, Serialize, Deserialize, Type)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ShowReply {
     /// A [`roster::report::Run`].
     pub run: Value,
 }
 
 /// Why the daemon refuses.
-#[derive(Debug, Clone, PartialEq, Eq, zlink::ReplyError, DescribeError)]
+#[derive(Debug, Clone, PartialEq, Eq, zlink::ReplyError)]
 #[zlink(interface = "io.rosterd.Control")]
 pub enum ControlError {
     /// The peer may not ask this.

@@ -217,7 +217,7 @@ fn only_replace_a_file(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<()
         Err(error) => Err(Failure::io(format!("looking at {}", path.display()), error)),
         Ok(seen) if folder::kind(&seen) == SFlag::S_IFREG => Ok(()),
         Ok(seen) => Err(Failure::new(
-            format!("{} is {}, and only a file is replaced", path.display(), folder::kind_name(&seen)),
+            format!("{} is {}, and only a file is replaced", path.display(), folder::kind_name(seen.st_mode)),
             "remove it, or configure the path that it stands for in /etc/rosterd/config.toml",
         )),
     }

@@ -156,8 +156,8 @@ pub(crate) fn kind(seen: &FileStat) -> SFlag {
 }
 
 /// The kind in words, for an error.
-pub(crate) fn kind_name(seen: &FileStat) -> &'static str {
-    match kind(seen) {
+pub(crate) fn kind_name(mode: u32) -> &'static str {
+    match SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) {
         SFlag::S_IFDIR => "a folder",
         SFlag::S_IFLNK => "a symbolic link",
         SFlag::S_IFREG => "a file",

@@ -155,7 +155,7 @@ fn base_of(home: &Path) -> &Path {
 fn occupied(home: &NewHome, seen: &FileStat) -> Failure {
     let path = home.path.display();
     Failure::new(
-        format!("{path} is there already: {}, owned by uid {}", folder::kind_name(seen), seen.st_uid),
+        format!("{path} is there already: {}, owned by uid {}", folder::kind_name(seen.st_mode), seen.st_uid),
         format!("if it is this person's, `chown -R {}:{} {path}`; if not, move it away", home.uid, home.gid),
     )
 }
@@ -261,7 +261,7 @@ impl Copy<'_> {
                         format!(
                             "{} is {}; only files, folders and links are copied",
                             place.display(),
-                            folder::kind_name(&seen)
+                            folder::kind_name(seen.st_mode)
                         ),
                         format!("remove {}", place.display()),
                     ));

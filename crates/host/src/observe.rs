@@ -6,15 +6,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::{SFlag, fstatat};
 use nix::unistd::User;
 use roster::config::Config;
 use roster::model::Roster;
 use roster::name::{OsUser, Shell};
 use roster::observed::{EnvFileState, FileState, HomeFolder, HostObserved, PasswdEntry};
 use roster::plan::{PANE_DROP_IN, SLICE_DROP_IN};
+use rustix::fs::{AtFlags, FileType, StatxFlags};
+use rustix::io::Errno;
 
 use crate::Host;
 use crate::files::{self, Content, MAX_BYTES};
@@ -238,13 +237,20 @@ impl<'a> Folders<'a> {
             Ok(None) => return HomeFolder::Absent,
             Err(why) => return HomeFolder::Other(format!("out of root's reach ({why})")),
         };
-        match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => HomeFolder::Absent,
-            Err(error) => HomeFolder::Other(format!("out of root's reach ({})", error.desc())),
-            Ok(seen) if folder::kind(&seen) == SFlag::S_IFDIR => {
-                HomeFolder::Folder { uid: seen.st_uid, mode: seen.st_mode & 0o7777 }
+        // What the kernel knows already: a person may mount a file system on their home whose server never answers,
+        // and everybody would wait for it.
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+        let wanted = StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::UID;
+        match rustix::fs::statx(folder, name, flags, wanted) {
+            Err(Errno::NOENT) => HomeFolder::Absent,
+            Err(error) => {
+                let why = nix::errno::Errno::from_raw(error.raw_os_error()).desc();
+                HomeFolder::Other(format!("out of root's reach ({why})"))
             }
-            Ok(seen) => HomeFolder::Other(folder::kind_name(&seen).into()),
+            Ok(seen) if FileType::from_raw_mode(seen.stx_mode.into()) == FileType::Directory => {
+                HomeFolder::Folder { uid: seen.stx_uid, mode: u32::from(seen.stx_mode) & 0o7777 }
+            }
+            Ok(seen) => HomeFolder::Other(folder::kind_name(seen.stx_mode.into()).into()),
         }
     }
 }

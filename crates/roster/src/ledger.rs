@@ -19,6 +19,10 @@ pub struct Ledger {
     pub applied: Option<Applied>,
     /// The roster on disk when it is not the one in force, and why not.
     pub waiting: Option<Waiting>,
+    /// Why the roster in force is not applied: its tiers differ from the cluster's map. Beside `waiting`, which may
+    /// hold another roster back at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiers_differ: Option<Waiting>,
     /// Ports, also of people who left.
     pub ports: Ports,
     /// Ids, also of people who left: never given to anyone else.

@@ -1,11 +1,12 @@
 //! What a run did: the record that the ledger keeps, `rosterctl` prints and programs read as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Degraded, WaitingCause};
+use crate::name::OsUser;
 use crate::plan::{Notice, Problem, Step, Subject};
 
 /// Why a run took place.
@@ -72,6 +73,9 @@ pub struct Run {
     pub problems: Vec<Problem>,
     /// What was told.
     pub notices: Vec<Notice>,
+    /// Whose homes were still being worked in when another run was wanted, which goes on with them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unfinished: BTreeSet<OsUser>,
 }
 
 /// A step and what became of it.

@@ -3,6 +3,7 @@
 //! Everything here lives on one thread; the ledger is shared as whole snapshots, so nobody sees half a change.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,16 +12,18 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use roster::config::Config;
-use roster::ledger::{Ledger, WaitingCause};
+use roster::ledger::{Degraded, Ledger, WaitingCause};
 use roster::name::OsUser;
 use roster::parse;
 use roster::plan::{Problem, Subject};
 use roster::report::{Progress, Run, RunSummary, Trigger};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::accept::InForce;
+use crate::homes::Homes;
 use crate::journal;
 use crate::run::{self, chain};
 use crate::sources::OnDisk;
@@ -33,27 +36,64 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// A run that shows no progress for longer than a home's deadline and this is stuck, and systemd may restart us.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
+/// Whom a run is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Whom {
+    Everybody,
+    One(OsUser),
+    /// Those whose homes an earlier run has left in hand.
+    InHand,
+}
+
 /// A wish for a run.
 #[derive(Debug)]
 pub(crate) struct Ask {
     pub(crate) trigger: Trigger,
-    /// Only this person; everybody when absent.
-    pub(crate) user: Option<OsUser>,
-    watchers: RefCell<Vec<mpsc::UnboundedSender<Progress>>>,
+    pub(crate) whom: Whom,
+    /// The number of the latest wish that this one answers.
+    number: u64,
+    watchers: RefCell<Watchers>,
+    /// Those whose run handed homes over: they are told the end when no home is in hand any more.
+    carried: RefCell<Watchers>,
 }
+
+type Watchers = Vec<mpsc::UnboundedSender<Progress>>;
 
 impl Ask {
     pub(crate) fn new(
         trigger: Trigger,
-        user: Option<OsUser>,
+        whom: Whom,
         watcher: Option<mpsc::UnboundedSender<Progress>>,
     ) -> Self {
-        Ask { trigger, user, watchers: RefCell::new(watcher.into_iter().collect()) }
+        let watchers = RefCell::new(watcher.into_iter().collect());
+        Ask { trigger, whom, number: 0, watchers, carried: RefCell::default() }
     }
 
     /// Tells everyone who asked for the run.
     pub(crate) fn tell(&self, progress: &Progress) {
-        self.watchers.borrow_mut().retain(|watcher| watcher.send(progress.clone()).is_ok());
+        for watchers in [&self.watchers, &self.carried] {
+            watchers.borrow_mut().retain(|watcher| watcher.send(progress.clone()).is_ok());
+        }
+    }
+
+    /// The wish for what a run that answered this one has left in hand; nothing when it left nothing. Whoever waits
+    /// for the end and is not told it yet goes along.
+    fn goes_on(self, run: Run, is_busy: bool) -> Option<Ask> {
+        let mut carried = Vec::new();
+        if is_busy {
+            carried.append(&mut self.carried.borrow_mut());
+        }
+        if !run.unfinished.is_empty() {
+            carried.append(&mut self.watchers.borrow_mut());
+        }
+        self.tell(&Progress::Ended(Box::new(run)));
+        is_busy.then(|| Ask {
+            trigger: Trigger::Retry,
+            whom: Whom::InHand,
+            number: self.number,
+            watchers: RefCell::default(),
+            carried: RefCell::new(carried),
+        })
     }
 
     /// One run that serves both wishes.
@@ -67,10 +107,14 @@ impl Ask {
         if weight(other.trigger) > weight(self.trigger) {
             self.trigger = other.trigger;
         }
-        if self.user != other.user {
-            self.user = None;
-        }
+        self.whom = match (std::mem::replace(&mut self.whom, Whom::Everybody), other.whom) {
+            (Whom::InHand, whom) | (whom, Whom::InHand) => whom,
+            (one, other) if one == other => one,
+            _ => Whom::Everybody,
+        };
+        self.number = self.number.max(other.number);
         self.watchers.borrow_mut().append(&mut other.watchers.borrow_mut());
+        self.carried.borrow_mut().append(&mut other.carried.borrow_mut());
     }
 }
 
@@ -89,13 +133,28 @@ pub(crate) struct Daemon {
     runs: watch::Sender<u64>,
     ledger: RefCell<Rc<Ledger>>,
     in_force: RefCell<Option<Rc<InForce>>>,
-    considered: RefCell<Option<OnDisk>>,
+    /// What a run has looked at last, and whether what it decided about it is in the ledger.
+    considered: RefCell<Option<(OnDisk, bool)>>,
     last_run: RefCell<Option<RunSummary>>,
+    /// The newest run when it could not be kept on disk.
+    unkept: RefCell<Option<Rc<Run>>>,
+    /// The time in the newest identifier of a run.
+    newest: Cell<Timestamp>,
     activity: RefCell<Option<String>>,
     /// Why the ledger could not be read at the start: nothing is changed until somebody looks.
     unreadable: Option<Problem>,
-    unwritable: RefCell<Option<Problem>>,
+    /// Since when and why the ledger cannot be written, and when that is tried again.
+    unwritable: RefCell<Option<Degraded>>,
+    /// What a run has left to be done in homes.
+    homes: RefCell<Homes>,
+    /// Held while a mirror is written, by its URL: two runs may have work in hand at the same time.
+    mirrors: RefCell<BTreeMap<String, Arc<Mutex<()>>>>,
     running: Cell<bool>,
+    /// Whether somebody wants another run while one goes on.
+    wanted: Cell<bool>,
+    /// How many wishes were heard, and which was the latest that a run has answered.
+    heard: Cell<u64>,
+    answered: Cell<u64>,
     alive: Cell<Instant>,
 }
 
@@ -129,6 +188,8 @@ impl Daemon {
             );
         }
         let last_run = ledger.last_run.as_ref().and_then(|id| store.run(id).ok().flatten());
+        let ids = store.run_ids().unwrap_or_default();
+        let newest = ids.iter().rev().find_map(|id| time_of(id)).unwrap_or(Timestamp::UNIX_EPOCH);
         let daemon = Daemon {
             store,
             config_path,
@@ -141,10 +202,17 @@ impl Daemon {
             in_force: RefCell::new(in_force),
             considered: RefCell::new(None),
             last_run: RefCell::new(last_run.as_ref().map(RunSummary::from)),
+            unkept: RefCell::new(None),
+            newest: Cell::new(newest),
             activity: RefCell::new(Some("starting".into())),
             unreadable,
             unwritable: RefCell::new(None),
+            homes: RefCell::default(),
+            mirrors: RefCell::default(),
             running: Cell::new(false),
+            wanted: Cell::new(false),
+            heard: Cell::new(0),
+            answered: Cell::new(0),
             alive: Cell::new(Instant::now()),
         };
         (daemon, asked)
@@ -158,7 +226,8 @@ impl Daemon {
     pub(crate) fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) -> bool {
         let mut ledger = Ledger::clone(&self.ledger());
         change(&mut ledger);
-        if ledger == **self.ledger.borrow() {
+        // What could not be written is tried again with the next change, whether or not there is one.
+        if ledger == **self.ledger.borrow() && self.unwritable.borrow().is_none() {
             return true;
         }
         match self.store.save(&ledger) {
@@ -174,20 +243,68 @@ impl Daemon {
         }
     }
 
-    pub(crate) fn ledger_failed(&self, error: &StoreError) {
+    fn ledger_failed(&self, error: &StoreError) {
         let problem = ledger_problem("the ledger cannot be written", error);
-        tracing::error!("{}: {}; {}", problem.what, problem.why, problem.next);
-        *self.unwritable.borrow_mut() = Some(problem);
+        let now = Timestamp::now();
+        let mut unwritable = self.unwritable.borrow_mut();
+        let (since, failures) = match &*unwritable {
+            // One run may fail to write more than once.
+            Some(before) if before.next_try > now => (before.since, before.failures),
+            Some(before) => (before.since, before.failures.saturating_add(1)),
+            None => (now, 1),
+        };
+        if unwritable.as_ref().is_none_or(|before| before.problems.first() != Some(&problem)) {
+            tracing::error!("{}: {}; {}", problem.what, problem.why, problem.next);
+        }
+        let next_try = now.checked_add(run::wait_after(failures)).unwrap_or(now);
+        *unwritable = Some(Degraded { since, failures, next_try, problems: vec![problem] });
     }
 
-    /// What is wrong with the ledger, when something is.
+    /// What is wrong with the ledger, so that nothing may be changed.
     pub(crate) fn ledger_trouble(&self) -> Option<Problem> {
         self.unreadable.clone()
     }
 
-    /// Why the ledger could not be written just now.
-    pub(crate) fn write_trouble(&self) -> Option<Problem> {
+    /// Since when and why the ledger cannot be written.
+    pub(crate) fn write_trouble(&self) -> Option<Degraded> {
         self.unwritable.borrow().clone()
+    }
+
+    /// Keeps a run that ended, on disk or, when that fails, until the next one.
+    pub(crate) fn keep(&self, run: &Run) {
+        *self.last_run.borrow_mut() = Some(RunSummary::from(run));
+        let kept = self.store.keep_run(run);
+        *self.unkept.borrow_mut() = kept.is_err().then(|| Rc::new(run.clone()));
+        if let Err(error) = kept {
+            self.ledger_failed(&error);
+        }
+    }
+
+    /// A run that took place; nothing when none is known by this identifier.
+    pub(crate) fn run(&self, id: &str) -> Result<Option<Run>, StoreError> {
+        match &*self.unkept.borrow() {
+            Some(run) if run.id == id => Ok(Some(Run::clone(run))),
+            _ => self.store.run(id),
+        }
+    }
+
+    /// What an earlier run has left in homes. Put it back with [`Daemon::leave_homes`].
+    pub(crate) fn take_homes(&self) -> Homes {
+        self.homes.take()
+    }
+
+    pub(crate) fn leave_homes(&self, homes: Homes) {
+        *self.homes.borrow_mut() = homes;
+    }
+
+    /// Whose homes are in hand between runs.
+    pub(crate) fn in_hand(&self) -> BTreeSet<OsUser> {
+        self.homes.borrow().in_hand().cloned().collect()
+    }
+
+    /// The lock of a mirror.
+    pub(crate) fn mirror(&self, url: &str) -> Arc<Mutex<()>> {
+        Arc::clone(self.mirrors.borrow_mut().entry(url.to_owned()).or_default())
     }
 
     pub(crate) fn in_force(&self) -> Option<Rc<InForce>> {
@@ -206,22 +323,48 @@ impl Daemon {
         OnDisk::read(&self.config_path, &self.config())
     }
 
-    pub(crate) fn considered(&self, disk: OnDisk) {
-        *self.considered.borrow_mut() = Some(disk);
+    pub(crate) fn considered(&self, disk: OnDisk, decided: bool) {
+        *self.considered.borrow_mut() = Some((disk, decided));
     }
 
-    /// Whether a run has looked at exactly what is on disk now.
-    pub(crate) fn is_considered(&self, disk: &OnDisk) -> bool {
-        self.considered.borrow().as_ref() == Some(disk)
+    /// Whether a run has decided about exactly what is on disk now.
+    fn is_decided(&self, disk: &OnDisk) -> bool {
+        self.considered.borrow().as_ref().is_some_and(|(seen, decided)| *decided && seen == disk)
+    }
+
+    fn has_looked_at(&self, disk: &OnDisk) -> bool {
+        self.considered.borrow().as_ref().is_some_and(|(seen, _)| seen == disk)
     }
 
     pub(crate) fn is_running(&self) -> bool {
         self.running.get()
     }
 
-    pub(crate) fn ask(&self, ask: Ask) {
+    pub(crate) fn ask(&self, mut ask: Ask) {
+        self.heard.set(self.heard.get() + 1);
+        ask.number = self.heard.get();
         // Nobody receives only when the loop has ended, and then there is no run to wait for.
         let _ = self.asks.send(ask);
+    }
+
+    /// The number of the latest wish.
+    pub(crate) fn heard(&self) -> u64 {
+        self.heard.get()
+    }
+
+    /// Whether runs have answered all wishes up to this one, looked at what is on disk and left nothing in hand.
+    pub(crate) fn has_answered(&self, number: u64) -> bool {
+        !self.is_running()
+            && self.answered.get() >= number
+            && self.homes.borrow().in_hand().next().is_none()
+            && self.has_looked_at(&self.read_disk())
+    }
+
+    /// Whether there is something to do besides the homes of `in_hand`.
+    pub(crate) fn is_wanted<'a>(&self, in_hand: impl Iterator<Item = &'a OsUser>) -> bool {
+        let in_hand: BTreeSet<_> = in_hand.cloned().map(Subject::User).collect();
+        self.wanted.get()
+            || self.next_due(|subject| !in_hand.contains(subject)).is_some_and(|due| due <= Timestamp::now())
     }
 
     /// Changes each time a run has ended.
@@ -231,10 +374,6 @@ impl Daemon {
 
     pub(crate) fn last_run(&self) -> Option<RunSummary> {
         self.last_run.borrow().clone()
-    }
-
-    pub(crate) fn ended(&self, summary: RunSummary) {
-        *self.last_run.borrow_mut() = Some(summary);
     }
 
     pub(crate) fn activity(&self) -> Option<String> {
@@ -269,10 +408,12 @@ impl Daemon {
         let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 
-    /// Sorts by time, and is unique on this machine as long as its clock does not jump back.
+    /// Greater than every one before, also when the clock jumps back: the greatest are the newest.
     pub(crate) fn next_run_id(&self, now: Timestamp) -> String {
-        let ms = now.as_millisecond().rem_euclid(1000);
-        format!("{}-{ms:03}", now.strftime("%Y%m%dT%H%M%SZ"))
+        let after = self.newest.get().checked_add(Duration::from_millis(1)).unwrap_or(now);
+        let time = now.max(after);
+        self.newest.set(time);
+        format!("{}-{:03}", time.strftime(RUN_TIME), time.as_millisecond().rem_euclid(1000))
     }
 
     fn idle_text(&self) -> String {
@@ -311,16 +452,34 @@ impl Daemon {
         text
     }
 
-    /// When the next degraded subject is due.
-    fn next_retry(&self) -> Option<Duration> {
-        let due = self.ledger().degraded.values().map(|degraded| degraded.next_try).min()?;
-        // Never at once again: a subject that is due and that no run takes up must not make a busy loop.
-        Some(
-            Duration::try_from(due.duration_since(Timestamp::now()))
-                .unwrap_or_default()
-                .max(Duration::from_secs(1)),
-        )
+    /// When the next degraded subject is due, or the ledger that could not be written.
+    fn next_due(&self, counts: impl Fn(&Subject) -> bool) -> Option<Timestamp> {
+        if let Some(unwritable) = &*self.unwritable.borrow() {
+            return Some(unwritable.next_try);
+        }
+        let ledger = self.ledger();
+        let due = ledger.degraded.iter().filter(|(subject, _)| counts(subject));
+        due.map(|(_, degraded)| degraded.next_try).min()
     }
+
+    /// How long until the next retry.
+    fn next_retry(&self) -> Option<Duration> {
+        let due = self.next_due(|_| true)?;
+        // Never at once again: a subject that is due and that no run takes up must not make a busy loop.
+        let wait = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
+        Some(wait.max(Duration::from_secs(1)))
+    }
+}
+
+/// The time in the identifier of a run, to the second.
+const RUN_TIME: &str = "%Y%m%dT%H%M%SZ";
+
+/// When the run of this identifier began.
+fn time_of(id: &str) -> Option<Timestamp> {
+    let (time, ms) = id.split_once('-')?;
+    let civil = jiff::civil::DateTime::strptime(RUN_TIME, time).ok()?;
+    let time = jiff::tz::TimeZone::UTC.to_timestamp(civil).ok()?;
+    time.checked_add(Duration::from_millis(ms.parse().ok()?)).ok()
 }
 
 fn ledger_problem(what: &str, error: &StoreError) -> Problem {
@@ -344,29 +503,31 @@ pub(crate) async fn run_until_stopped(
     // Half the time that systemd allows, as sd_watchdog_enabled(3) asks.
     let beat = sd_notify::watchdog_enabled().map(|limit| limit / 2);
     let mut next_beat = beat.map(|beat| tokio::time::Instant::now() + beat);
-    let mut pending = Some(Ask::new(Trigger::Start, None, None));
-    let mut running: Option<tokio::task::JoinHandle<()>> = None;
+    let mut pending = Some(Ask::new(Trigger::Start, Whom::Everybody, None));
+    let mut running: Option<JoinHandle<Option<Ask>>> = None;
     let mut retry_at: Option<tokio::time::Instant> = None;
     watch.follow(&daemon.config_path, &daemon.config());
     loop {
         if running.is_none()
             && let Some(ask) = pending.take()
         {
+            daemon.running.set(true);
             running = Some(tokio::task::spawn_local(one_run(Rc::clone(&daemon), ask)));
         }
+        daemon.wanted.set(pending.is_some());
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => join(&mut pending, Ask::new(Trigger::Change, None, None)),
+            _ = hangup.recv() => join(&mut pending, Ask::new(Trigger::Change, Whom::Everybody, None)),
             Some(ask) = asked.recv() => join(&mut pending, ask),
             changed = watch.changed(DEBOUNCE) => {
-                if changed.others || !daemon.is_considered(&daemon.read_disk()) {
-                    join(&mut pending, Ask::new(Trigger::Change, None, None));
+                if changed.others || !daemon.is_decided(&daemon.read_disk()) {
+                    join(&mut pending, Ask::new(Trigger::Change, Whom::Everybody, None));
                 }
             }
             () = until(retry_at), if running.is_none() => {
                 retry_at = None;
-                join(&mut pending, Ask::new(Trigger::Retry, None, None));
+                join(&mut pending, Ask::new(Trigger::Retry, Whom::Everybody, None));
             }
             () = until(next_beat) => {
                 let limit = STUCK_AFTER + Duration::from_secs(daemon.config().worker.deadline_s);
@@ -375,8 +536,11 @@ pub(crate) async fn run_until_stopped(
                 }
                 next_beat = beat.map(|beat| tokio::time::Instant::now() + beat);
             }
-            () = finished(&mut running) => {
+            goes_on = finished(&mut running) => {
                 running = None;
+                if let Some(ask) = goes_on {
+                    join(&mut pending, ask);
+                }
                 watch.follow(&daemon.config_path, &daemon.config());
                 retry_at = daemon.next_retry().map(|wait| tokio::time::Instant::now() + wait);
             }
@@ -390,14 +554,18 @@ pub(crate) async fn run_until_stopped(
     Ok(())
 }
 
-async fn one_run(daemon: Rc<Daemon>, ask: Ask) {
-    daemon.running.set(true);
+async fn one_run(daemon: Rc<Daemon>, ask: Ask) -> Option<Ask> {
     daemon.is_alive();
     let run: Run = run::reconcile(&daemon, &ask).await;
     daemon.running.set(false);
     daemon.is_idle();
+    if run.unfinished.is_empty() {
+        daemon.answered.set(daemon.answered.get().max(ask.number));
+    }
+    let is_busy = !daemon.in_hand().is_empty();
+    let goes_on = ask.goes_on(run, is_busy);
     daemon.runs.send_modify(|runs| *runs += 1);
-    ask.tell(&Progress::Ended(Box::new(run)));
+    goes_on
 }
 
 fn join(pending: &mut Option<Ask>, ask: Ask) {
@@ -414,14 +582,15 @@ async fn until(at: Option<tokio::time::Instant>) {
     }
 }
 
-async fn finished(running: &mut Option<tokio::task::JoinHandle<()>>) {
+/// What the run that ended has left to be done.
+async fn finished(running: &mut Option<JoinHandle<Option<Ask>>>) -> Option<Ask> {
     match running {
-        Some(running) => drop(running.await),
+        Some(running) => running.await.ok().flatten(),
         None => std::future::pending().await,
     }
 }
 
-async fn finished_or_none(running: Option<tokio::task::JoinHandle<()>>) {
+async fn finished_or_none(running: Option<JoinHandle<Option<Ask>>>) {
     if let Some(running) = running {
         let _ = running.await;
     }

@@ -5,7 +5,9 @@
 
 mod accept;
 mod daemon;
+mod homes;
 mod journal;
+mod preview;
 mod refresh;
 mod remotes;
 mod run;

@@ -12,7 +12,7 @@ use roster::remote::{Remote, Remotes};
 use roster::report::StepResult;
 
 use crate::daemon::Daemon;
-use crate::run::Said;
+use crate::homes::Said;
 
 /// What is told about one home.
 pub(crate) struct Home<'a> {

@@ -15,7 +15,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::daemon::Daemon;
-use crate::run::{Said, chain};
+use crate::homes::Said;
+use crate::run::chain;
 
 /// Where the mirrors are. Its folder is made by the unit's `CacheDirectory=`.
 pub(crate) const MIRRORS: &str = "/var/cache/rosterd/mirror";
@@ -119,6 +120,11 @@ impl Asker {
         Remote { answer, mirrored: false }
     }
 
+    /// An earlier run's worker may still be writing to the mirror.
+    async fn alone(&self, url: &str) -> Option<tokio::sync::OwnedMutexGuard<()>> {
+        if self.mirror { Some(self.daemon.mirror(url).lock_owned().await) } else { None }
+    }
+
     async fn start(&self, url: &str) -> Option<home::RemoteWorker> {
         let started =
             home::RemoteWorker::start(&self.daemon.program, self.account?, url, self.mirror, self.limits)
@@ -139,6 +145,7 @@ impl Asker {
 
     async fn one(&self, url: &str) -> Remote {
         let _turn = self.parallel.acquire().await;
+        let _mirror = self.alone(url).await;
         let Some(mut worker) = self.start(url).await else { return self.by_persons() };
         let asked = worker.ask().await.unwrap_or_else(|error| {
             let (why, next) = match error {
@@ -164,6 +171,7 @@ impl Asker {
     }
 
     async fn check(&self, url: &str, why: &str) {
+        let _mirror = self.alone(url).await;
         let Some(mut worker) = self.start(url).await else { return };
         for step in refresh::check(url, why).steps {
             let Action::Mirror(action) = &step.action else { continue };

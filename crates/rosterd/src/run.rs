@@ -1,29 +1,26 @@
 //! One reconcile: accept, observe, plan, apply, record. Makes no choice of its own beyond the order of these.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use roster::config::Config;
 use roster::derive;
-use roster::desired::{Desired, HomeDesired};
+use roster::desired::Desired;
 use roster::ledger::{Applied, Degraded, Identity, Ledger, Reload, Waiting, WaitingCause};
 use roster::name::OsUser;
-use roster::observed::{HomeObserved, HostObserved};
-use roster::plan::{self, Action, HomeAction, Notice, Plan, Problem, Step, Subject, UnitsPlan};
-use roster::report::{Outcome, Progress, Run, RunSummary, StepRecord, StepResult, Trigger};
+use roster::observed::HostObserved;
+use roster::plan::{self, Action, Notice, Plan, Problem, Step, Subject, UnitsPlan};
+use roster::report::{Outcome, Progress, Run, StepRecord, StepResult, Trigger};
 use roster::tier_check;
 
 use crate::accept::{self, Decision, InForce};
-use crate::daemon::{Ask, Daemon};
+use crate::daemon::{Ask, Daemon, Whom};
+use crate::homes::Homes;
 use crate::journal;
-use crate::refresh;
-use crate::remotes::{ACCOUNT, MIRRORS, Remotes};
 use crate::services;
-use crate::sources::{self, OnDisk};
+use crate::sources;
 
 /// The first wait before a degraded subject is tried again; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(15);
@@ -42,11 +39,17 @@ pub(crate) struct Running<'a> {
     pub(crate) steps: Vec<StepRecord>,
     pub(crate) problems: Vec<Problem>,
     notices: Vec<Notice>,
+    /// Whose failure is in the ledger already.
+    settled: BTreeSet<Subject>,
 }
 
 impl Running<'_> {
     pub(crate) fn phase(&self, text: impl Into<String>) {
         let text = text.into();
+        if self.daemon.activity().as_deref() == Some(&text) {
+            // No progress, and so no sign of life.
+            return;
+        }
         self.daemon.is_at(&text);
         self.ask.tell(&Progress::Phase { text });
     }
@@ -62,6 +65,50 @@ impl Running<'_> {
     pub(crate) fn take(&mut self, plan: &Plan) {
         self.problems.extend(plan.problems.iter().cloned());
         self.notices.extend(plan.notices.iter().cloned());
+    }
+
+    /// Writes down who of `scope` has failed, while the homes of others are still in hand: their next try is due
+    /// before those may end.
+    pub(crate) fn settle_failed<'a>(
+        &mut self,
+        scope: &BTreeSet<Subject>,
+        in_hand: impl Iterator<Item = &'a OsUser>,
+    ) {
+        let in_hand: BTreeSet<_> = in_hand.cloned().map(Subject::User).collect();
+        let mut troubles = self.troubles();
+        troubles.retain(|subject, _| {
+            scope.contains(subject) && !in_hand.contains(subject) && !self.settled.contains(subject)
+        });
+        if troubles.is_empty() {
+            return;
+        }
+        let mut ledger = Ledger::clone(&self.daemon.ledger());
+        for (subject, problems) in troubles {
+            self.degrade(&mut ledger, &subject, problems);
+            self.settled.insert(subject);
+        }
+        self.daemon.change_ledger(|old| *old = ledger);
+    }
+
+    /// Puts what is wrong with a subject into the ledger, and tells what is new.
+    fn degrade(&self, ledger: &mut Ledger, subject: &Subject, problems: Vec<Problem>) {
+        let now = Timestamp::now();
+        let before = ledger.degraded.get(subject);
+        let known = before.map(|before| before.problems.as_slice()).unwrap_or_default();
+        for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+            // A failed step has told it already.
+            if self.problems.contains(problem) {
+                journal::problem(&self.id, self.generation, problem);
+            }
+        }
+        let (since, failures) = match before {
+            // Counted when it was settled before.
+            Some(before) if self.settled.contains(subject) => (before.since, before.failures),
+            Some(before) => (before.since, before.failures.saturating_add(1)),
+            None => (now, 1),
+        };
+        let next_try = now.checked_add(wait_after(failures)).unwrap_or(now);
+        ledger.degraded.insert(subject.clone(), Degraded { since, failures, next_try, problems });
     }
 
     /// What is wrong with each subject, from the problems found and the steps that failed.
@@ -95,14 +142,39 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
         steps: Vec::new(),
         problems: Vec::new(),
         notices: Vec::new(),
+        settled: BTreeSet::new(),
     };
+    let mut unfinished = BTreeSet::new();
     let outcome = match daemon.ledger_trouble() {
         Some(problem) => {
             running.problems.push(problem);
             Outcome::Failed
         }
-        None => steps(daemon, &mut running).await,
+        None => {
+            let mut homes = daemon.take_homes();
+            let outcome = match prepare(daemon, &mut running, &homes).await {
+                Ok(prepared) => carry_out(daemon, &mut running, prepared, &mut homes, &mut unfinished).await,
+                Err(outcome) => {
+                    let done = homes.see_through(daemon, &mut running).await;
+                    settle(daemon, &mut running, &done.into_iter().map(Subject::User).collect());
+                    outcome
+                }
+            };
+            daemon.leave_homes(homes);
+            outcome
+        }
     };
+    let outcome = match daemon.write_trouble() {
+        // Without a ledger that can be written nothing is as it should be, whatever was done.
+        Some(trouble) => {
+            running.problems.extend(trouble.problems);
+            Outcome::Failed
+        }
+        None => outcome,
+    };
+    if outcome == Outcome::Failed {
+        put_off(daemon);
+    }
     let run = Run {
         id: running.id,
         trigger: ask.trigger,
@@ -110,31 +182,36 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
         started,
         took_ms: clock.elapsed().as_millis() as u64,
         outcome,
-        waiting: daemon.ledger().waiting.as_ref().map(|waiting| waiting.cause.clone()),
+        waiting: waits_for(&daemon.ledger()).map(|waiting| waiting.cause.clone()),
         steps: running.steps,
         problems: running.problems,
         notices: running.notices,
+        unfinished,
     };
     journal::ended(&run);
-    daemon.ended(RunSummary::from(&run));
-    if let Err(error) = daemon.store.keep_run(&run) {
-        daemon.ledger_failed(&error);
-    }
+    daemon.keep(&run);
     run
 }
 
-async fn steps(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Outcome {
+/// What a run is going to do.
+struct Prepared {
+    in_force: Rc<InForce>,
+    host: HostWork,
+    plan: Plan,
+    units: UnitsPlan,
+    scope: BTreeSet<Subject>,
+}
+
+/// Everything before the first change; or how the run ends when there is to be none.
+async fn prepare(daemon: &Rc<Daemon>, running: &mut Running<'_>, homes: &Homes) -> Result<Prepared, Outcome> {
     running.phase("reading roster and config");
     let before = running.generation;
-    let Some(in_force) = accept_disk(daemon, running) else {
-        return match daemon.ledger().waiting.as_ref().map(|waiting| &waiting.cause) {
-            None => Outcome::Converged,
-            Some(WaitingCause::Held { .. }) => Outcome::Held,
-            Some(_) => Outcome::Failed,
-        };
-    };
+    if !accept_disk(daemon, running) {
+        return Err(Outcome::Failed);
+    }
+    let Some(in_force) = daemon.in_force() else { return Err(outcome_of(&daemon.ledger())) };
     if tiers_differ(daemon, running, &in_force) {
-        return Outcome::Failed;
+        return Err(Outcome::Failed);
     }
     running.phase("looking at the machine");
     let host = match plan_host(daemon, &in_force).await {
@@ -142,32 +219,56 @@ async fn steps(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Outcome {
         Err(problem) => {
             running.problems.push(problem);
             settle(daemon, running, &BTreeSet::from([Subject::Machine]));
-            return Outcome::Failed;
+            return Err(Outcome::Failed);
         }
     };
     let accepted = running.generation != before;
-    let scope = scope(&daemon.ledger(), &host.desired, running.ask, accepted, Timestamp::now());
-    let host_plan = host.plan.clone().only(|subject| scope.contains(subject));
-    running.take(&host_plan);
-    let units = host.units.clone();
+    let in_hand = homes.in_hand().cloned().collect();
+    let scope = scope(&daemon.ledger(), &host.desired, running.ask, accepted, &in_hand, Timestamp::now());
+    let plan = host.plan.clone().only(|subject| scope.contains(subject));
+    running.take(&plan);
     let units = UnitsPlan {
-        stop: units.stop.only(|subject| scope.contains(subject)),
-        start: units.start.only(|subject| scope.contains(subject)),
-        owned: units.owned,
+        stop: host.units.stop.clone().only(|subject| scope.contains(subject)),
+        start: host.units.start.clone().only(|subject| scope.contains(subject)),
+        owned: host.units.owned.clone(),
     };
-    if !reserve(daemon, &host, services::reload_due(&daemon.ledger(), &host_plan, &units)) {
-        running.problems.extend(daemon.write_trouble());
-        return Outcome::Failed;
+    if !reserve(daemon, &host, services::reload_due(&daemon.ledger(), &plan, &units)) {
+        return Err(Outcome::Failed);
     }
-    apply_host(daemon, running, host_plan).await;
+    Ok(Prepared { in_force, host, plan, units, scope })
+}
+
+/// Applies the steps and says how it went. Whose homes are left to the next run is put into `unfinished`.
+async fn carry_out(
+    daemon: &Rc<Daemon>,
+    running: &mut Running<'_>,
+    prepared: Prepared,
+    homes: &mut Homes,
+    unfinished: &mut BTreeSet<OsUser>,
+) -> Outcome {
+    let Prepared { in_force, host, plan, units, mut scope } = prepared;
+    apply_host(daemon, running, plan).await;
     services::stop(daemon, running, units.stop).await;
     // Whose account is not as it should be gets no service; a home that is not ready yet keeps nobody from theirs.
     let blocked = running.troubles().into_keys().filter(|subject| *subject != Subject::Machine).collect();
-    apply_homes(daemon, running, &in_force.config, &host, &scope).await;
+    let done = homes.work(daemon, running, &in_force.config, &host, &scope).await;
     services::start(daemon, running, units.start, &blocked).await;
+    // Homes of an earlier run that were done meanwhile count as well; those still in hand do not.
+    scope.extend(done.into_iter().map(Subject::User));
+    unfinished.extend(homes.in_hand().filter(|user| scope.remove(&Subject::User((*user).clone()))).cloned());
+    if !unfinished.is_empty() && !running.troubles().contains_key(&Subject::Machine) {
+        // What those homes still need, a mirror for one, may be in trouble: nothing is concluded.
+        scope.remove(&Subject::Machine);
+    }
     settle(daemon, running, &scope);
-    let ledger = daemon.ledger();
-    match ledger.waiting.as_ref().map(|waiting| &waiting.cause) {
+    match outcome_of(&daemon.ledger()) {
+        Outcome::Converged if !unfinished.is_empty() => Outcome::Degraded,
+        outcome => outcome,
+    }
+}
+
+fn outcome_of(ledger: &Ledger) -> Outcome {
+    match waits_for(ledger).map(|waiting| &waiting.cause) {
         Some(WaitingCause::Held { .. }) => Outcome::Held,
         Some(_) => Outcome::Failed,
         None if ledger.degraded.is_empty() => Outcome::Converged,
@@ -175,8 +276,24 @@ async fn steps(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Outcome {
     }
 }
 
-/// Takes over what is on disk, or tells why not. Gives what is in force afterwards.
-fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InForce>> {
+/// What an admin has to see to first: a roster that is not taken over, then one that must not be applied.
+pub(crate) fn waits_for(ledger: &Ledger) -> Option<&Waiting> {
+    ledger.waiting.as_ref().or(ledger.tiers_differ.as_ref())
+}
+
+/// A run that could do nothing leaves nobody due: what stopped it would stop the next one too, at once.
+fn put_off(daemon: &Daemon) {
+    let now = Timestamp::now();
+    daemon.change_ledger(|ledger| {
+        for degraded in ledger.degraded.values_mut().filter(|degraded| degraded.next_try <= now) {
+            degraded.next_try = now.checked_add(wait_after(degraded.failures)).unwrap_or(now);
+        }
+    });
+}
+
+/// Takes over what is on disk, or tells why not. False when the ledger could not be written: then nothing has been
+/// decided, and the same content is looked at again.
+fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
     let disk = daemon.read_disk();
     let before = daemon.in_force();
     let now = Timestamp::now();
@@ -187,26 +304,20 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
         &disk,
         now,
     );
-    daemon.considered(disk);
-    match decision {
-        Decision::Unchanged => {
-            // A tier mismatch is settled by the comparison that follows.
-            let settled = |waiting: &Waiting| !matches!(waiting.cause, WaitingCause::TierMismatch { .. });
-            if daemon.ledger().waiting.as_ref().is_some_and(settled) {
-                daemon.change_ledger(|ledger| ledger.waiting = None);
-            }
-        }
+    let kept = match decision {
+        Decision::Unchanged => daemon.change_ledger(|ledger| ledger.waiting = None),
         Decision::NothingYet => {
             running.notices.push(Notice {
                 subject: Subject::Machine,
                 text: format!("there is no roster yet; {NO_ROSTER}"),
             });
+            true
         }
         Decision::Wait(waiting) => {
             if daemon.ledger().waiting.as_ref() != Some(&waiting) {
                 journal::waiting(running.generation, &waiting.cause);
-                daemon.change_ledger(|ledger| ledger.waiting = Some(waiting));
             }
+            daemon.change_ledger(|ledger| ledger.waiting = Some(waiting))
         }
         Decision::Accept { new, roster, config, changes } => {
             let accepted = daemon.change_ledger(|ledger| {
@@ -230,9 +341,11 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> Option<Rc<InFo
                 journal::accepted(running.generation, &changes);
                 daemon.put_in_force(*new);
             }
+            accepted
         }
-    }
-    daemon.in_force()
+    };
+    daemon.considered(disk, kept);
+    kept
 }
 
 /// Compares the tiers with the cluster's map; a difference stops the run before any change.
@@ -249,23 +362,20 @@ fn tiers_differ(daemon: &Rc<Daemon>, running: &mut Running<'_>, in_force: &InFor
         }
         Ok(check) if check.differences.is_empty() => {
             running.notices.extend(check.warnings.iter().map(|warning| told(warning.to_string())));
-            if matches!(
-                daemon.ledger().waiting.as_ref().map(|w| &w.cause),
-                Some(WaitingCause::TierMismatch { .. })
-            ) {
-                daemon.change_ledger(|ledger| ledger.waiting = None);
-            }
+            daemon.change_ledger(|ledger| ledger.tiers_differ = None);
             false
         }
         Ok(check) => {
             let differences = check.differences.iter().map(ToString::to_string).collect();
-            let disk = daemon.read_disk();
             let cause = WaitingCause::TierMismatch { differences };
-            let waiting = accept::waiting(&daemon.ledger(), &disk, cause, Timestamp::now());
-            if daemon.ledger().waiting.as_ref() != Some(&waiting) {
-                journal::waiting(running.generation, &waiting.cause);
-                daemon.change_ledger(|ledger| ledger.waiting = Some(waiting));
+            let ledger = daemon.ledger();
+            let before = ledger.tiers_differ.as_ref();
+            if before.map(|before| &before.cause) != Some(&cause) {
+                journal::waiting(running.generation, &cause);
             }
+            let since = before.map_or_else(Timestamp::now, |before| before.since);
+            let waiting = Waiting { since, cause, fingerprint: String::new() };
+            daemon.change_ledger(|ledger| ledger.tiers_differ = Some(waiting));
             true
         }
     }
@@ -311,7 +421,14 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
 
 /// Which subjects this run works on. A change of the roster does not wake those that wait for their next try, but
 /// always the machine: its maps must follow, whatever else is wrong with it.
-fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, accepted: bool, now: Timestamp) -> BTreeSet<Subject> {
+fn scope(
+    ledger: &Ledger,
+    desired: &Desired,
+    ask: &Ask,
+    accepted: bool,
+    in_hand: &BTreeSet<OsUser>,
+    now: Timestamp,
+) -> BTreeSet<Subject> {
     let users = desired.accounts.keys().chain(ledger.known()).cloned().map(Subject::User);
     let all = users.chain([Subject::Machine]);
     let waits =
@@ -320,12 +437,15 @@ fn scope(ledger: &Ledger, desired: &Desired, ask: &Ask, accepted: bool, now: Tim
         (Subject::Machine, Trigger::Change) => false,
         _ => waits(subject),
     };
-    match (&ask.user, ask.trigger) {
+    match (&ask.whom, ask.trigger) {
         // What was taken over on the way is everybody's: nothing would look at it again before the hourly run.
-        (Some(_), _) if accepted => all.collect(),
-        (Some(user), _) => all.filter(|subject| *subject == Subject::User(user.clone())).collect(),
-        (None, Trigger::Request | Trigger::Start) => all.collect(),
-        (None, Trigger::Change | Trigger::Retry) => all.filter(|subject| !waits(subject)).collect(),
+        (Whom::One(_) | Whom::InHand, _) if accepted => all.collect(),
+        (Whom::One(user), _) => all.filter(|subject| *subject == Subject::User(user.clone())).collect(),
+        (Whom::InHand, _) => in_hand.iter().cloned().map(Subject::User).collect(),
+        (Whom::Everybody, Trigger::Request | Trigger::Start) => all.collect(),
+        (Whom::Everybody, Trigger::Change | Trigger::Retry) => {
+            all.filter(|subject| !waits(subject)).collect()
+        }
     }
 }
 
@@ -353,18 +473,19 @@ async fn apply_host(daemon: &Rc<Daemon>, running: &mut Running<'_>, plan: Plan) 
         return;
     }
     running.phase(format!("applying {}", journal::count(plan.steps.len(), "step", "steps")));
+    // First, so that a kill cannot make an edge be crossed twice (invariant 6), and in one write for all.
+    let edges = plan.steps.iter().filter(|step| matches!(step.action, Action::Cut | Action::Return));
     let now = Timestamp::now();
-    for step in &plan.steps {
-        let Subject::User(user) = &step.subject else { continue };
-        let kept = match step.action {
-            Action::Cut => daemon.change_ledger(|ledger| {
-                ledger.cut.insert(user.clone(), now);
-            }),
-            Action::Return => daemon.change_ledger(|ledger| {
-                ledger.cut.remove(user);
-            }),
-            _ => continue,
-        };
+    let kept = daemon.change_ledger(|ledger| {
+        for step in edges.clone() {
+            match (&step.subject, &step.action) {
+                (Subject::User(user), Action::Cut) => drop(ledger.cut.insert(user.clone(), now)),
+                (Subject::User(user), _) => drop(ledger.cut.remove(user)),
+                (Subject::Machine, _) => {}
+            }
+        }
+    });
+    for step in edges {
         let result = if kept { StepResult::Done } else { ledger_failed() };
         running.record(step.clone(), result, Duration::ZERO);
     }
@@ -393,187 +514,9 @@ fn ledger_failed() -> StepResult {
     StepResult::Failed { why: "the ledger cannot be written".into(), next: "see /var/lib/rosterd".into() }
 }
 
-/// Works in the homes, several at a time, each in a worker of its own.
-async fn apply_homes(
-    daemon: &Rc<Daemon>,
-    running: &mut Running<'_>,
-    config: &Config,
-    host: &HostWork,
-    scope: &BTreeSet<Subject>,
-) {
-    let mut homes = Vec::new();
-    for (user, account) in &host.desired.accounts {
-        if account.home_content.is_empty() || !scope.contains(&Subject::User(user.clone())) {
-            continue;
-        }
-        if let Some(person) = person(user, host, running) {
-            homes.push((person, account.home_content.clone()));
-        }
-    }
-    if homes.is_empty() || daemon.is_stopping() {
-        return;
-    }
-    running.phase(format!("looking at {}", journal::count(homes.len(), "home", "homes")));
-    let limits = limits(config);
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let parallel = Rc::new(tokio::sync::Semaphore::new(config.worker.parallel.max(1)));
-    let account = prepare_mirrors(host, running);
-    let urls = plan::refresh::to_ask(homes.iter().map(|(_, desired)| desired));
-    let how = (limits, config.worker.parallel);
-    let remotes = Rc::new(Remotes::ask(daemon, urls, account, how, true, tell.clone()));
-    let mut workers = tokio::task::JoinSet::new();
-    let shared = Rc::clone(daemon);
-    workers.spawn_local(async move {
-        let mut each = tokio::task::JoinSet::new();
-        for (person, desired) in homes {
-            let (tell, parallel, daemon) = (tell.clone(), Rc::clone(&parallel), Rc::clone(&shared));
-            let remotes = Rc::clone(&remotes);
-            each.spawn_local(async move {
-                // Before its turn: a remote that hangs keeps only those waiting who need it.
-                let known = remotes.of(&desired).await;
-                let _turn = parallel.acquire().await;
-                one_home(&daemon, &person, &desired, limits, (&remotes, known), &tell).await;
-            });
-        }
-        while each.join_next().await.is_some() {}
-        remotes.check_failed().await;
-    });
-    loop {
-        tokio::select! {
-            said = told.recv() => match said {
-                Some(Said::Plan(plan)) => running.take(&plan),
-                Some(Said::Step(step, result, took)) => running.record(*step, result, took),
-                Some(Said::Problem(problem)) => running.problems.push(*problem),
-                None => break,
-            },
-            () = daemon.stopped() => {
-                // A worker that is killed loses nothing: a clone counts from its last rename on.
-                workers.shutdown().await;
-                break;
-            }
-        }
-    }
-}
-
-fn limits(config: &Config) -> home::Limits {
-    home::Limits {
-        deadline: Duration::from_secs(config.worker.deadline_s),
-        memory_mib: config.worker.memory_mib,
-        mirrors: MIRRORS,
-    }
-}
-
-/// The ids of the system user that asks remotes, with a folder for the mirrors that is its own. Without either,
-/// each person asks.
-fn prepare_mirrors(host: &HostWork, running: &mut Running<'_>) -> Option<(u32, u32)> {
-    let account = asker(&host.observed)?;
-    if let Err(error) = host::mirrors_folder(Path::new(MIRRORS), account) {
-        running.problems.push(Problem {
-            subject: Subject::Machine,
-            what: format!("the folder of the mirrors {MIRRORS} cannot be made"),
-            why: error.to_string(),
-            next: "see to it that it can be; until then each person asks the remotes".into(),
-        });
-        return None;
-    }
-    Some(account)
-}
-
-fn asker(observed: &HostObserved) -> Option<(u32, u32)> {
-    observed.accounts.get(ACCOUNT).map(|entry| (entry.uid, entry.gid))
-}
-
-/// Who a worker becomes: an account that exists now, with the ids that the ledger reserved.
-fn person(user: &OsUser, host: &HostWork, running: &Running<'_>) -> Option<home::Person> {
-    if let Some(entry) = host.observed.accounts.get(user.as_str()) {
-        let refused = running.problems.iter().any(|problem| problem.subject == Subject::User(user.clone()));
-        return (!refused).then(|| home::Person {
-            user: user.clone(),
-            uid: entry.uid,
-            gid: entry.gid,
-            groups: Vec::new(),
-            home: entry.home.clone(),
-        });
-    }
-    running.steps.iter().find_map(|record| match (&record.step.action, &record.result) {
-        (Action::CreateAccount(new), StepResult::Done) if new.user == *user => Some(home::Person {
-            user: user.clone(),
-            uid: new.uid,
-            gid: new.gid,
-            groups: Vec::new(),
-            home: new.home.path.clone(),
-        }),
-        _ => None,
-    })
-}
-
-pub(crate) enum Said {
-    Plan(Plan),
-    Step(Box<Step>, StepResult, Duration),
-    Problem(Box<Problem>),
-}
-
-/// Observe, plan and apply in one home. What goes wrong is that subject's alone (invariant 4).
-async fn one_home(
-    daemon: &Daemon,
-    person: &home::Person,
-    desired: &HomeDesired,
-    limits: home::Limits,
-    (remotes, known): (&Remotes, roster::remote::Remotes),
-    tell: &tokio::sync::mpsc::UnboundedSender<Said>,
-) {
-    let subject = Subject::User(person.user.clone());
-    let say = |said| drop(tell.send(said));
-    let failed = |what: &str, error: &home::WorkerError| {
-        let (why, next) = (chain(error), error.next());
-        Said::Problem(Box::new(Problem { subject: subject.clone(), what: what.into(), why, next }))
-    };
-    let look = plan::refresh::look_at(desired, &known);
-    let started = home::Worker::start_looking(&daemon.program, person, limits, desired, look).await;
-    let (mut worker, mut observed, mut states) = match started {
-        Ok(started) => started,
-        Err(error) => return say(failed("the home could not be looked at", &error)),
-    };
-    let plan = plan::home(&person.user, desired, &observed);
-    say(Said::Plan(Plan { steps: Vec::new(), ..plan.clone() }));
-    let mut done = vec![false; plan.steps.len()];
-    for (index, step) in plan.steps.into_iter().enumerate() {
-        let clock = Instant::now();
-        let missing = step.needs.iter().any(|need| !done.get(*need).copied().unwrap_or(false));
-        let result = match &step.action {
-            Action::Home(action) if !missing && !daemon.is_stopping() => {
-                let way = plan::refresh::way(action, &known);
-                let (result, without_mirror) = worker.apply_from(action, &way).await;
-                if let (Some(why), HomeAction::Clone(clone)) = (without_mirror, action) {
-                    remotes.mirror_failed(&clone.url, why);
-                }
-                result
-            }
-            _ => StepResult::Skipped { why: "a step that it needs was not applied".into() },
-        };
-        done[index] = result == StepResult::Done;
-        say(Said::Step(Box::new(step), result, clock.elapsed()));
-    }
-    if done.contains(&true) {
-        let look = plan::refresh::look_at(desired, &known);
-        let again = async { Ok((worker.observe(desired).await?, worker.look(look).await?)) };
-        (observed, states) = match again.await {
-            Ok(seen) => seen,
-            Err(error) => return say(failed("the home could not be looked at", &error)),
-        };
-    }
-    let states = plan::refresh::ours(desired, &observed, states);
-    let home = refresh::Home { daemon, user: &person.user, desired, say: &say };
-    if let Err(error) = refresh::refresh(&home, &mut worker, states, known).await {
-        say(failed("the clones could not be refreshed", &error));
-    }
-    worker.finish().await;
-}
-
 /// Brings the ledger's list of degraded subjects up to date, and tells what is new.
 fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subject>) {
     let mut troubles = running.troubles();
-    let now = Timestamp::now();
     let mut ledger = Ledger::clone(&daemon.ledger());
     for subject in scope {
         match (troubles.remove(subject), ledger.degraded.get_mut(subject)) {
@@ -584,22 +527,7 @@ fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subje
                 journal::recovered(&running.id, running.generation, subject);
                 ledger.degraded.remove(subject);
             }
-            (Some(problems), before) => {
-                let (since, failures, known) = match before {
-                    Some(before) => {
-                        (before.since, before.failures.saturating_add(1), before.problems.clone())
-                    }
-                    None => (now, 1, Vec::new()),
-                };
-                for problem in problems.iter().filter(|problem| !known.contains(problem)) {
-                    // A failed step has told it already.
-                    if running.problems.contains(problem) {
-                        journal::problem(&running.id, running.generation, problem);
-                    }
-                }
-                let next_try = now.checked_add(wait_after(failures)).unwrap_or(now);
-                ledger.degraded.insert(subject.clone(), Degraded { since, failures, next_try, problems });
-            }
+            (Some(problems), _) => running.degrade(&mut ledger, subject, problems),
         }
     }
     let people: BTreeSet<_> =
@@ -621,7 +549,7 @@ fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subje
     daemon.change_ledger(|old| *old = ledger);
 }
 
-fn wait_after(failures: u32) -> Duration {
+pub(crate) fn wait_after(failures: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT)
 }
 
@@ -635,108 +563,4 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// What a reconcile would do, for `rosterctl plan`. Changes nothing.
-pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Result<Plan, Problem> {
-    let disk = daemon.read_disk();
-    preview_of(daemon, &disk, user).await
-}
-
-async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -> Result<Plan, Problem> {
-    let before = daemon.in_force();
-    let name = daemon.config_path.display().to_string();
-    let decision = accept::decide(&daemon.ledger(), before.as_deref(), &name, disk, Timestamp::now());
-    let in_force = match decision {
-        Decision::Accept { new, .. } => Some(Rc::new(*new)),
-        _ => before,
-    };
-    let Some(in_force) = in_force else { return Ok(Plan::default()) };
-    let host = plan_host(daemon, &in_force).await?;
-    let mut plan = host.plan.clone();
-    let reload = services::reload_due(&daemon.ledger(), &plan, &host.units);
-    plan.append(host.units.stop.clone());
-    let limits = limits(&in_force.config);
-    let wanted = |name: &OsUser| user.is_none_or(|user| user == name);
-    let homes = host
-        .desired
-        .accounts
-        .iter()
-        .filter(|(name, account)| !account.home_content.is_empty() && wanted(name));
-    let urls = plan::refresh::to_ask(homes.clone().map(|(_, account)| &account.home_content));
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let how = (limits, in_force.config.worker.parallel);
-    let remotes = Remotes::ask(daemon, urls, asker(&host.observed), how, false, tell);
-    for (name, account) in homes {
-        let subject = Subject::User(name.clone());
-        if plan.problems.iter().any(|problem| problem.subject == subject) {
-            continue;
-        }
-        let makes_home =
-            |step: &Step| step.subject == subject && matches!(step.action, Action::CreateHome(_));
-        let is_new = plan.steps.iter().any(makes_home);
-        let looked = match host.observed.accounts.get(name.as_str()).filter(|_| !is_new) {
-            None => {
-                let observed = HomeObserved::of_a_new_home(&account.home_content);
-                Ok(plan::home(name, &account.home_content, &observed))
-            }
-            Some(entry) => {
-                let person = home::Person {
-                    user: name.clone(),
-                    uid: entry.uid,
-                    gid: entry.gid,
-                    groups: Vec::new(),
-                    home: entry.home.clone(),
-                };
-                let known = remotes.of(&account.home_content).await;
-                look(daemon, &person, &account.home_content, limits, known).await
-            }
-        };
-        match looked {
-            Ok(looked) => plan.append(looked),
-            Err(error) => plan.problems.push(Problem {
-                subject,
-                what: "the home could not be looked at".into(),
-                why: chain(&error),
-                next: error.next(),
-            }),
-        }
-    }
-    drop(remotes);
-    while let Ok(said) = told.try_recv() {
-        match said {
-            Said::Plan(more) => plan.append(more),
-            Said::Problem(problem) => plan.problems.push(*problem),
-            Said::Step(..) => {}
-        }
-    }
-    // As in a run: whose account is not as it should be gets no service.
-    let is_blocked = |subject: &Subject| host.plan.problems.iter().any(|problem| problem.subject == *subject);
-    plan.append(
-        host.units.start.clone().only(|subject| *subject == Subject::Machine || !is_blocked(subject)),
-    );
-    plan.append(plan::reload(reload));
-    Ok(match user {
-        Some(user) => plan.only(|subject| *subject == Subject::User(user.clone())),
-        None => plan,
-    })
-}
-
-async fn look(
-    daemon: &Daemon,
-    person: &home::Person,
-    desired: &HomeDesired,
-    limits: home::Limits,
-    known: roster::remote::Remotes,
-) -> Result<Plan, home::WorkerError> {
-    let look = plan::refresh::look_at(desired, &known);
-    let (mut worker, observed, states) =
-        home::Worker::start_looking(&daemon.program, person, limits, desired, look).await?;
-    let mut plan = plan::home(&person.user, desired, &observed);
-    let home = refresh::Home { daemon, user: &person.user, desired, say: &drop };
-    plan.append(
-        refresh::preview(&home, &mut worker, plan::refresh::ours(desired, &observed, states), known).await?,
-    );
-    worker.finish().await;
-    Ok(plan)
 }

@@ -1,90 +1,86 @@
 //! The control socket: who asks, whether they may, and the answer. Each connection is served by itself, so that a
 //! client that does not read holds up nobody else.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use control::{ControlError, HistoryReply, PlanReply, ProgressReply, ShowReply, StatusReply};
-use futures_util::Stream;
-use roster::ledger::WaitingCause;
+use control::{Call, CallError, Connection, ControlError, DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION};
+use roster::ledger::{Degraded, WaitingCause};
 use roster::name::OsUser;
-use roster::plan::Subject;
-use roster::report::{Outcome, Progress, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
-use serde::Serialize;
-use serde_json::Value;
-use tokio::net::UnixListener;
+use roster::plan::{Notice, Plan, Subject};
+use roster::report::{Outcome, Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use zlink::{Connection, Reply, Server};
 
-use crate::daemon::{Ask, Daemon};
+use crate::daemon::{Ask, Daemon, Whom};
 use crate::journal;
-use crate::run;
+use crate::preview::preview;
+use crate::run::{self, chain};
+use crate::store::StoreError;
 
-/// More than an admin and the timers need; a reader of the group who opens more is turned away.
-const MOST_CONNECTIONS: usize = 64;
+/// What one user may have open; more than a person and their scripts need. Root is not counted: whoever reads may not
+/// lock root out.
+const OPEN_EACH: usize = 8;
+/// What all users but root may have open.
+const OPEN_TOGETHER: usize = 64;
+
+/// How long a connection may say nothing. A person who is asked for a confirmation reads first.
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// The group whose members may read.
 const READERS: &str = "rosterd";
 
 /// Serves until the daemon stops.
-pub(crate) async fn serve(daemon: Rc<Daemon>, listener: StdUnixListener) -> std::io::Result<()> {
+pub(crate) async fn serve(daemon: Rc<Daemon>, listener: StdUnixListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener)?;
-    let open = Rc::new(Cell::new(0_usize));
+    let open = Rc::new(RefCell::new(BTreeMap::<u32, usize>::new()));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors: wait, the kernel keeps the queue.
             tokio::time::sleep(Duration::from_millis(200)).await;
             continue;
         };
-        if open.get() >= MOST_CONNECTIONS {
+        let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else { continue };
+        if uid != 0 && is_full(&open.borrow(), uid) {
             continue;
         }
-        open.set(open.get() + 1);
+        *open.borrow_mut().entry(uid).or_default() += 1;
         let (daemon, open) = (Rc::clone(&daemon), Rc::clone(&open));
         tokio::task::spawn_local(async move {
             if let Err(error) = one_connection(daemon, stream).await {
                 tracing::debug!("a control connection ended: {error}");
             }
-            open.set(open.get() - 1);
+            let mut open = open.borrow_mut();
+            let left = open.get(&uid).map_or(0, |open| open - 1);
+            open.insert(uid, left);
+            open.retain(|_, open| *open > 0);
         });
     }
 }
 
-async fn one_connection(daemon: Rc<Daemon>, stream: tokio::net::UnixStream) -> zlink::Result<()> {
-    let mut connection = Connection::from(zlink::tokio::unix::Stream::try_from(stream)?);
-    let peer = connection.peer_credentials().await?;
-    let uid = peer.unix_user_id().as_raw();
+fn is_full(open: &BTreeMap<u32, usize>, uid: u32) -> bool {
+    let together: usize = open.iter().filter(|(uid, _)| **uid != 0).map(|(_, open)| open).sum();
+    open.get(&uid).is_some_and(|open| *open >= OPEN_EACH) || together >= OPEN_TOGETHER
+}
+
+async fn one_connection(daemon: Rc<Daemon>, stream: UnixStream) -> io::Result<()> {
+    let mut connection = Connection::new(stream).await?;
+    let peer = connection.peer();
     let readers = users::get_group_by_name(READERS).map(|group| group.gid());
-    let groups = peer.unix_supplementary_group_ids().iter().map(|gid| gid.as_raw());
-    let reads =
-        uid == 0 || groups.chain([peer.unix_primary_group_id().as_raw()]).any(|gid| Some(gid) == readers);
-    Server::new(One::First(Box::new(connection)), Control { daemon, uid, reads }).run().await
-}
-
-/// A listener that gives one connection, says that there are no more, and is then silent, as zlink asks.
-#[derive(Debug)]
-enum One {
-    First(Box<zlink::tokio::unix::Connection>),
-    Last,
-    Silent,
-}
-
-impl zlink::Listener for One {
-    type Socket = zlink::tokio::unix::Stream;
-
-    async fn accept(&mut self) -> zlink::Result<Option<Connection<Self::Socket>>> {
-        match std::mem::replace(self, One::Last) {
-            One::First(connection) => Ok(Some(*connection)),
-            One::Last => {
-                *self = One::Silent;
-                Ok(None)
-            }
-            One::Silent => std::future::pending().await,
-        }
+    let reads = peer.uid == 0 || peer.gids.iter().any(|gid| Some(*gid) == readers);
+    let control = Control { daemon, uid: peer.uid, reads };
+    while let Some(call) = tokio::time::timeout(SILENCE, connection.call()).await?? {
+        control.answer(&mut connection, &call).await?;
     }
+    Ok(())
 }
 
 /// One peer's view of the daemon.
@@ -94,9 +90,90 @@ struct Control {
     reads: bool,
 }
 
-type Answers = std::pin::Pin<Box<dyn Stream<Item = Result<Reply<ProgressReply>, ControlError>>>>;
+/// Parameters of a method that may concern one person.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Of {
+    user: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    timeout_s: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct History {
+    limit: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Show {
+    run: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confirm {
+    cuts: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Describe {
+    interface: String,
+}
 
 impl Control {
+    /// Answers one call; an error is one of the connection.
+    async fn answer(&self, connection: &mut Connection, call: &Call) -> io::Result<()> {
+        let refused = match self.try_to(connection, call).await? {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        connection.refuse(call, &refused).await
+    }
+
+    async fn try_to(&self, connection: &mut Connection, call: &Call) -> io::Result<Result<(), CallError>> {
+        let method = call.method.strip_prefix(INTERFACE).and_then(|rest| rest.strip_prefix('.'));
+        let answered = match (method, call.method.as_str()) {
+            (Some("Status"), _) => self.status(call).and_then(|status| one("status", &status)),
+            (Some("Plan"), _) => self.plan(call).await.and_then(|plan| one("plan", &plan)),
+            (Some("History"), _) => self.history(call).await.and_then(|runs| one("runs", &runs)),
+            (Some("Show"), _) => self.show(call).and_then(|run| one("run", &run)),
+            (Some("Confirm"), _) => self.confirm(call).map(|()| None),
+            (Some("Reconcile"), _) => match self.reconcile(call) {
+                Ok(told) => return tell(connection, call, told, None).await,
+                Err(error) => Err(error),
+            },
+            (Some("Wait"), _) => match self.wait(call) {
+                Ok((told, until)) => return tell(connection, call, told, until).await,
+                Err(error) => Err(error),
+            },
+            (_, "org.varlink.service.GetInfo") => raw(&json!({
+                "vendor": "rosterd",
+                "product": "rosterd",
+                "version": env!("CARGO_PKG_VERSION"),
+                "url": "man:rosterctl(1)",
+                "interfaces": ["org.varlink.service", INTERFACE],
+            })),
+            (_, "org.varlink.service.GetInterfaceDescription") => {
+                call.parameters().and_then(|Describe { interface }| match interface.as_str() {
+                    INTERFACE => raw(&json!({ "description": DESCRIPTION })),
+                    "org.varlink.service" => raw(&json!({ "description": SERVICE_DESCRIPTION })),
+                    _ => Err(CallError::InterfaceNotFound(interface)),
+                })
+            }
+            _ => Err(CallError::MethodNotFound(call.method.clone())),
+        };
+        match answered {
+            Ok(parameters) => connection.reply(call, parameters.as_ref(), false).await.map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
     fn may_read(&self) -> Result<(), ControlError> {
         if self.reads {
             Ok(())
@@ -123,6 +200,13 @@ impl Control {
         }
     }
 
+    fn status(&self, call: &Call) -> Result<Status, CallError> {
+        self.may_read()?;
+        let Of { user } = call.parameters()?;
+        let user = self.known(user)?;
+        Ok(self.status_of(user.as_ref()))
+    }
+
     fn status_of(&self, user: Option<&OsUser>) -> Status {
         let daemon = &self.daemon;
         let ledger = daemon.ledger();
@@ -140,25 +224,32 @@ impl Control {
         for (user, since) in &ledger.cut {
             subjects.insert(Subject::User(user.clone()), SubjectStatus::Cut { since: *since });
         }
-        if let Some(problem) = daemon.ledger_trouble().or_else(|| daemon.write_trouble()) {
+        let unreadable = daemon.ledger_trouble().map(|problem| {
             let now = jiff::Timestamp::now();
-            let degraded =
-                roster::ledger::Degraded { since: now, failures: 1, next_try: now, problems: vec![problem] };
+            Degraded { since: now, failures: 1, next_try: now, problems: vec![problem] }
+        });
+        if let Some(degraded) = unreadable.or_else(|| daemon.write_trouble()) {
             subjects.insert(Subject::Machine, SubjectStatus::Degraded(degraded));
         }
         if let Some(user) = user {
             subjects.retain(|subject, _| *subject == Subject::User(user.clone()));
         }
         let concerns = |subject: &Subject| user.is_none_or(|user| *subject == Subject::User(user.clone()));
-        let notices = ledger.told.iter().filter(|notice| concerns(&notice.subject)).cloned().collect();
+        let told = ledger.told.iter().filter(|notice| concerns(&notice.subject)).cloned();
+        // Both may hold at once; one of them is what has to be seen to first.
+        let second = ledger.tiers_differ.as_ref().filter(|_| ledger.waiting.is_some()).map(|_| Notice {
+            subject: Subject::Machine,
+            text:
+                "besides, tiers differ from the cluster's map, so nothing is applied; the journal tells whose"
+                    .into(),
+        });
+        let notices = told.chain(second).collect();
         let last_run = daemon.last_run();
         Status {
             generation: ledger.generation,
             since: ledger.applied.as_ref().map(|applied| applied.since),
             activity: daemon.activity(),
-            waiting: ledger
-                .waiting
-                .as_ref()
+            waiting: run::waits_for(&ledger)
                 .map(|waiting| WaitingStatus { since: waiting.since, cause: waiting.cause.clone() }),
             outcome: last_run.as_ref().map_or(Outcome::Converged, |run| run.outcome),
             last_run,
@@ -166,87 +257,10 @@ impl Control {
             notices,
         }
     }
-}
 
-fn value(data: &impl Serialize) -> Result<Value, ControlError> {
-    serde_json::to_value(data).map_err(|error| ControlError::Failed { what: error.to_string() })
-}
-
-fn store_failed(error: &crate::store::StoreError) -> ControlError {
-    ControlError::Failed { what: run::chain(error) }
-}
-
-/// Progress as replies; the last one ends the call.
-fn answers(progress: mpsc::UnboundedReceiver<Progress>, more: bool) -> Answers {
-    let stream = futures_util::stream::unfold(Some(progress), move |state| async move {
-        let mut progress = state?;
-        loop {
-            return match progress.recv().await {
-                None => Some((Err(ControlError::Stopping), None)),
-                Some(event) => {
-                    let last = matches!(event, Progress::Ended(_));
-                    if !last && !more {
-                        continue;
-                    }
-                    let reply = value(&event).map(|progress| {
-                        Reply::new(Some(ProgressReply { progress })).set_continues(Some(!last))
-                    });
-                    Some((reply, (!last).then_some(progress)))
-                }
-            };
-        }
-    });
-    Box::pin(stream)
-}
-
-fn refused(error: ControlError) -> Answers {
-    Box::pin(futures_util::stream::iter([Err(error)]))
-}
-
-/// Waits until a run has looked at what is on disk, and tells that run.
-async fn wait_for_disk(daemon: Rc<Daemon>, tell: mpsc::UnboundedSender<Progress>) {
-    let mut ends = daemon.run_ends();
-    let mut asked = false;
-    while !tell.is_closed() {
-        if !daemon.is_running() && daemon.is_considered(&daemon.read_disk()) {
-            let last = daemon.last_run().and_then(|last| daemon.store.run(&last.id).ok().flatten());
-            if let Some(run) = last {
-                let _ = tell.send(Progress::Ended(Box::new(run)));
-                return;
-            }
-        }
-        if !daemon.is_running() && !asked {
-            asked = true;
-            daemon.ask(Ask::new(Trigger::Change, None, None));
-        } else {
-            asked = false;
-        }
-        tokio::select! {
-            ended = ends.changed() => if ended.is_err() { return },
-            () = tell.closed() => return,
-            () = daemon.stopped() => return,
-        }
-    }
-}
-
-#[zlink::service(
-    interface = "io.rosterd.Control",
-    vendor = "rosterd",
-    product = "rosterd",
-    version = env!("CARGO_PKG_VERSION"),
-    url = "man:rosterctl(1)"
-)]
-impl Control {
-    /// Generation, last run, and how every subject is, or one.
-    async fn status(&self, user: Option<String>) -> Result<StatusReply, ControlError> {
+    async fn plan(&self, call: &Call) -> Result<Plan, CallError> {
         self.may_read()?;
-        let user = self.known(user)?;
-        Ok(StatusReply { status: value(&self.status_of(user.as_ref()))? })
-    }
-
-    /// What a reconcile would do. Changes nothing.
-    async fn plan(&self, user: Option<String>) -> Result<PlanReply, ControlError> {
-        self.may_read()?;
+        let Of { user } = call.parameters()?;
         let user = match user {
             // A person may be on disk and not yet in force.
             Some(text) => {
@@ -254,94 +268,67 @@ impl Control {
             }
             None => None,
         };
-        match run::preview(&self.daemon, user.as_ref()).await {
-            Ok(plan) => Ok(PlanReply { plan: value(&plan)? }),
-            Err(problem) => Err(ControlError::Failed {
-                what: format!("{}: {}; {}", problem.what, problem.why, problem.next),
-            }),
-        }
+        Ok(preview(&self.daemon, user.as_ref()).await.map_err(|problem| ControlError::Failed {
+            what: format!("{}: {}; {}", problem.what, problem.why, problem.next),
+        })?)
     }
 
-    /// Runs now and tells every step; the last reply is the whole run.
-    #[zlink(more)]
-    async fn reconcile(
-        &self,
-        more: bool,
-        user: Option<String>,
-    ) -> impl Stream<Item = Result<Reply<ProgressReply>, ControlError>> + Unpin {
-        let user = match self.may_change().and_then(|()| self.known(user)) {
-            Ok(user) => user,
-            Err(error) => return refused(error),
-        };
+    fn reconcile(&self, call: &Call) -> Result<mpsc::UnboundedReceiver<Progress>, CallError> {
+        self.may_change()?;
+        let Of { user } = call.parameters()?;
+        let whom = self.known(user)?.map_or(Whom::Everybody, Whom::One);
         let (tell, told) = mpsc::unbounded_channel();
-        self.daemon.ask(Ask::new(Trigger::Request, user, Some(tell)));
-        answers(told, more)
+        self.daemon.ask(Ask::new(Trigger::Request, whom, Some(tell)));
+        Ok(told)
     }
 
-    /// Answers when the content on disk has been looked at, with the run that did it.
-    #[zlink(more)]
-    async fn wait(
-        &self,
-        more: bool,
-        timeout_s: Option<u32>,
-    ) -> impl Stream<Item = Result<Reply<ProgressReply>, ControlError>> + Unpin {
-        if let Err(error) = self.may_read() {
-            return refused(error);
-        }
+    fn wait(&self, call: &Call) -> Result<(mpsc::UnboundedReceiver<Progress>, Option<Duration>), CallError> {
+        self.may_read()?;
+        let Wait { timeout_s } = call.parameters()?;
         let (tell, told) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(wait_for_disk(Rc::clone(&self.daemon), tell));
-        let answers = answers(told, more);
-        match timeout_s {
-            None => answers,
-            Some(seconds) => {
-                let end = Box::pin(tokio::time::sleep(Duration::from_secs(seconds.into())));
-                let timed_out = futures_util::stream::once(async move {
-                    end.await;
-                    Err(ControlError::TimedOut)
-                });
-                first_of(answers, Box::pin(timed_out))
-            }
+        let heard = self.daemon.heard();
+        tokio::task::spawn_local(wait_for_disk(Rc::clone(&self.daemon), heard, tell));
+        Ok((told, timeout_s.map(|seconds| Duration::from_secs(seconds.into()))))
+    }
+
+    async fn history(&self, call: &Call) -> Result<Vec<RunSummary>, CallError> {
+        self.may_read()?;
+        let History { limit } = call.parameters()?;
+        let store = self.daemon.store.clone();
+        // In a thread of its own: hundreds of runs, each with thousands of steps, take their time to read.
+        let read = tokio::task::spawn_blocking(move || {
+            let ids = store.run_ids()?;
+            let runs = ids.iter().rev().filter_map(|id| store.run(id).ok().flatten());
+            Ok(runs.map(|run| RunSummary::from(&run)).take(limit as usize).collect())
+        });
+        match read.await {
+            Ok(runs) => Ok(runs.map_err(|error: StoreError| store_failed(&error))?),
+            Err(error) => Err(ControlError::Failed { what: error.to_string() }.into()),
         }
     }
 
-    /// The newest runs, the newest first.
-    async fn history(&self, limit: u32) -> Result<HistoryReply, ControlError> {
+    fn show(&self, call: &Call) -> Result<Run, CallError> {
         self.may_read()?;
-        let ids = self.daemon.store.run_ids().map_err(|error| store_failed(&error))?;
-        let mut runs = Vec::new();
-        for id in ids.iter().rev().take(limit as usize) {
-            if let Ok(Some(run)) = self.daemon.store.run(id) {
-                runs.push(value(&RunSummary::from(&run))?);
-            }
-        }
-        Ok(HistoryReply { runs })
-    }
-
-    /// One run with its steps; `last` is the newest.
-    async fn show(&self, run: String) -> Result<ShowReply, ControlError> {
-        self.may_read()?;
+        let Show { run } = call.parameters()?;
         let id = match run.as_str() {
             "last" => self.daemon.last_run().map(|last| last.id).unwrap_or_default(),
             _ => run,
         };
-        match self.daemon.store.run(&id).map_err(|error| store_failed(&error))? {
-            Some(run) => Ok(ShowReply { run: value(&run)? }),
-            None => Err(ControlError::NoSuchRun { id }),
-        }
+        let run = self.daemon.run(&id).map_err(|error| store_failed(&error))?;
+        Ok(run.ok_or(ControlError::NoSuchRun { id })?)
     }
 
-    /// Lets a held roster proceed that would cut exactly these people.
-    async fn confirm(&self, cuts: Vec<String>) -> Result<(), ControlError> {
+    fn confirm(&self, call: &Call) -> Result<(), CallError> {
         self.may_change()?;
+        let Confirm { cuts } = call.parameters()?;
         let ledger = self.daemon.ledger();
-        let Some(waiting) = &ledger.waiting else { return Err(ControlError::NothingHeld) };
-        let WaitingCause::Held { cuts: held, .. } = &waiting.cause else {
-            return Err(ControlError::NothingHeld);
+        let Some(WaitingCause::Held { cuts: held, .. }) = ledger.waiting.as_ref().map(|w| &w.cause) else {
+            return Err(ControlError::NothingHeld.into());
         };
         let mut asked = cuts.clone();
         asked.sort_unstable();
         if !asked.iter().map(String::as_str).eq(held.iter().map(OsUser::as_str)) {
-            return Err(ControlError::HeldDiffers);
+            return Err(ControlError::HeldDiffers.into());
         }
         journal::confirmed(ledger.generation, self.uid, &cuts);
         let kept = self.daemon.change_ledger(|ledger| {
@@ -352,25 +339,79 @@ impl Control {
             }
         });
         if !kept {
-            return Err(ControlError::Failed {
-                what: "the ledger cannot be written; see the journal".into(),
-            });
+            let what = "the ledger cannot be written; see the journal".into();
+            return Err(ControlError::Failed { what }.into());
         }
-        self.daemon.ask(Ask::new(Trigger::Change, None, None));
+        self.daemon.ask(Ask::new(Trigger::Change, Whom::Everybody, None));
         Ok(())
     }
 }
 
-/// Items of `answers` until it ends or `end` speaks.
-fn first_of(answers: Answers, end: Answers) -> Answers {
-    let both = futures_util::stream::unfold(Some((answers, end)), |state| async move {
-        use futures_util::StreamExt;
-        let (mut answers, mut end) = state?;
-        tokio::select! {
+/// Rendered at once and only once: a reply may be megabytes.
+fn raw(data: &impl Serialize) -> Result<Option<Box<RawValue>>, CallError> {
+    let failed = |error: serde_json::Error| ControlError::Failed { what: error.to_string() };
+    Ok(Some(serde_json::value::to_raw_value(data).map_err(failed)?))
+}
+
+fn one(name: &str, data: &impl Serialize) -> Result<Option<Box<RawValue>>, CallError> {
+    raw(&BTreeMap::from([(name, data)]))
+}
+
+fn store_failed(error: &StoreError) -> ControlError {
+    ControlError::Failed { what: chain(error) }
+}
+
+/// Sends progress as replies until the run has ended, the client has hung up or the time is up.
+async fn tell(
+    connection: &mut Connection,
+    call: &Call,
+    mut told: mpsc::UnboundedReceiver<Progress>,
+    time: Option<Duration>,
+) -> io::Result<Result<(), CallError>> {
+    let end = time.map(|time| tokio::time::Instant::now() + time);
+    loop {
+        let progress = tokio::select! {
             biased;
-            item = answers.next() => item.map(|item| (item, Some((answers, end)))),
-            item = end.next() => item.map(|item| (item, None)),
+            progress = told.recv() => progress,
+            () = connection.hung_up() => return Ok(Ok(())),
+            () = async { tokio::time::sleep_until(end.unwrap_or_else(tokio::time::Instant::now)).await }, if end.is_some() => {
+                return Ok(Err(ControlError::TimedOut.into()));
+            }
+        };
+        let Some(progress) = progress else { return Ok(Err(ControlError::Stopping.into())) };
+        let is_last = matches!(progress, Progress::Ended(_));
+        if is_last || call.more {
+            connection.reply(call, Some(&BTreeMap::from([("progress", &progress)])), !is_last).await?;
         }
-    });
-    Box::pin(both)
+        if is_last {
+            return Ok(Ok(()));
+        }
+    }
+}
+
+/// Waits until a run has looked at what is on disk and has answered all wishes up to `heard`, and tells that run.
+async fn wait_for_disk(daemon: Rc<Daemon>, heard: u64, tell: mpsc::UnboundedSender<Progress>) {
+    let mut ends = daemon.run_ends();
+    let mut asked = false;
+    while !tell.is_closed() {
+        if daemon.has_answered(heard) {
+            let last = daemon.last_run().and_then(|last| daemon.run(&last.id).ok().flatten());
+            if let Some(run) = last {
+                let _ = tell.send(Progress::Ended(Box::new(run)));
+                return;
+            }
+        }
+        // A run that left homes in hand is followed by another without our asking.
+        if !daemon.is_running() && !asked && daemon.in_hand().is_empty() {
+            asked = true;
+            daemon.ask(Ask::new(Trigger::Change, Whom::Everybody, None));
+        } else {
+            asked = false;
+        }
+        tokio::select! {
+            ended = ends.changed() => if ended.is_err() { return },
+            () = tell.closed() => return,
+            () = daemon.stopped() => return,
+        }
+    }
 }

@@ -77,6 +77,13 @@ fn closing_on(page: &mut Page, run: &Run) {
     for notice in &run.notices {
         page.open("note: ", Style::Faint, &format!("{}: {}", notice.subject, notice.text));
     }
+    if !run.unfinished.is_empty() {
+        let text = format!(
+            "still at work in the homes of {}; the next run goes on with it",
+            list(&run.unfinished.iter().collect::<Vec<_>>())
+        );
+        page.open("note: ", Style::Faint, &text);
+    }
     let (style, word) = outcome(run.outcome);
     let mut text = count_steps(run);
     text.push_str(&format!(" in {}; run {}, generation {}.", took(run.took_ms), run.id, run.generation));
@@ -181,6 +188,7 @@ mod tests {
                 subject: Subject::Machine,
                 text: "group code-shared does not exist".into(),
             }],
+            unfinished: BTreeSet::from([user("carol")]),
         }
     }
 
@@ -200,6 +208,7 @@ mod tests {
           failed to connect to git.example.org: connection refused
           next: see whether the remote answers; it is tried again by itself
         note: machine: group code-shared does not exist
+        note: still at work in the homes of carol; the next run goes on with it
         degraded: 1 step done, 1 failed, 1 skipped in 2.3 s; run 20260301T115600Z-0001,
           generation 12.
         ");
@@ -229,6 +238,7 @@ mod tests {
             steps: vec![],
             problems: vec![],
             notices: vec![],
+            unfinished: BTreeSet::new(),
             ..sample()
         };
         insta::assert_snapshot!(closing(&quiet, None, now(), LOOK), @"converged: nothing to do in 12 ms; run 20260301T115600Z-0001, generation 12.");
@@ -236,7 +246,14 @@ mod tests {
 
     #[test]
     fn a_run_that_was_held_says_what_holds_it() {
-        let held = Run { outcome: Outcome::Held, took_ms: 12, steps: vec![], problems: vec![], ..sample() };
+        let held = Run {
+            outcome: Outcome::Held,
+            took_ms: 12,
+            steps: vec![],
+            problems: vec![],
+            unfinished: BTreeSet::new(),
+            ..sample()
+        };
         let waiting = WaitingStatus {
             since: at("2026-03-01T11:55:00Z"),
             cause: WaitingCause::Held {

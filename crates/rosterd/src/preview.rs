@@ -1,0 +1,120 @@
+//! What a run would do, for `rosterctl plan`. Changes nothing.
+
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use roster::desired::HomeDesired;
+use roster::name::OsUser;
+use roster::observed::HomeObserved;
+use roster::plan::{self, Action, Plan, Problem, Step, Subject};
+
+use crate::accept::{self, Decision};
+use crate::daemon::Daemon;
+use crate::homes::{Said, asker, limits};
+use crate::refresh;
+use crate::remotes::Remotes;
+use crate::run::{chain, plan_host};
+use crate::services;
+
+/// What a reconcile would do now, for everybody or for one.
+pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Result<Plan, Problem> {
+    if let Some(problem) = daemon.ledger_trouble() {
+        return Err(problem);
+    }
+    let disk = daemon.read_disk();
+    let before = daemon.in_force();
+    let name = daemon.config_path.display().to_string();
+    let decision = accept::decide(&daemon.ledger(), before.as_deref(), &name, &disk, Timestamp::now());
+    let in_force = match decision {
+        Decision::Accept { new, .. } => Some(Rc::new(*new)),
+        _ => before,
+    };
+    let Some(in_force) = in_force else { return Ok(Plan::default()) };
+    let host = plan_host(daemon, &in_force).await?;
+    let mut plan = host.plan.clone();
+    let reload = services::reload_due(&daemon.ledger(), &plan, &host.units);
+    plan.append(host.units.stop.clone());
+    let limits = limits(&in_force.config);
+    let wanted = |name: &OsUser| user.is_none_or(|user| user == name);
+    let homes = host
+        .desired
+        .accounts
+        .iter()
+        .filter(|(name, account)| !account.home_content.is_empty() && wanted(name));
+    let urls = plan::refresh::to_ask(homes.clone().map(|(_, account)| &account.home_content));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let how = (limits, in_force.config.worker.parallel);
+    let remotes = Remotes::ask(daemon, urls, asker(&host.observed), how, false, tell);
+    for (name, account) in homes {
+        let subject = Subject::User(name.clone());
+        if plan.problems.iter().any(|problem| problem.subject == subject) {
+            continue;
+        }
+        let makes_home =
+            |step: &Step| step.subject == subject && matches!(step.action, Action::CreateHome(_));
+        let is_new = plan.steps.iter().any(makes_home);
+        let looked = match host.observed.accounts.get(name.as_str()).filter(|_| !is_new) {
+            None => {
+                let observed = HomeObserved::of_a_new_home(&account.home_content);
+                Ok(plan::home(name, &account.home_content, &observed))
+            }
+            Some(entry) => {
+                let person = home::Person {
+                    user: name.clone(),
+                    uid: entry.uid,
+                    gid: entry.gid,
+                    groups: Vec::new(),
+                    home: entry.home.clone(),
+                };
+                let known = remotes.of(&account.home_content).await;
+                look(daemon, &person, &account.home_content, limits, known).await
+            }
+        };
+        match looked {
+            Ok(looked) => plan.append(looked),
+            Err(error) => plan.problems.push(Problem {
+                subject,
+                what: "the home could not be looked at".into(),
+                why: chain(&error),
+                next: error.next(),
+            }),
+        }
+    }
+    drop(remotes);
+    while let Ok(said) = told.try_recv() {
+        match said {
+            Said::Plan(more) => plan.append(more),
+            Said::Problem(problem) => plan.problems.push(*problem),
+            Said::Step(..) | Said::Done(_) => {}
+        }
+    }
+    // As in a run: whose account is not as it should be gets no service.
+    let is_blocked = |subject: &Subject| host.plan.problems.iter().any(|problem| problem.subject == *subject);
+    plan.append(
+        host.units.start.clone().only(|subject| *subject == Subject::Machine || !is_blocked(subject)),
+    );
+    plan.append(plan::reload(reload));
+    Ok(match user {
+        Some(user) => plan.only(|subject| *subject == Subject::User(user.clone())),
+        None => plan,
+    })
+}
+
+async fn look(
+    daemon: &Daemon,
+    person: &home::Person,
+    desired: &HomeDesired,
+    limits: home::Limits,
+    known: roster::remote::Remotes,
+) -> Result<Plan, home::WorkerError> {
+    let look = plan::refresh::look_at(desired, &known);
+    let (mut worker, observed, states) =
+        home::Worker::start_looking(&daemon.program, person, limits, desired, look).await?;
+    let mut plan = plan::home(&person.user, desired, &observed);
+    let home = refresh::Home { daemon, user: &person.user, desired, say: &drop };
+    plan.append(
+        refresh::preview(&home, &mut worker, plan::refresh::ours(desired, &observed, states), known).await?,
+    );
+    worker.finish().await;
+    Ok(plan)
+}
