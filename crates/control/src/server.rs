@@ -269,7 +269,8 @@ mod tests {
             },
             client.read_to_end(&mut got)
         );
-        (written.unwrap(), read.unwrap());
+        written.unwrap();
+        read.unwrap();
         assert_eq!(got.pop(), Some(0));
         assert_eq!(serde_json::from_slice::<Value>(&got).unwrap(), json!({ "parameters": { "run": long } }));
     }

@@ -123,7 +123,7 @@ pub struct Status {
     pub waiting: Option<WaitingStatus>,
     /// The newest run.
     pub last_run: Option<RunSummary>,
-    /// How everything is, as in the newest run.
+    /// How everything is.
     pub outcome: Outcome,
     /// Every subject.
     pub subjects: BTreeMap<Subject, SubjectStatus>,

@@ -65,7 +65,8 @@ pub(crate) enum Command {
     /// Prints every mistake at once, each with its place, the line itself and a suggestion. Needs no daemon.
     #[command(after_long_help = "Exit codes: 0 valid, 1 not.")]
     Validate {
-        /// Check this file, `-` for standard input [default: the roster that the configuration names]
+        /// Check this roster, `-` for standard input, or only this configuration when its name ends in .toml
+        /// [default: the roster that the configuration names]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
     },
@@ -119,14 +120,14 @@ pub(crate) enum Command {
         user: Option<OsUser>,
     },
     /// List the past runs, the newest first
-    #[command(after_long_help = "Exit code: 0.")]
+    #[command(after_long_help = "Exit codes: 0, 1 error.")]
     History {
         /// List at most this many
         #[arg(long, short = 'n', value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
     /// Show one past run with its steps and their durations
-    #[command(after_long_help = "Exit code: 0.")]
+    #[command(after_long_help = "Exit codes: 0, 1 error.")]
     Show {
         /// Show the run with this identifier, as `history` lists it, or the newest with `last`
         #[arg(value_name = "RUN")]

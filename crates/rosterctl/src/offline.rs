@@ -26,7 +26,13 @@ const LONGEST: u64 = 64 << 20;
 /// A configuration that is not valid does not keep the roster from being looked at: both are told at once.
 pub(crate) fn validate(global: &Global, file: Option<&Path>, out: &Out) -> Result<u8> {
     let mut found = Vec::new();
-    let config = match read_config(global)? {
+    // A roster is YAML, whatever its name; what is called TOML is meant as a configuration.
+    let is_config = file.is_some_and(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    let read_config = match file.filter(|_| is_config) {
+        Some(file) => Some(read(file)?),
+        None => read_config(global)?,
+    };
+    let config = match read_config {
         Some((name, bytes)) => match roster::parse::config(&name, &bytes) {
             Ok(config) => {
                 if !out.json {
@@ -41,13 +47,15 @@ pub(crate) fn validate(global: &Global, file: Option<&Path>, out: &Out) -> Resul
         },
         None => Config::default(),
     };
-    let (name, bytes) = read_roster(file, &config)?;
-    match roster::parse::roster(&name, &bytes) {
-        Ok(roster) if !out.json => {
-            out.text(&format!("{name}: valid, {}\n", count(roster.users.len(), "person", "people")))?;
+    if !is_config {
+        let (name, bytes) = read_roster(file, &config)?;
+        match roster::parse::roster(&name, &bytes) {
+            Ok(roster) if !out.json => {
+                out.text(&format!("{name}: valid, {}\n", count(roster.users.len(), "person", "people")))?;
+            }
+            Ok(_) => {}
+            Err(diagnostics) => found.push(diagnostics),
         }
-        Ok(_) => {}
-        Err(diagnostics) => found.push(diagnostics),
     }
     if out.json {
         let list: Vec<_> = found.iter().flat_map(|diagnostics| &diagnostics.diagnostics).collect();

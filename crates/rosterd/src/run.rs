@@ -261,13 +261,21 @@ async fn carry_out(
         scope.remove(&Subject::Machine);
     }
     settle(daemon, running, &scope);
-    match outcome_of(&daemon.ledger()) {
-        Outcome::Converged if !unfinished.is_empty() => Outcome::Degraded,
-        outcome => outcome,
+    let ledger = daemon.ledger();
+    match (outcome_of(&ledger), &running.ask.whom) {
+        (Outcome::Converged, _) if !unfinished.is_empty() => Outcome::Degraded,
+        // Somebody else's failure is not this person's.
+        (Outcome::Degraded, Whom::One(_))
+            if !ledger.degraded.keys().any(|subject| scope.contains(subject)) =>
+        {
+            Outcome::Converged
+        }
+        (outcome, _) => outcome,
     }
 }
 
-fn outcome_of(ledger: &Ledger) -> Outcome {
+/// How everything is.
+pub(crate) fn outcome_of(ledger: &Ledger) -> Outcome {
     match waits_for(ledger).map(|waiting| &waiting.cause) {
         Some(WaitingCause::Held { .. }) => Outcome::Held,
         Some(_) => Outcome::Failed,

@@ -228,7 +228,9 @@ impl Control {
             let now = jiff::Timestamp::now();
             Degraded { since: now, failures: 1, next_try: now, problems: vec![problem] }
         });
-        if let Some(degraded) = unreadable.or_else(|| daemon.write_trouble()) {
+        let trouble = unreadable.or_else(|| daemon.write_trouble());
+        let broken = trouble.is_some();
+        if let Some(degraded) = trouble {
             subjects.insert(Subject::Machine, SubjectStatus::Degraded(degraded));
         }
         if let Some(user) = user {
@@ -245,13 +247,18 @@ impl Control {
         });
         let notices = told.chain(second).collect();
         let last_run = daemon.last_run();
+        let outcome = match run::outcome_of(&ledger) {
+            _ if broken => Outcome::Failed,
+            Outcome::Converged if !daemon.in_hand().is_empty() => Outcome::Degraded,
+            outcome => outcome,
+        };
         Status {
             generation: ledger.generation,
             since: ledger.applied.as_ref().map(|applied| applied.since),
             activity: daemon.activity(),
             waiting: run::waits_for(&ledger)
                 .map(|waiting| WaitingStatus { since: waiting.since, cause: waiting.cause.clone() }),
-            outcome: last_run.as_ref().map_or(Outcome::Converged, |run| run.outcome),
+            outcome,
             last_run,
             subjects,
             notices,

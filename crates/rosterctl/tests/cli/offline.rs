@@ -50,6 +50,9 @@ fn a_valid_roster_is_counted() {
     assert_eq!(json, json!([]));
     let text = place.run_with(&["--config", "config.toml", "validate", "-"], "users: {}\n").answer(0);
     assert_eq!(text, "config.toml: valid\nstandard input: valid, 0 people\n");
+    place.write("other.toml", "[guard]\nmax_cut = 1\n");
+    assert_eq!(place.run(&["validate", "config.toml"]).answer(0), "config.toml: valid\n");
+    assert!(place.run(&["validate", "other.toml"]).complaint(1).contains("max_cuts"));
 }
 
 #[test]
