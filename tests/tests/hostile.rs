@@ -215,7 +215,7 @@ fn a_worker_refuses_what_is_not_its_home_invariant_3(suite: Suite) {
     };
     let ask = |lines: &[String]| {
         let lines = lines.join("\n");
-        machine.sh(&format!("printf '%s\\n' '{lines}' | timeout 30 /usr/lib/rosterd/rosterd worker")).stdout
+        machine.sh(&format!("printf '%s\\n' '{lines}' | timeout 30 /usr/lib/rosterd/rosterd-worker")).stdout
     };
     for (uid, home, said) in [
         ("0", "/home/ana", "is a system account"),

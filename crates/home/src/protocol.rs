@@ -42,6 +42,8 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// The worker is the user.
     Ready { landlock: Landlock },
+    /// Only a worker with libgit2 can tell.
+    NeedsGit,
     /// What there is.
     Observed(Box<HomeObserved>),
     /// The step was applied.
@@ -76,6 +78,8 @@ pub(crate) struct Become {
 /// What a worker is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Task {
+    /// To look at a person's home, and nothing else.
+    Look,
     /// A person's home, and objects out of the folder of the mirrors.
     Home { mirrors: PathBuf },
     /// One remote that everybody may read, as a system user; with its mirror, where that is kept.

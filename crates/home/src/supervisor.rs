@@ -48,6 +48,15 @@ pub struct Person {
     pub home: PathBuf,
 }
 
+/// The programs that a worker can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Programs {
+    /// Calls [`look`](crate::look()).
+    pub look: PathBuf,
+    /// Calls [`worker`](crate::worker()).
+    pub work: PathBuf,
+}
+
 /// What a worker may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -137,6 +146,9 @@ impl WorkerError {
 /// it ends.
 #[derive(Debug)]
 pub struct Worker {
+    who: Become,
+    /// The program that takes over when there is more to do than to look.
+    work: Option<PathBuf>,
     child: Child,
     requests: Option<ChildStdin>,
     replies: BufReader<ChildStdout>,
@@ -147,9 +159,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts `program worker` and waits until it has become `person`.
+    /// Starts `program` and waits until it has become `person`.
     pub async fn start(program: &Path, person: &Person, limits: Limits) -> Result<Worker, WorkerError> {
-        Worker::begin(program, become_person(person, limits), &[], limits).await
+        Worker::begin(program, work_of(person, limits), &[], limits, deadline(limits)).await
     }
 
     /// Starts a worker for any task; `also` are requests whose answers the caller receives.
@@ -158,13 +170,12 @@ impl Worker {
         who: Become,
         also: &[Request],
         limits: Limits,
+        deadline: Instant,
     ) -> Result<Worker, WorkerError> {
         who.check().map_err(|failure| WorkerError::Refused { why: failure.why, next: failure.next })?;
-        // Beyond a month no clock is meant to reach.
-        let deadline = Instant::now() + limits.deadline.min(Duration::from_secs(30 * 86_400));
         let start = |source| WorkerError::Start { program: program.to_owned(), source };
         let mut child = Command::new(program)
-            .arg("worker")
+            .arg0(if who.task == Task::Look { "rosterd-look" } else { "rosterd-worker" })
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -178,6 +189,8 @@ impl Worker {
             return Err(start(std::io::ErrorKind::BrokenPipe.into()));
         };
         let mut worker = Worker {
+            who: who.clone(),
+            work: None,
             child,
             requests: Some(stdin),
             replies: BufReader::new(stdout),
@@ -202,21 +215,28 @@ impl Worker {
 
     /// Starts a worker that looks at the home at once: what it shows, and what its clones know of their remotes, by
     /// path. All is asked in one go, because most homes want nothing more, and on a busy machine each answer that is
-    /// waited for costs a turn.
+    /// waited for costs a turn. When there is more to do, another program takes over by itself.
     pub async fn start_looking(
-        program: &Path,
+        programs: &Programs,
         person: &Person,
         limits: Limits,
         desired: &HomeDesired,
         clones: Vec<LookAt>,
     ) -> Result<(Worker, HomeObserved, BTreeMap<String, CloneState>), WorkerError> {
-        let who = become_person(person, limits);
+        let who = Become { task: Task::Look, ..work_of(person, limits) };
         let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
-        let also = [Request::Observe(desired.clone()), Request::Look(clones)];
-        let mut worker = Worker::begin(program, who, &also, limits).await?;
+        let also = [Request::Observe(desired.clone()), Request::Look(clones.clone())];
+        let mut worker = Worker::begin(&programs.look, who, &also, limits, deadline(limits)).await?;
+        worker.work = Some(programs.work.clone());
         let until = worker.deadline.min(Instant::now() + OBSERVE);
         let doing = "looking at the home";
         let observed = match worker.receive(doing, until).await? {
+            Reply::NeedsGit => {
+                worker.take_over().await?;
+                let observed = worker.observe(desired).await?;
+                let states = worker.look(clones).await?;
+                return Ok((worker, observed, states));
+            }
             Reply::Observed(observed) => {
                 checked(*observed, desired).map_err(|what| worker.nonsense(what, doing))?
             }
@@ -226,6 +246,18 @@ impl Worker {
         let reply = worker.receive(doing, until).await?;
         let states = worker.states(reply, paths, doing)?;
         Ok((worker, observed, states))
+    }
+
+    /// Lets the program that works take the place of the one that looks: for the same person, in what is left of the
+    /// time.
+    async fn take_over(&mut self) -> Result<(), WorkerError> {
+        let Some(program) = self.work.take_if(|_| self.requests.is_some()) else { return Ok(()) };
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let task = Task::Home { mirrors: self.limits.mirrors.into() };
+        let who = Become { task, deadline_s: left.as_secs().max(1), ..self.who.clone() };
+        let next = Worker::begin(&program, who, &[], self.limits, self.deadline).await?;
+        std::mem::replace(self, next).finish().await;
+        Ok(())
     }
 
     /// How far Landlock confines it.
@@ -364,7 +396,16 @@ impl Worker {
     }
 
     async fn ask(&mut self, request: &Request, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
-        self.ask_all(&[request], doing, until).await
+        if !matches!(request, Request::Observe(_) | Request::Look(_)) {
+            self.take_over().await?;
+        }
+        match self.ask_all(&[request], doing, until).await? {
+            Reply::NeedsGit if self.work.is_some() => {
+                self.take_over().await?;
+                self.ask_all(&[request], doing, until).await
+            }
+            reply => Ok(reply),
+        }
     }
 
     /// Sends requests and receives the answer to the first.
@@ -466,7 +507,12 @@ impl Worker {
     }
 }
 
-fn become_person(person: &Person, limits: Limits) -> Become {
+/// Beyond a month no clock is meant to reach.
+pub(crate) fn deadline(limits: Limits) -> Instant {
+    Instant::now() + limits.deadline.min(Duration::from_secs(30 * 86_400))
+}
+
+fn work_of(person: &Person, limits: Limits) -> Become {
     Become {
         user: person.user.to_string(),
         uid: person.uid,

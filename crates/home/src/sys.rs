@@ -23,6 +23,11 @@ pub(crate) fn set_up_libgit2() -> Result<(), git2::Error> {
 fn set() -> Result<(), git2::Error> {
     // SAFETY: the worker has one thread, and `OnceLock` lets only one caller in before any other use of libgit2.
     unsafe {
+        // The authorities as `update-ca-certificates` arranges them for OpenSSL: looked up one by one, when a server
+        // shows a certificate. libgit2 would read the file of all of them as it starts, which takes longer than most
+        // of what a worker does.
+        std::env::set_var("SSL_CERT_FILE", "/dev/null");
+        std::env::set_var("SSL_CERT_DIR", "/etc/ssl/certs");
         for level in [ConfigLevel::ProgramData, ConfigLevel::System, ConfigLevel::XDG, ConfigLevel::Global] {
             opts::set_search_path(level, "/dev/null")?;
         }

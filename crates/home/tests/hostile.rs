@@ -485,12 +485,15 @@ async fn certificates_are_checked_against_the_systems_authorities() {
     assert!(next(&refused).contains("update-ca-certificates"));
 
     // The same worker on a machine that trusts it, in a mount namespace of its own.
-    let trusting = dir.join("trusting");
+    let (trusting, authorities) = (dir.join("trusting"), dir.join("authorities"));
+    fs::create_dir(&authorities).unwrap();
+    fs::copy(&certificate, authorities.join("ours.pem")).unwrap();
+    run(Command::new("openssl").arg("rehash").arg(&authorities));
     fs::write(
         &trusting,
         format!(
-            "#!/bin/sh\nPATH=/usr/bin:/bin\nexec unshare -m sh -c 'mount --bind {} /etc/ssl/certs/ca-certificates.crt && exec {} worker'\n",
-            certificate.display(),
+            "#!/bin/sh\nPATH=/usr/bin:/bin\nexec unshare -m sh -c 'mount --bind {} /etc/ssl/certs && exec {} worker'\n",
+            authorities.display(),
             program().display()
         ),
     )

@@ -121,7 +121,7 @@ impl Asker {
 
     async fn start(&self, url: &str) -> Option<home::RemoteWorker> {
         let started =
-            home::RemoteWorker::start(&self.daemon.program, self.account?, url, self.mirror, self.limits)
+            home::RemoteWorker::start(&self.daemon.program.work, self.account?, url, self.mirror, self.limits)
                 .await;
         match started {
             Ok(worker) => Some(worker),

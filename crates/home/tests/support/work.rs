@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use home::{Limits, Person, Worker, WorkerError};
+use home::{Limits, Person, Programs, Worker, WorkerError};
 use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::OsUser;
 use roster::plan::HomeAction;
@@ -19,6 +19,11 @@ pub const LIMITS: Limits =
 /// `support/worker_main.rs`.
 pub fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_home-test-worker").into()
+}
+
+/// The same with `support/look_main.rs`.
+pub fn programs() -> Programs {
+    Programs { look: env!("CARGO_BIN_EXE_home-test-look").into(), work: program() }
 }
 
 pub fn person(of: &Somebody) -> Person {
