@@ -269,24 +269,6 @@ async fn a_file_that_git_was_told_to_look_away_from_is_never_replaced_invariant_
 }
 
 #[tokio::test]
-#[ignore = "not seen to end within a minute on a busy machine: to be measured"]
-async fn twenty_thousand_files_are_no_matter() {
-    let write = |work: &Path, text: &str, every: usize| {
-        for number in (0..20_000).step_by(every) {
-            let folder = work.join(format!("d{}", number % 100));
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join(format!("f{number}")), format!("{number} {text}\n")).unwrap();
-        }
-    };
-    let step = OneStep::new(|_, work| write(work, "old", 1)).await;
-    let tip = step.push(|work| write(work, "new", 4));
-    assert_eq!(step.run().await.kinds(), ["fetch", "fast-forward"]);
-    step.assert_at(&tip);
-    let content = |path: &str| fs::read_to_string(step.ana.path("code").join(path)).unwrap();
-    assert_eq!((content("d4/f4"), content("d5/f5")), ("4 new\n".into(), "5 old\n".into()));
-}
-
-#[tokio::test]
 async fn an_open_file_keeps_its_content_and_nobody_sees_a_half() {
     let old = "old\n".repeat(100_000);
     let new = "new!\n".repeat(150_000);
