@@ -68,7 +68,8 @@ fn installing_changes_no_account_and_needs_no_roster(suite: Suite) {
 fn the_daemon_has_neither_git_nor_tls_in_it_invariant_3(suite: Suite) {
     let machine = Machine::with_rosterd(suite);
     let loads = |program: &str| machine.run(&["ldd", program]).ok();
-    let has_git = |program: &str| machine.sh(&format!("grep -c libgit2 {program} || true")).ok().trim() != "0";
+    let has_git =
+        |program: &str| machine.sh(&format!("grep -c libgit2 {program} || true")).ok().trim() != "0";
     for program in ["/usr/lib/rosterd/rosterd", "/usr/lib/rosterd/rosterd-look"] {
         assert!(!loads(program).contains("libssl") && !has_git(program), "{program}");
     }

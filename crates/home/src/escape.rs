@@ -120,6 +120,7 @@ fn attempts() {
         groups: vec![],
         home: mine.clone(),
         memory_mib: 1024,
+        max_clone_mib: 1024,
         deadline_s: 60,
         task: if held_by == "look" { Task::Look } else { Task::Home { mirrors: "/nonexistent".into() } },
     };

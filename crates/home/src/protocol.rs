@@ -23,6 +23,8 @@ pub(crate) enum Request {
     Become(Become),
     /// Look at what is desired.
     Observe(HomeDesired),
+    /// So many transfers are to come; each gets its share of the time.
+    Transfers(u32),
     /// Do one step.
     Apply(HomeAction),
     /// Clone from the mirror.
@@ -71,6 +73,7 @@ pub(crate) struct Become {
     pub(crate) groups: Vec<u32>,
     pub(crate) home: PathBuf,
     pub(crate) memory_mib: u64,
+    pub(crate) max_clone_mib: u64,
     pub(crate) deadline_s: u64,
     pub(crate) task: Task,
 }
@@ -82,7 +85,7 @@ pub(crate) enum Task {
     Look,
     /// A person's home, and objects out of the folder of the mirrors.
     Home { mirrors: PathBuf },
-    /// One remote that everybody may read, as a system user; with its mirror, where that is kept.
+    /// One remote that everybody may read, as a system user; its mirror is kept, or looked at.
     Remote { url: String, mirror: bool },
 }
 
@@ -204,6 +207,7 @@ mod tests {
             groups: vec![],
             home: "/home/ana".into(),
             memory_mib: 64,
+            max_clone_mib: 64,
             deadline_s: 10,
             task: Task::Home { mirrors: "/var/cache/rosterd/mirror".into() },
         }

@@ -19,7 +19,7 @@ pub struct RemoteWorker {
 
 impl RemoteWorker {
     /// Starts `program` as a system user with these ids, who owns the folder of the mirrors. With `mirror` it may
-    /// change the mirror of `url` in it, and nothing else on this machine.
+    /// change the mirror of `url` in it, else only look at it, and nothing else on this machine.
     pub async fn start(
         program: &Path,
         (uid, gid): (u32, u32),
@@ -34,6 +34,7 @@ impl RemoteWorker {
             groups: Vec::new(),
             home: limits.mirrors.into(),
             memory_mib: limits.memory_mib,
+            max_clone_mib: limits.max_clone_mib,
             deadline_s: limits.deadline.as_secs().max(1),
             task: Task::Remote { url: url.to_owned(), mirror },
         };

@@ -16,8 +16,8 @@ use nix::libc;
 use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::OsUser;
 use roster::observed::HomeObserved;
-use roster::plan::HomeAction;
 use roster::plan::refresh::Way;
+use roster::plan::{Action, HomeAction, Plan};
 use roster::remote::{Answer, Asked, CloneState, FastForward, LookAt, Standing};
 use roster::report::StepResult;
 
@@ -64,6 +64,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Heap and other private memory, in MiB.
     pub memory_mib: u64,
+    /// What a server may send for one clone or fetch, in MiB.
+    pub max_clone_mib: u64,
     /// The folder of the mirrors, from which a home may take objects. It need not be there.
     pub mirrors: &'static str,
 }
@@ -104,6 +106,14 @@ pub enum WorkerError {
         /// At what.
         doing: String,
     },
+    /// An earlier step ended the worker, so this one was not tried.
+    #[error("not tried: {why}")]
+    NotTried {
+        /// How the worker ended.
+        why: String,
+        /// What an admin can do.
+        next: String,
+    },
     /// The worker ended without an answer.
     #[error("the worker ended while {doing}: {how}")]
     Ended {
@@ -127,7 +137,7 @@ impl WorkerError {
     pub fn next(&self) -> String {
         match self {
             WorkerError::Start { .. } => "check that rosterd is installed completely and may start processes".into(),
-            WorkerError::Refused { next, .. } => next.clone(),
+            WorkerError::Refused { next, .. } | WorkerError::NotTried { next, .. } => next.clone(),
             WorkerError::Deadline { .. } => {
                 "tried again later by itself; if the work is that big, raise `worker.deadline_s` in the config".into()
             }
@@ -156,6 +166,10 @@ pub struct Worker {
     limits: Limits,
     deadline: Instant,
     landlock: Landlock,
+    /// How many clones should be in the home.
+    clones: usize,
+    /// How it ended and what to do, once it has.
+    over: Option<(String, String)>,
 }
 
 impl Worker {
@@ -198,6 +212,8 @@ impl Worker {
             limits,
             deadline,
             landlock: Landlock::Absent,
+            clones: 0,
+            over: None,
         };
         let doing = format!("becoming {}", who.user);
         let until = deadline.min(Instant::now() + OBSERVE);
@@ -228,6 +244,7 @@ impl Worker {
         let also = [Request::Observe(desired.clone()), Request::Look(clones.clone())];
         let mut worker = Worker::begin(&programs.look, who, &also, limits, deadline(limits)).await?;
         worker.work = Some(programs.work.clone());
+        worker.clones = desired.clones.len();
         let until = worker.deadline.min(Instant::now() + OBSERVE);
         let doing = "looking at the home";
         let observed = match worker.receive(doing, until).await? {
@@ -255,7 +272,8 @@ impl Worker {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let task = Task::Home { mirrors: self.limits.mirrors.into() };
         let who = Become { task, deadline_s: left.as_secs().max(1), ..self.who.clone() };
-        let next = Worker::begin(&program, who, &[], self.limits, self.deadline).await?;
+        let mut next = Worker::begin(&program, who, &[], self.limits, self.deadline).await?;
+        next.clones = self.clones;
         std::mem::replace(self, next).finish().await;
         Ok(())
     }
@@ -277,6 +295,22 @@ impl Worker {
                 Err(WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) })
             }
             _ => Err(self.nonsense("not what was asked", doing)),
+        }
+    }
+
+    /// Prepares for the steps of a plan: each clone and each fetch among them gets its share of the time that is left, so
+    /// that one that hangs does not take that of the others. New clones leave a share for those that are there.
+    pub async fn prepare(&mut self, plan: &Plan) {
+        let is = |kind: fn(&HomeAction) -> bool| {
+            let actions = plan.steps.iter().filter(|step| matches!(&step.action, Action::Home(a) if kind(a)));
+            actions.count()
+        };
+        let clones = is(|action| matches!(action, HomeAction::Clone(_)));
+        let others = usize::from((1..self.clones).contains(&clones));
+        let count = u32::try_from(is(HomeAction::is_transfer) + others).unwrap_or(u32::MAX);
+        if count > 1 {
+            // When this fails, the steps will fail and say why.
+            let _ = self.ask(&Request::Transfers(count), "preparing", self.deadline).await;
         }
     }
 
@@ -425,7 +459,8 @@ impl Worker {
             lines.push(b'\n');
         }
         let Some(mut requests) = self.requests.take() else {
-            return Err(WorkerError::Ended { how: "it had failed before".into(), doing: doing.into() });
+            let (why, next) = self.over.clone().unwrap_or_default();
+            return Err(WorkerError::NotTried { why, next });
         };
         let answer = {
             // While it is written, for the worker may answer before it has read all.
@@ -446,8 +481,9 @@ impl Worker {
             }
         };
         // After a failure the input stays closed.
-        if answer.is_ok() {
-            self.requests = Some(requests);
+        match &answer {
+            Ok(_) => self.requests = Some(requests),
+            Err(error) => self.over = Some((error.to_string(), error.next())),
         }
         answer
     }
@@ -520,6 +556,7 @@ fn work_of(person: &Person, limits: Limits) -> Become {
         groups: person.groups.clone(),
         home: person.home.clone(),
         memory_mib: limits.memory_mib,
+        max_clone_mib: limits.max_clone_mib,
         deadline_s: limits.deadline.as_secs().max(1),
         task: Task::Home { mirrors: limits.mirrors.into() },
     }

@@ -77,7 +77,8 @@ async fn a_gigabyte_of_history_is_no_matter() {
             // Each is the content of one file in a commit of its own.
             for number in 0..count {
                 if number > 0 {
-                    write!(to, "commit refs/heads/main\ncommitter D <d@e> 1700000000 +0000\ndata 1\nx\n").unwrap();
+                    write!(to, "commit refs/heads/main\ncommitter D <d@e> 1700000000 +0000\ndata 1\nx\n")
+                        .unwrap();
                 }
                 noise.read_exact(&mut content).unwrap();
                 write!(to, "M 644 inline file\ndata {}\n", content.len()).unwrap();

@@ -96,9 +96,9 @@ fn start() -> Result<(), (u8, String)> {
     let config = PathBuf::from("/etc/rosterd/config.toml");
     // Held open, so that workers and daemon are of one version also after an upgrade has replaced the files.
     let open = |name: &str| {
-        std::env::current_exe()
-            .and_then(|program| std::fs::File::open(program.with_file_name(name)))
-            .map_err(|error| broken(&format!("{name}, which belongs beside this program, cannot be opened"), &error))
+        std::env::current_exe().and_then(|program| std::fs::File::open(program.with_file_name(name))).map_err(
+            |error| broken(&format!("{name}, which belongs beside this program, cannot be opened"), &error),
+        )
     };
     let (look, work) = (open("rosterd-look")?, open("rosterd-worker")?);
     let path = |program: &std::fs::File| PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));

@@ -459,6 +459,7 @@ fn limits(config: &Config) -> home::Limits {
     home::Limits {
         deadline: Duration::from_secs(config.worker.deadline_s),
         memory_mib: config.worker.memory_mib,
+        max_clone_mib: config.worker.max_clone_mib,
         mirrors: MIRRORS,
     }
 }
@@ -536,6 +537,7 @@ async fn one_home(
     };
     let plan = plan::home(&person.user, desired, &observed);
     say(Said::Plan(Plan { steps: Vec::new(), ..plan.clone() }));
+    worker.prepare(&plan).await;
     let mut done = vec![false; plan.steps.len()];
     for (index, step) in plan.steps.into_iter().enumerate() {
         let clock = Instant::now();
@@ -667,6 +669,7 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let how = (limits, in_force.config.worker.parallel);
     let remotes = Remotes::ask(daemon, urls, asker(&host.observed), how, false, tell);
+    let mut in_homes = Plan::default();
     for (name, account) in homes {
         let subject = Subject::User(name.clone());
         if plan.problems.iter().any(|problem| problem.subject == subject) {
@@ -693,7 +696,7 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
             }
         };
         match looked {
-            Ok(looked) => plan.append(looked),
+            Ok(looked) => in_homes.append(looked),
             Err(error) => plan.problems.push(Problem {
                 subject,
                 what: "the home could not be looked at".into(),
@@ -710,6 +713,7 @@ async fn preview_of(daemon: &Rc<Daemon>, disk: &OnDisk, user: Option<&OsUser>) -
             Said::Step(..) => {}
         }
     }
+    plan.append(in_homes);
     // As in a run: whose account is not as it should be gets no service.
     let is_blocked = |subject: &Subject| host.plan.problems.iter().any(|problem| problem.subject == *subject);
     plan.append(

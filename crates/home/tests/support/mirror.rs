@@ -87,8 +87,7 @@ impl Mirrors {
     ) -> bool {
         let look: Vec<LookAt> = refresh::look_at(desired, remotes);
         let programs = Programs { work: program.to_owned(), ..programs() };
-        let started =
-            Worker::start_looking(&programs, &person(of), self.limits, desired, look.clone()).await;
+        let started = Worker::start_looking(&programs, &person(of), self.limits, desired, look.clone()).await;
         let Ok((mut worker, observed, states)) = started else { return false };
         let who = person(of).user;
         let mut plan = refresh::fetches(&who, desired, &refresh::ours(desired, &observed, states), remotes);

@@ -290,10 +290,17 @@ impl GitServer {
     /// without a file for each object, whose removal would take longer than the test.
     pub fn import(&self, name: &str, write: impl FnOnce(&mut dyn std::io::Write)) -> String {
         let mut git = clean_command("git", self.dir.path());
-        git.arg("-C").arg(self.bare(name)).args(["-c", "pack.compression=0", "fast-import", "--quiet", "--depth=0"]);
+        git.arg("-C").arg(self.bare(name)).args([
+            "-c",
+            "pack.compression=0",
+            "fast-import",
+            "--quiet",
+            "--depth=0",
+        ]);
         let mut child = git.stdin(Stdio::piped()).spawn().unwrap();
         let mut stream = std::io::BufWriter::new(child.stdin.take().unwrap());
-        let text = "commit refs/heads/main\ncommitter Dev <dev@example.org> 1700000000 +0000\ndata 7\nA step\n";
+        let text =
+            "commit refs/heads/main\ncommitter Dev <dev@example.org> 1700000000 +0000\ndata 7\nA step\n";
         std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
         if self.bare(name).join("refs/heads/main").exists() {
             std::io::Write::write_all(&mut stream, b"from refs/heads/main^0\n").unwrap();
@@ -352,6 +359,15 @@ impl GitServer {
         self.git(&work, &["commit", "-qam", "Rotate"]);
         self.git(&work, &["checkout", "-q", "main"]);
         self.git(&work, &["push", "-q", "origin", "main", "rotated"]);
+        key
+    }
+
+    /// Gives a work tree a named key of git-crypt; where the key is.
+    pub fn named_key(&self, work: &Path, name: &str) -> PathBuf {
+        let key = self.dir.path().join(format!("{name}.key"));
+        for arguments in [vec!["init", "-k", name], vec!["export-key", "-k", name, key.to_str().unwrap()]] {
+            run(clean_command("git-crypt", self.dir.path()).args(arguments).current_dir(work));
+        }
         key
     }
 

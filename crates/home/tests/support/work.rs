@@ -13,8 +13,12 @@ use roster::report::StepResult;
 
 use crate::support::Somebody;
 
-pub const LIMITS: Limits =
-    Limits { deadline: Duration::from_secs(30), memory_mib: 512, mirrors: "/nonexistent" };
+pub const LIMITS: Limits = Limits {
+    deadline: Duration::from_secs(30),
+    memory_mib: 512,
+    max_clone_mib: 4096,
+    mirrors: "/nonexistent",
+};
 
 /// `support/worker_main.rs`.
 pub fn program() -> PathBuf {
