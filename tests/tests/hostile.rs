@@ -210,12 +210,12 @@ fn a_worker_refuses_what_is_not_its_home_invariant_3(suite: Suite) {
     let uid = machine.run(&["id", "-u", "ana"]).ok().trim().to_owned();
     let become_ana = |uid: &str, home: &str| {
         format!(
-            r#"{{"Become":{{"user":"ana","uid":{uid},"gid":{uid},"groups":[],"home":"{home}","memory_mib":256,"deadline_s":20,"task":{{"Home":{{"mirrors":"/var/cache/rosterd/mirror"}}}}}}}}"#
+            r#"{{"Become":{{"user":"ana","uid":{uid},"gid":{uid},"groups":[],"home":"{home}","memory_mib":256,"max_clone_mib":64,"deadline_s":20,"task":{{"Home":{{"mirrors":"/var/cache/rosterd/mirror"}}}}}}}}"#
         )
     };
     let ask = |lines: &[String]| {
         let lines = lines.join("\n");
-        machine.sh(&format!("printf '%s\\n' '{lines}' | timeout 30 /usr/lib/rosterd/rosterd worker")).stdout
+        machine.sh(&format!("printf '%s\\n' '{lines}' | timeout 30 /usr/lib/rosterd/rosterd-worker")).stdout
     };
     for (uid, home, said) in [
         ("0", "/home/ana", "is a system account"),
@@ -242,7 +242,7 @@ fn a_worker_refuses_what_is_not_its_home_invariant_3(suite: Suite) {
         r#"{"what":"move","move":"clean-up","path":"../bob"}"#,
         r#"{"what":"wire","wire":"set","file":"bob/.gitconfig","settings":[["user.name","x"]]}"#,
         r#"{"what":"wire","wire":"set","file":"../bob/.gitconfig","settings":[["user.name","x"]]}"#,
-        r#"{"what":"wire","wire":"lock","clone":"bob/code"}"#,
+        r#"{"what":"wire","wire":"lock","clone":"bob/code","driver":"git-crypt"}"#,
         r#"{"what":"wire","wire":"clean-up","file":"bob/file"}"#,
     ] {
         let answer = ask(&[become_ana(&uid, "/home/ana"), apply(action)]);

@@ -6,6 +6,7 @@ use machine_tests::{Machine, Suite, deb, on_each_debian};
 
 on_each_debian!(
     installing_changes_no_account_and_needs_no_roster,
+    the_daemon_has_neither_git_nor_tls_in_it_invariant_3,
     the_units_are_valid_and_confined,
     removing_stops_everything_and_purging_forgets_the_ledger,
 );
@@ -60,6 +61,20 @@ fn installing_changes_no_account_and_needs_no_roster(suite: Suite) {
     machine.sh("systemctl disable --now rosterd-reconcile.timer; dpkg --install /root/rosterd.deb").ok();
     assert_eq!(machine.run(&["systemctl", "is-enabled", "rosterd-reconcile.timer"]).stdout, "disabled\n");
     assert_eq!(machine.run(&["systemctl", "is-active", "rosterd.service"]).stdout, "active\n");
+}
+
+/// Root's own program speaks to no network and reads no repository, so it has nothing in it that could (invariant 3). Nor
+/// has what looks at homes, which starts in half a millisecond therefore: see `./dev bench refresh`.
+fn the_daemon_has_neither_git_nor_tls_in_it_invariant_3(suite: Suite) {
+    let machine = Machine::with_rosterd(suite);
+    let loads = |program: &str| machine.run(&["ldd", program]).ok();
+    let has_git =
+        |program: &str| machine.sh(&format!("grep -c libgit2 {program} || true")).ok().trim() != "0";
+    for program in ["/usr/lib/rosterd/rosterd", "/usr/lib/rosterd/rosterd-look"] {
+        assert!(!loads(program).contains("libssl") && !has_git(program), "{program}");
+    }
+    let worker = "/usr/lib/rosterd/rosterd-worker";
+    assert!(loads(worker).contains("libssl") && has_git(worker), "the test looks for the wrong names");
 }
 
 fn the_units_are_valid_and_confined(suite: Suite) {

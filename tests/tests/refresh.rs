@@ -107,8 +107,13 @@ fn clones_follow_their_remote_where_that_is_safe(suite: Suite) {
 
     forge.push("infra", "new-file", "new\n");
     forge.push("infra", "README.md", "# changed\n");
+    // The plan says what the run will do, asks once, and brings nothing.
+    let plan = machine.run(&["rosterctl", "plan"]).exits(2).stdout;
+    let mirrors = format!("fetch {} into the mirror", forge.url("infra"));
+    assert!(plan.contains(&mirrors) && plan.contains("into ~/code"), "{plan}");
+    assert_eq!(asked(&forge, "infra"), (3, 1));
     machine.run(&["rosterctl", "reconcile"]).ok();
-    assert_eq!(asked(&forge, "infra"), (3, 2), "one fetch, into the mirror");
+    assert_eq!(asked(&forge, "infra"), (4, 2), "one fetch, into the mirror");
     for user in ["clean", "untracked"] {
         let git = |words: &str| machine.sh_as(user, &format!("git -C ~/code {words}")).ok();
         assert_eq!(git("rev-parse HEAD").trim(), forge.head("infra"), "{user}");
@@ -151,7 +156,7 @@ fn clones_follow_their_remote_where_that_is_safe(suite: Suite) {
     let count = records(&machine);
     machine.run(&["rosterctl", "reconcile"]).ok();
     assert_eq!((records(&machine), steps(&machine)), (count, vec![]));
-    assert_eq!(asked(&forge, "infra"), (4, 2));
+    assert_eq!(asked(&forge, "infra"), (5, 2));
     assert_eq!(notices(&machine), told);
 
     // What kept them is gone: they follow.
@@ -195,6 +200,28 @@ fn clones_follow_their_remote_where_that_is_safe(suite: Suite) {
     machine.run(&["rosterctl", "reconcile"]).ok();
     assert_eq!(machine.sh_as("clean", "git -C ~/code rev-parse HEAD").ok().trim(), forge.head("infra"));
     assert!(!notices(&machine).contains_key("clean"));
+}
+
+/// However many they are, and whoever of them has moved on: counted at the server.
+#[test]
+fn a_hundred_people_on_one_repository_cost_one_request() {
+    let forge = Forge::start();
+    let machine = Machine::with_rosterd(Suite::Bookworm);
+    let people: Vec<_> = (0..100).map(|number| format!("dev{number:02}")).collect();
+    let people: Vec<_> = people.iter().map(String::as_str).collect();
+    provision(&machine, &forge, &people);
+    assert_eq!(asked(&forge, "infra"), (1, 1), "a hundred clones");
+    machine.run(&["rosterctl", "reconcile"]).ok();
+    assert_eq!((steps(&machine), asked(&forge, "infra")), (vec![], (2, 1)), "nothing moved");
+
+    forge.push("infra", "README.md", "# changed\n");
+    machine.run(&["rosterctl", "reconcile"]).ok();
+    assert_eq!(asked(&forge, "infra"), (3, 2), "one commit for everybody");
+    let heads = "for home in /home/*; do git -c safe.directory='*' -C $home/code rev-parse HEAD; done | sort | uniq -c";
+    let heads = machine.sh(heads).ok();
+    assert_eq!(heads.split_whitespace().collect::<Vec<_>>(), ["100", &forge.head("infra")]);
+    machine.run(&["rosterctl", "reconcile"]).ok();
+    assert_eq!((steps(&machine), asked(&forge, "infra")), (vec![], (4, 2)), "nothing moved");
 }
 
 /// A person's own token opens what nobody else may see, and is asked with by that person's worker only.

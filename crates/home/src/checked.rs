@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use roster::desired::HomeDesired;
 use roster::moves::{Candidate, Lookout, MovesObserved, Tracked};
 use roster::observed::Place;
-use roster::wiring::{CloneConfig, CredentialsFile, PERSON_KEYS, PersonConfig, WiringObserved};
+use roster::wiring::{CloneConfig, CredentialsFile, Driver, PERSON_KEYS, PersonConfig, WiringObserved};
 
+use crate::locked::MAX_DRIVERS;
 use crate::place::without_user;
 use crate::protocol::clean;
 use crate::wiring::{PERSON_FILES, config_of};
@@ -63,6 +64,7 @@ pub(crate) fn wiring(observed: WiringObserved) -> Result<WiringObserved, &'stati
     let configs = places.iter().map(|path| config_of(path));
     let files: BTreeSet<String> = PERSON_FILES.into_iter().map(str::to_owned).chain(configs).collect();
     if !observed.clones.keys().all(|path| places.contains(path))
+        || observed.clones.values().any(|clone| clone.filters.len() > MAX_DRIVERS + 1)
         || observed.interrupted.len() > files.len()
         || !observed.interrupted.iter().all(|file| files.contains(file))
     {
@@ -70,7 +72,12 @@ pub(crate) fn wiring(observed: WiringObserved) -> Result<WiringObserved, &'stati
     }
     let person = match observed.person {
         Some(person) => {
-            let known = person.set.iter().all(|key| PERSON_KEYS.contains(&key.as_str()));
+            let is_filter = |key: &str| {
+                let driver = key.strip_prefix("filter.").and_then(|key| key.strip_suffix(".clean"));
+                driver.is_some_and(|driver| Driver::new(driver).is_some())
+            };
+            let known = person.set.len() <= PERSON_KEYS.len() + 4 * MAX_DRIVERS
+                && person.set.iter().all(|key| PERSON_KEYS.contains(&key.as_str()) || is_filter(key));
             if !PERSON_FILES.contains(&person.file.as_str()) || !known {
                 return Err("it tells of other settings than were asked for");
             }
@@ -91,7 +98,7 @@ pub(crate) fn wiring(observed: WiringObserved) -> Result<WiringObserved, &'stati
         push_url: config.push_url.map(|url| without_user(&clean(&url))),
         default_branch: config.default_branch.as_deref().map(clean),
         follows: config.follows.map(|(remote, merge)| (clean(&remote), clean(&merge))),
-        filter: config.filter,
+        filters: config.filters,
     };
     let clones = observed.clones.into_iter().map(|(path, seen)| (path, config(seen))).collect();
     Ok(WiringObserved { person, clones, interrupted: observed.interrupted })

@@ -3,7 +3,6 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Instant;
 
 use git2::build::{CheckoutBuilder, CloneLocal, RepoBuilder};
 use git2::{Oid, Repository};
@@ -19,16 +18,16 @@ use crate::credentials::Credentials;
 use crate::objects::Mirrors;
 use crate::place::without_user;
 use crate::protocol::Failure;
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Bounds, Transfer};
 use crate::{fast_forward, fetch, locked, moves, sys, tree, wiring};
 
-/// Does one step. `deadline` is when a transfer gives up, early enough to clean up. Says why it was not done as it
-/// should be, when it was done in another way.
+/// Does one step. `bounds` are those of a transfer, when it is one. Says why it was not done as it should be, when it was
+/// done in another way.
 pub(crate) fn apply(
     home: &OwnedFd,
     mirrors: Option<&Mirrors>,
     action: &HomeAction,
-    deadline: Instant,
+    bounds: Bounds,
 ) -> Result<Option<String>, Failure> {
     // What a person finds in the clone has the modes that their own git would give it; the home itself is 0700.
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
@@ -38,8 +37,8 @@ pub(crate) fn apply(
             tree::make_folder(&parent, name).map_err(|errno| cannot("make", path, errno))?;
         }
         HomeAction::RemoveUnfinished { path } => remove_unfinished(home, path)?,
-        HomeAction::Clone(wanted) => clone(home, wanted, deadline)?,
-        HomeAction::Fetch(wanted) => return fetch::fetch(home, mirrors, wanted, deadline),
+        HomeAction::Clone(wanted) => clone(home, wanted, bounds)?,
+        HomeAction::Fetch(wanted) => return fetch::fetch(home, mirrors, wanted, bounds),
         HomeAction::FastForward(forward) => fast_forward::apply(home, forward)?,
         HomeAction::FinishRefresh { path } => fast_forward::finish(home, path)?,
         HomeAction::Move(action) => moves::apply(home, action)?,
@@ -80,8 +79,8 @@ fn remove_unfinished(home: &OwnedFd, path: &str) -> Result<(), Failure> {
 }
 
 /// Clones from the server.
-fn clone(home: &OwnedFd, wanted: &CloneDesired, deadline: Instant) -> Result<(), Failure> {
-    let transfer = Transfer::new(&wanted.url, deadline, Some(Credentials::new(home, &wanted.url)));
+fn clone(home: &OwnedFd, wanted: &CloneDesired, bounds: Bounds) -> Result<(), Failure> {
+    let transfer = Transfer::new(&wanted.url, bounds, Some(Credentials::new(home, &wanted.url)));
     beside(home, wanted, |into, _| {
         from_server(wanted, &transfer, into).map_err(|error| {
             let (why, next) = transfer.explain(&error);
@@ -95,7 +94,7 @@ pub(crate) fn clone_mirrored(
     home: &OwnedFd,
     mirrors: Option<&Mirrors>,
     wanted: &MirrorClone,
-    deadline: Instant,
+    bounds: Bounds,
 ) -> Result<Option<String>, Failure> {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let failed = |why: String| Failure::new(why, "");
@@ -106,7 +105,7 @@ pub(crate) fn clone_mirrored(
     match copied {
         Ok(()) => Ok(None),
         // What stands in the way of one way stands in the way of the other; the second says it.
-        Err(first) => clone(home, &wanted.wanted, deadline).map(|()| Some(first.why)),
+        Err(first) => clone(home, &wanted.wanted, bounds).map(|()| Some(first.why)),
     }
 }
 
@@ -158,7 +157,7 @@ fn from_server(wanted: &CloneDesired, transfer: &Transfer<'_>, into: &Path) -> R
             repository.remote(name, url)
         })
         .clone(&wanted.url, into)
-        .map(drop)
+        .and_then(|repository| if wanted.locked { locked::lock_named(&repository) } else { Ok(()) })
 }
 
 /// Clones from the mirror: the same refs and settings that libgit2's own clone makes.
@@ -174,7 +173,8 @@ fn from_mirror(mirrors: &Mirrors, wanted: &MirrorClone, into: &Path, folder: &Ow
     repository.remote("origin", url).map_err(git)?;
     let packs = tree::open(folder, ".git/objects/pack", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(errno)?;
     mirrors.copy(url, &packs)?;
-    check_out(&repository, wanted, folder)
+    check_out(&repository, wanted, folder)?;
+    if *locked { locked::lock_named(&repository).map_err(git) } else { Ok(()) }
 }
 
 fn check_out(repository: &Repository, wanted: &MirrorClone, folder: &OwnedFd) -> Result<(), String> {

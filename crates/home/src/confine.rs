@@ -1,4 +1,5 @@
-//! Landlock: the worker sees its home and what names and certificates need, and may execute nothing.
+//! Landlock: the worker sees its home and what names and certificates need, and may execute nothing. One that only
+//! looks may change nothing either, and speak to nobody.
 //!
 //! The kernel already keeps a user out of what is not theirs. This keeps the worker also out of what is readable by
 //! everyone, such as another home of mode 0755, and out of `/tmp`, so that a hostile server that takes over the
@@ -14,10 +15,11 @@ use landlock::{
 
 use crate::protocol::Landlock;
 
-/// Read by libc, NSS and OpenSSL for names, time and certificates, and what git is told machine-wide. What is
-/// missing is skipped.
+/// What git is told machine-wide.
+const GIT_CONFIG: &str = "/etc/gitconfig";
+
+/// Read by libc, NSS and OpenSSL for names, time and certificates. What is missing is skipped.
 const READABLE: &[&str] = &[
-    "/etc/gitconfig",
     "/etc/resolv.conf",
     "/etc/hosts",
     "/etc/host.conf",
@@ -43,8 +45,10 @@ const KNOWN: ABI = ABI::V6;
 pub(crate) struct Room<'a> {
     /// May be changed: a home, or one mirror.
     pub(crate) write: Option<&'a OwnedFd>,
-    /// May be read: the mirrors.
+    /// May be read: the mirrors, or a home that is only looked at.
     pub(crate) read: Option<&'a OwnedFd>,
+    /// Whether it may speak to a server.
+    pub(crate) network: bool,
 }
 
 /// Confines this thread, and with it the worker, which has only one.
@@ -54,16 +58,19 @@ pub(crate) fn confine(room: &Room<'_>) -> Result<Landlock, RulesetError> {
     let in_home: BitFlags<AccessFs> =
         AccessFs::from_all(KNOWN) & !(special | AccessFs::Execute | AccessFs::IoctlDev);
     let null = path_beneath_rules([Path::new("/dev/null")], AccessFs::ReadFile | AccessFs::WriteFile);
+    let files = if room.network { READABLE } else { &[] };
+    let files = files.iter().copied().chain([GIT_CONFIG]);
+    let net = if room.network { AccessNet::BindTcp.into() } else { AccessNet::from_all(KNOWN) };
     let write = room.write.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, in_home)));
     let read = room.read.map(|folder| Ok::<_, RulesetError>(PathBeneath::new(folder, readable)));
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(KNOWN))?
-        .handle_access(AccessNet::BindTcp)?
+        .handle_access(net)?
         .scope(Scope::from_all(KNOWN))?
         .create()?
         .add_rules(write)?
         .add_rules(read)?
-        .add_rules(path_beneath_rules(READABLE, readable))?
+        .add_rules(path_beneath_rules(files, readable))?
         .add_rules(null)?
         .restrict_self()?;
     Ok(match status.ruleset {

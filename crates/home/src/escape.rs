@@ -2,7 +2,7 @@
 //! person exactly as a worker does, and then tries.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -73,6 +73,41 @@ fn invariant_3_a_worker_without_landlock_is_held_by_its_uid() {
     assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
 }
 
+/// Who only looks at homes, which is what happens to most of them: not even the own home can be changed.
+#[test]
+fn invariant_3_a_worker_that_looks_changes_nothing_and_speaks_to_nobody() {
+    let (mine, other) = (open_dir(), open_dir());
+    fs::write(mine.path().join("made"), "mine").unwrap();
+    for path in [mine.path().to_owned(), mine.path().join("made")] {
+        chown(path, Some(UID), Some(UID)).unwrap();
+    }
+    fs::write(other.path().join("readable"), "theirs").unwrap();
+    fs::set_permissions(other.path().join("readable"), fs::Permissions::from_mode(0o666)).unwrap();
+    try_in(mine.path(), other.path(), "look");
+    assert_eq!(fs::read_dir(mine.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(other.path().join("readable")).unwrap(), b"theirs");
+}
+
+fn against_looking(mine: &Path, other: &Path, landlock: Landlock) {
+    assert_eq!(fs::read("made").unwrap(), b"mine");
+    let denied = |result: std::io::Result<()>, what: &str| {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EACCES as i32), "{what}");
+    };
+    denied(fs::write("made", "x"), "write a file");
+    denied(fs::write("new", "x"), "make a file");
+    denied(fs::create_dir("new"), "make a folder");
+    denied(fs::remove_file("made"), "remove a file");
+    denied(fs::rename("made", "new"), "rename a file");
+    denied(fs::read(other.join("readable")).map(drop), "read another home");
+    denied(fs::read("/etc/hosts").map(drop), "read what names need");
+    denied(Err(Command::new("/bin/sh").exec()), "run a program");
+    assert_eq!(fs::read_dir(mine).unwrap().count(), 1);
+    if landlock == Landlock::Enforced {
+        denied(TcpStream::connect("127.0.0.1:9").map(drop), "connect");
+    }
+    against_anything();
+}
+
 #[test]
 fn attempts() {
     let Some(paths) = std::env::var(ME).ok() else { return };
@@ -85,10 +120,16 @@ fn attempts() {
         groups: vec![],
         home: mine.clone(),
         memory_mib: 1024,
+        max_clone_mib: 1024,
         deadline_s: 60,
-        task: Task::Home { mirrors: "/nonexistent".into() },
+        task: if held_by == "look" { Task::Look } else { Task::Home { mirrors: "/nonexistent".into() } },
     };
     match held_by {
+        "look" => {
+            let (_place, landlock) = enter(&person).unwrap();
+            assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
+            against_looking(&mine, &other, landlock);
+        }
         "uid" => {
             become_user(&person).unwrap();
             std::env::set_current_dir(&mine).unwrap();

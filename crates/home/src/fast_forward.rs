@@ -32,7 +32,7 @@ use roster::remote::{FastForward, Relation, Standing};
 
 use crate::protocol::Failure;
 use crate::ref_files::{ROOM, RefFiles};
-use crate::{fetch, tree};
+use crate::{fetch, locked, tree, wiring};
 
 use exchange::{Op, WorkTree};
 pub(crate) use inspect::inspect;
@@ -166,16 +166,22 @@ pub(crate) fn apply(home: &OwnedFd, forward: &FastForward) -> Result<(), Failure
         })
         .and_then(|()| Folders::open(home, path));
     let folders = made.map_err(|errno| Stop::Os(errno).failure(path))?;
-    let done =
-        fetch::open(path).map_err(Stop::Because).and_then(|repository| go(&folders, &repository, forward));
+    let done = fetch::open(path)
+        .map_err(Stop::Because)
+        .and_then(|repository| go(home, &folders, &repository, forward));
     // If this fails as well, the next observation finds it.
     let _ = folders.clear();
     done.map_err(|stop| stop.failure(path))
 }
 
-fn go(folders: &Folders, repository: &Repository, forward: &FastForward) -> Result<(), Stop> {
+fn go(home: &OwnedFd, folders: &Folders, repository: &Repository, forward: &FastForward) -> Result<(), Stop> {
     let before = folders.index()?;
     let changes = inspect::changes(repository, forward)?;
+    // Before there is a file that they are about.
+    let drivers = inspect::new_drivers(repository, &changes)?;
+    if !drivers.is_empty() {
+        locked::guard(home, &wiring::config_of(&forward.path), &drivers).map_err(Stop::Because)?;
+    }
     let mut index = stage(folders, repository, forward, &changes)?;
 
     let mode = Mode::from_bits_truncate(0o644);

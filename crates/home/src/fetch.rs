@@ -2,7 +2,7 @@
 //! come from the mirror where the remote is public, else from the server with the person's own login.
 
 use std::os::fd::OwnedFd;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use git2::{Oid, Repository, RepositoryOpenFlags};
 use nix::dir::Dir;
@@ -16,7 +16,7 @@ use crate::credentials::Credentials;
 use crate::objects::Mirrors;
 use crate::protocol::Failure;
 use crate::ref_files::RefFiles;
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Bounds, Transfer};
 use crate::{refs, sys, tree};
 
 /// What was done, and why not as it should: the mirror failed, and the server was asked.
@@ -42,7 +42,7 @@ pub(crate) fn fetch(
     home: &OwnedFd,
     mirrors: Option<&Mirrors>,
     wanted: &Fetch,
-    deadline: Instant,
+    bounds: Bounds,
 ) -> Result<Done, Failure> {
     let Fetch { path, url, .. } = wanted;
     let failed = |(why, next): (String, String)| {
@@ -71,7 +71,7 @@ pub(crate) fn fetch(
         damaged = mirrors.bring(url, &ids, &repository).err();
     }
     if !has_all(&ids).map_err(git)? {
-        let transfer = Transfer::new(url, deadline, Some(Credentials::new(home, url)));
+        let transfer = Transfer::new(url, bounds, Some(Credentials::new(home, url)));
         from_server(&repository, wanted, &transfer).map_err(|error| failed(transfer.explain(&error)))?;
         if !has_all(&ids).map_err(git)? {
             return Err(failed((

@@ -18,7 +18,7 @@ use roster::remote::{Remote, Remotes};
 
 use crate::confine::{self, Room};
 use crate::credentials::Credentials;
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Bounds, Transfer};
 use crate::{clone, fast_forward, place, refs, tree};
 
 /// More entries of `~/code` than this are not looked at.
@@ -49,14 +49,17 @@ fn work(deadline: Instant) -> Result<Vec<String>, String> {
     let person = User::from_uid(uid).map_err(|errno| tree::words(errno).to_owned())?;
     let person = person.ok_or("this user is not known here")?;
     let home = tree::open_home(&person.dir)?;
-    confine::confine(&Room { write: Some(&home), read: None }).map_err(|error| error.to_string())?;
+    confine::confine(&Room { write: Some(&home), read: None, network: true })
+        .map_err(|error| error.to_string())?;
     fchdir(&home).map_err(|errno| tree::words(errno).to_owned())?;
 
     let me = OsUser::new("me").map_err(|error| error.to_string())?;
     let desired = refresh::as_found(&found(&home));
+    // Who waits is bounded by the time.
+    let bounds = Bounds { deadline, mib: u64::MAX };
     let mut remotes = Remotes::new();
     for url in refresh::to_ask([&desired]) {
-        let answer = Transfer::new(&url, deadline, Some(Credentials::new(&home, &url))).ask();
+        let answer = Transfer::new(&url, bounds, Some(Credentials::new(&home, &url))).ask();
         remotes.insert(url, Remote { answer, mirrored: false });
     }
     let look = || -> States {
@@ -73,7 +76,7 @@ fn work(deadline: Instant) -> Result<Vec<String>, String> {
         tell(&mut lines, &plan);
         for step in &plan.steps {
             if let Action::Home(action) = &step.action
-                && let Err(failure) = clone::apply(&home, None, action, deadline)
+                && let Err(failure) = clone::apply(&home, None, action, bounds)
             {
                 lines.push(failure.why);
             }

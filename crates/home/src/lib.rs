@@ -14,6 +14,9 @@
 //! Worker::finish ── end of input ────────────────> exits
 //! ```
 //!
+//! Most homes are only looked at, so that is done by a small program that starts fast, [`look()`]: it has neither
+//! libgit2 nor TLS in it, may write nothing and connect to nobody. When there is more to do, [`worker()`] takes its place.
+//!
 //! A public remote is asked, and its mirror kept, by a worker that becomes the system user of the mirrors and is
 //! confined to that one mirror: [`RemoteWorker`], `mirror`. [`freshen()`] does a refresh without a daemon.
 //!
@@ -56,5 +59,5 @@ mod worker;
 pub use freshen::freshen;
 pub use protocol::Landlock;
 pub use remote_worker::RemoteWorker;
-pub use supervisor::{Limits, Person, Worker, WorkerError};
-pub use worker::worker;
+pub use supervisor::{Limits, Person, Programs, Worker, WorkerError};
+pub use worker::{look, worker};

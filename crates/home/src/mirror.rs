@@ -22,7 +22,7 @@ use roster::remote::{Answer, Asked, RemoteRefs};
 use sha2::{Digest, Sha256};
 
 use crate::protocol::{self, Failure, Reply, Request};
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Bounds, Transfer};
 use crate::{sys, tree};
 
 const PACKS: &str = "packs";
@@ -84,20 +84,29 @@ pub(crate) fn digest(file: &mut File) -> io::Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The life of a worker that asks one remote, and keeps its mirror where `room` is one.
+/// Where a mirror is, or would be.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<'a> {
+    /// The working folder.
+    pub(crate) folder: Option<&'a OwnedFd>,
+    /// Whether the mirror is kept; else it is only looked at.
+    pub(crate) keeps: bool,
+}
+
+/// The life of a worker that asks one remote, and keeps or looks at its mirror.
 pub(crate) fn serve(
     requests: &mut impl BufRead,
     replies: &mut impl Write,
-    room: Option<&OwnedFd>,
+    room: Room<'_>,
     url: &str,
-    (asking, deadline): (Instant, Instant),
+    (asking, bounds): (Instant, Bounds),
 ) -> io::Result<()> {
     let unexpected = || io::Error::new(io::ErrorKind::InvalidData, "not what a worker of a mirror does");
     match protocol::next(requests)? {
         None => return Ok(()),
         Some(Request::Ask { url: asked }) if asked == url => {}
         Some(Request::Mirror(MirrorAction::Check { url: asked })) if asked == url => {
-            let Some(room) = room else { return Err(unexpected()) };
+            let Some(room) = room.folder.filter(|_| room.keeps) else { return Err(unexpected()) };
             let checked = if is_whole(room) { Ok(()) } else { empty(room) };
             let reply = match checked {
                 Ok(()) => Reply::Done,
@@ -107,18 +116,23 @@ pub(crate) fn serve(
         }
         Some(_) => return Err(unexpected()),
     }
-    let transfer = Transfer::new(url, deadline, None);
+    let transfer = Transfer::new(url, bounds, None);
     // The ref list comes at once or never; objects may take their time.
-    let first = Transfer::new(url, asking, None);
+    let first = Transfer::new(url, bounds.until(asking), None);
     let failed = |error: &git2::Error| Asked { answer: first.answer(error), not_mirrored: 0 };
     if let Err((why, next)) = transfer::check_url(url) {
         let answer = Answer::Failed { why: why.into(), next: next.into() };
         return protocol::write_line(replies, &Reply::Asked(Asked { answer, not_mirrored: 0 }));
     }
-    let Some(room) = room else {
+    let Some(folder) = room.folder.filter(|_| room.keeps) else {
         let answer = first.ask();
-        return protocol::write_line(replies, &Reply::Asked(Asked { answer, not_mirrored: 0 }));
+        let not_mirrored = match &answer {
+            Answer::Refs(refs) => not_mirrored(room.folder, refs),
+            _ => 0,
+        };
+        return protocol::write_line(replies, &Reply::Asked(Asked { answer, not_mirrored }));
     };
+    let room = folder;
     let mirror = Writer { room, damaged: is_damaged(room) };
     let repository = match sys::set_up_libgit2().and_then(|()| mirror.open()) {
         Ok(repository) => repository,
@@ -128,7 +142,7 @@ pub(crate) fn serve(
         let mut remote = repository.remote_anonymous(url)?;
         let mut connection = remote.connect_auth(Direction::Fetch, Some(first.callbacks()), None)?;
         let refs = transfer::refs(connection.list()?)?;
-        let not_mirrored = mirror.lacks(&repository, &refs);
+        let not_mirrored = lacks(&repository, &refs);
         let asked = Asked { answer: Answer::Refs(refs.clone()), not_mirrored };
         Ok(protocol::write_line(replies, &Reply::Asked(asked)).and_then(|()| {
             // The same connection goes on, so that the ref list is asked for once.
@@ -215,6 +229,22 @@ fn is_whole(room: &OwnedFd) -> bool {
     matches!(listed(room), Ok(Some(files)) if files.iter().all(is_same))
 }
 
+/// How many of the objects that the refs name a mirror does not have, which is only looked at.
+fn not_mirrored(folder: Option<&OwnedFd>, refs: &RemoteRefs) -> usize {
+    let usable = folder.is_some_and(|folder| !is_damaged(folder));
+    match sys::set_up_libgit2().and_then(|()| Repository::open_bare(".")) {
+        Ok(repository) if usable => lacks(&repository, refs),
+        _ => refs.branches.len() + refs.tags.len(),
+    }
+}
+
+/// How many of the objects that the refs name are not in a repository.
+fn lacks(repository: &Repository, refs: &RemoteRefs) -> usize {
+    let Ok(odb) = repository.odb() else { return usize::MAX };
+    let has = |id: &ObjectId| Oid::from_str(id.as_str()).is_ok_and(|id| odb.exists(id));
+    refs.branches.values().chain(refs.tags.values()).filter(|id| !has(id)).count()
+}
+
 /// The mirror in the working folder.
 struct Writer<'a> {
     room: &'a OwnedFd,
@@ -242,13 +272,6 @@ impl Writer<'_> {
                 Ok(repository)
             }
         }
-    }
-
-    /// How many of the objects that the refs name are not here for those who read the list.
-    fn lacks(&self, repository: &Repository, refs: &RemoteRefs) -> usize {
-        let Ok(odb) = repository.odb() else { return usize::MAX };
-        let has = |id: &ObjectId| Oid::from_str(id.as_str()).is_ok_and(|id| odb.exists(id));
-        refs.branches.values().chain(refs.tags.values()).filter(|id| !has(id)).count()
     }
 
     /// What is in the folder of the packs and does not count: a kill left it there.

@@ -22,8 +22,16 @@ use crate::{sys, tree};
 /// The index of a repository with a million files.
 const MAX_INDEX: i64 = 256 << 20;
 
-/// What may have to move. `code` is what stands at `~/code`.
-pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired, code: &Place) -> MovesObserved {
+/// Whether a repository has something at a name in its index: [`tracked`], where there is libgit2.
+pub(crate) type Tracks = fn(&OwnedFd, &str, &str) -> Result<Tracked, String>;
+
+/// What may have to move. `code` is what stands at `~/code`. Nothing, when it takes `tracked` to tell and there is none.
+pub(crate) fn observe(
+    home: &OwnedFd,
+    desired: &HomeDesired,
+    code: &Place,
+    tracked: Option<Tracks>,
+) -> Option<MovesObserved> {
     let is_clone = |path: &str| matches!(look(home, path), Place::Clone { .. });
     let [single, on_the_way, workspace] = Lookout::infra();
     let infra = match () {
@@ -47,14 +55,14 @@ pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired, code: &Place) -> Mo
     }
     for path in lookout.nested.into_iter().filter(|path| is_clone(path)) {
         let name = path.rsplit('/').next().unwrap_or_default();
-        let tracked = tracked(home, &infra, name).unwrap_or_else(Tracked::Unknown);
+        let tracked = tracked?(home, &infra, name).unwrap_or_else(Tracked::Unknown);
         let candidate = candidate(home, &path, &format!("code/{name}"), tracked);
         observed.candidates.insert(path, candidate);
     }
     if !desired.workspace && !matches!(code, Place::Clone { .. }) {
         observed.infra = look(home, &workspace);
     }
-    observed
+    Some(observed)
 }
 
 fn candidate(home: &OwnedFd, from: &str, to: &str, tracked: Tracked) -> Candidate {
@@ -72,7 +80,7 @@ fn candidate(home: &OwnedFd, from: &str, to: &str, tracked: Tracked) -> Candidat
 }
 
 /// Whether the repository at `infra` has something at `name` in its index.
-fn tracked(home: &OwnedFd, infra: &str, name: &str) -> Result<Tracked, String> {
+pub(crate) fn tracked(home: &OwnedFd, infra: &str, name: &str) -> Result<Tracked, String> {
     let path = format!("{infra}/.git/index");
     let stat = tree::open(home, &path, OFlag::O_PATH).and_then(fstat).map_err(|errno| match errno {
         Errno::ENOENT => "it has no index".to_owned(),

@@ -16,8 +16,13 @@ use roster::observed::{HomeObserved, Place};
 use crate::edit::MAX_CONFIG;
 use crate::{gitconfig, locked, moves, tree, wiring};
 
-/// Looks at `~/code` and at each place where a clone should be.
-pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired) -> HomeObserved {
+/// Looks at `~/code` and at each place where a clone should be. Nothing, when it takes `tracked` to tell and there is
+/// none.
+pub(crate) fn observe(
+    home: &OwnedFd,
+    desired: &HomeDesired,
+    tracked: Option<moves::Tracks>,
+) -> Option<HomeObserved> {
     let mut unfinished: Vec<String> = std::iter::once("code")
         .chain(desired.clones.iter().map(|clone| clone.path.as_str()))
         .map(tree::unfinished)
@@ -26,12 +31,12 @@ pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired) -> HomeObserved {
     unfinished.sort();
     unfinished.dedup();
     let code = look(home, "code");
-    let moves = moves::observe(home, desired, &code);
+    let moves = moves::observe(home, desired, &code, tracked)?;
     let clones: BTreeMap<_, _> =
         desired.clones.iter().map(|clone| (clone.path.clone(), look(home, &clone.path))).collect();
     let infra = Lookout::infra().into_iter().filter(|path| matches!(look(home, path), Place::Clone { .. }));
     let wiring = wiring::observe(home, desired, &infra.collect::<Vec<_>>());
-    HomeObserved { code, clones, unfinished, moves, wiring }
+    Some(HomeObserved { code, clones, unfinished, moves, wiring })
 }
 
 pub(crate) fn look(home: &OwnedFd, path: &str) -> Place {

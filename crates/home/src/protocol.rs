@@ -23,6 +23,8 @@ pub(crate) enum Request {
     Become(Become),
     /// Look at what is desired.
     Observe(HomeDesired),
+    /// So many transfers are to come; each gets its share of the time.
+    Transfers(u32),
     /// Do one step.
     Apply(HomeAction),
     /// Clone from the mirror.
@@ -42,6 +44,8 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// The worker is the user.
     Ready { landlock: Landlock },
+    /// Only a worker with libgit2 can tell.
+    NeedsGit,
     /// What there is.
     Observed(Box<HomeObserved>),
     /// The step was applied.
@@ -69,6 +73,7 @@ pub(crate) struct Become {
     pub(crate) groups: Vec<u32>,
     pub(crate) home: PathBuf,
     pub(crate) memory_mib: u64,
+    pub(crate) max_clone_mib: u64,
     pub(crate) deadline_s: u64,
     pub(crate) task: Task,
 }
@@ -76,9 +81,11 @@ pub(crate) struct Become {
 /// What a worker is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Task {
+    /// To look at a person's home, and nothing else.
+    Look,
     /// A person's home, and objects out of the folder of the mirrors.
     Home { mirrors: PathBuf },
-    /// One remote that everybody may read, as a system user; with its mirror, where that is kept.
+    /// One remote that everybody may read, as a system user; its mirror is kept, or looked at.
     Remote { url: String, mirror: bool },
 }
 
@@ -200,6 +207,7 @@ mod tests {
             groups: vec![],
             home: "/home/ana".into(),
             memory_mib: 64,
+            max_clone_mib: 64,
             deadline_s: 10,
             task: Task::Home { mirrors: "/var/cache/rosterd/mirror".into() },
         }

@@ -7,7 +7,7 @@ use roster::remote::Asked;
 use roster::report::StepResult;
 
 use crate::protocol::{Become, Request, Task};
-use crate::supervisor::{Limits, Worker, WorkerError};
+use crate::supervisor::{Limits, Worker, WorkerError, deadline};
 use crate::worker::ASK;
 
 /// A process that speaks to one remote. Dropping it kills it.
@@ -18,8 +18,8 @@ pub struct RemoteWorker {
 }
 
 impl RemoteWorker {
-    /// Starts `program worker` as a system user with these ids, who owns the folder of the mirrors. With `mirror` it may
-    /// change the mirror of `url` in it, and nothing else on this machine.
+    /// Starts `program` as a system user with these ids, who owns the folder of the mirrors. With `mirror` it may
+    /// change the mirror of `url` in it, else only look at it, and nothing else on this machine.
     pub async fn start(
         program: &Path,
         (uid, gid): (u32, u32),
@@ -34,10 +34,11 @@ impl RemoteWorker {
             groups: Vec::new(),
             home: limits.mirrors.into(),
             memory_mib: limits.memory_mib,
+            max_clone_mib: limits.max_clone_mib,
             deadline_s: limits.deadline.as_secs().max(1),
             task: Task::Remote { url: url.to_owned(), mirror },
         };
-        let worker = Worker::begin(program, who, &[], limits).await?;
+        let worker = Worker::begin(program, who, &[], limits, deadline(limits)).await?;
         Ok(RemoteWorker { worker, url: url.to_owned() })
     }
 

@@ -16,8 +16,8 @@ use nix::libc;
 use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::OsUser;
 use roster::observed::HomeObserved;
-use roster::plan::HomeAction;
 use roster::plan::refresh::Way;
+use roster::plan::{Action, HomeAction, Plan};
 use roster::remote::{Answer, Asked, CloneState, FastForward, LookAt, Standing};
 use roster::report::StepResult;
 
@@ -48,6 +48,15 @@ pub struct Person {
     pub home: PathBuf,
 }
 
+/// The programs that a worker can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Programs {
+    /// Calls [`look`](crate::look()).
+    pub look: PathBuf,
+    /// Calls [`worker`](crate::worker()).
+    pub work: PathBuf,
+}
+
 /// What a worker may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -55,6 +64,8 @@ pub struct Limits {
     pub deadline: Duration,
     /// Heap and other private memory, in MiB.
     pub memory_mib: u64,
+    /// What a server may send for one clone or fetch, in MiB.
+    pub max_clone_mib: u64,
     /// The folder of the mirrors, from which a home may take objects. It need not be there.
     pub mirrors: &'static str,
 }
@@ -95,6 +106,14 @@ pub enum WorkerError {
         /// At what.
         doing: String,
     },
+    /// An earlier step ended the worker, so this one was not tried.
+    #[error("not tried: {why}")]
+    NotTried {
+        /// How the worker ended.
+        why: String,
+        /// What an admin can do.
+        next: String,
+    },
     /// The worker ended without an answer.
     #[error("the worker ended while {doing}: {how}")]
     Ended {
@@ -118,7 +137,7 @@ impl WorkerError {
     pub fn next(&self) -> String {
         match self {
             WorkerError::Start { .. } => "check that rosterd is installed completely and may start processes".into(),
-            WorkerError::Refused { next, .. } => next.clone(),
+            WorkerError::Refused { next, .. } | WorkerError::NotTried { next, .. } => next.clone(),
             WorkerError::Deadline { .. } => {
                 "tried again later by itself; if the work is that big, raise `worker.deadline_s` in the config".into()
             }
@@ -137,6 +156,9 @@ impl WorkerError {
 /// it ends.
 #[derive(Debug)]
 pub struct Worker {
+    who: Become,
+    /// The program that takes over when there is more to do than to look.
+    work: Option<PathBuf>,
     child: Child,
     requests: Option<ChildStdin>,
     replies: BufReader<ChildStdout>,
@@ -144,12 +166,16 @@ pub struct Worker {
     limits: Limits,
     deadline: Instant,
     landlock: Landlock,
+    /// How many clones should be in the home.
+    clones: usize,
+    /// How it ended and what to do, once it has.
+    over: Option<(String, String)>,
 }
 
 impl Worker {
-    /// Starts `program worker` and waits until it has become `person`.
+    /// Starts `program` and waits until it has become `person`.
     pub async fn start(program: &Path, person: &Person, limits: Limits) -> Result<Worker, WorkerError> {
-        Worker::begin(program, become_person(person, limits), &[], limits).await
+        Worker::begin(program, work_of(person, limits), &[], limits, deadline(limits)).await
     }
 
     /// Starts a worker for any task; `also` are requests whose answers the caller receives.
@@ -158,13 +184,12 @@ impl Worker {
         who: Become,
         also: &[Request],
         limits: Limits,
+        deadline: Instant,
     ) -> Result<Worker, WorkerError> {
         who.check().map_err(|failure| WorkerError::Refused { why: failure.why, next: failure.next })?;
-        // Beyond a month no clock is meant to reach.
-        let deadline = Instant::now() + limits.deadline.min(Duration::from_secs(30 * 86_400));
         let start = |source| WorkerError::Start { program: program.to_owned(), source };
         let mut child = Command::new(program)
-            .arg("worker")
+            .arg0(if who.task == Task::Look { "rosterd-look" } else { "rosterd-worker" })
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -178,6 +203,8 @@ impl Worker {
             return Err(start(std::io::ErrorKind::BrokenPipe.into()));
         };
         let mut worker = Worker {
+            who: who.clone(),
+            work: None,
             child,
             requests: Some(stdin),
             replies: BufReader::new(stdout),
@@ -185,6 +212,8 @@ impl Worker {
             limits,
             deadline,
             landlock: Landlock::Absent,
+            clones: 0,
+            over: None,
         };
         let doing = format!("becoming {}", who.user);
         let until = deadline.min(Instant::now() + OBSERVE);
@@ -202,21 +231,29 @@ impl Worker {
 
     /// Starts a worker that looks at the home at once: what it shows, and what its clones know of their remotes, by
     /// path. All is asked in one go, because most homes want nothing more, and on a busy machine each answer that is
-    /// waited for costs a turn.
+    /// waited for costs a turn. When there is more to do, another program takes over by itself.
     pub async fn start_looking(
-        program: &Path,
+        programs: &Programs,
         person: &Person,
         limits: Limits,
         desired: &HomeDesired,
         clones: Vec<LookAt>,
     ) -> Result<(Worker, HomeObserved, BTreeMap<String, CloneState>), WorkerError> {
-        let who = become_person(person, limits);
+        let who = Become { task: Task::Look, ..work_of(person, limits) };
         let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
-        let also = [Request::Observe(desired.clone()), Request::Look(clones)];
-        let mut worker = Worker::begin(program, who, &also, limits).await?;
+        let also = [Request::Observe(desired.clone()), Request::Look(clones.clone())];
+        let mut worker = Worker::begin(&programs.look, who, &also, limits, deadline(limits)).await?;
+        worker.work = Some(programs.work.clone());
+        worker.clones = desired.clones.len();
         let until = worker.deadline.min(Instant::now() + OBSERVE);
         let doing = "looking at the home";
         let observed = match worker.receive(doing, until).await? {
+            Reply::NeedsGit => {
+                worker.take_over().await?;
+                let observed = worker.observe(desired).await?;
+                let states = worker.look(clones).await?;
+                return Ok((worker, observed, states));
+            }
             Reply::Observed(observed) => {
                 checked(*observed, desired).map_err(|what| worker.nonsense(what, doing))?
             }
@@ -226,6 +263,19 @@ impl Worker {
         let reply = worker.receive(doing, until).await?;
         let states = worker.states(reply, paths, doing)?;
         Ok((worker, observed, states))
+    }
+
+    /// Lets the program that works take the place of the one that looks: for the same person, in what is left of the
+    /// time.
+    async fn take_over(&mut self) -> Result<(), WorkerError> {
+        let Some(program) = self.work.take_if(|_| self.requests.is_some()) else { return Ok(()) };
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let task = Task::Home { mirrors: self.limits.mirrors.into() };
+        let who = Become { task, deadline_s: left.as_secs().max(1), ..self.who.clone() };
+        let mut next = Worker::begin(&program, who, &[], self.limits, self.deadline).await?;
+        next.clones = self.clones;
+        std::mem::replace(self, next).finish().await;
+        Ok(())
     }
 
     /// How far Landlock confines it.
@@ -245,6 +295,22 @@ impl Worker {
                 Err(WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) })
             }
             _ => Err(self.nonsense("not what was asked", doing)),
+        }
+    }
+
+    /// Prepares for the steps of a plan: each clone and each fetch among them gets its share of the time that is left, so
+    /// that one that hangs does not take that of the others. New clones leave a share for those that are there.
+    pub async fn prepare(&mut self, plan: &Plan) {
+        let is = |kind: fn(&HomeAction) -> bool| {
+            let actions = plan.steps.iter().filter(|step| matches!(&step.action, Action::Home(a) if kind(a)));
+            actions.count()
+        };
+        let clones = is(|action| matches!(action, HomeAction::Clone(_)));
+        let others = usize::from((1..self.clones).contains(&clones));
+        let count = u32::try_from(is(HomeAction::is_transfer) + others).unwrap_or(u32::MAX);
+        if count > 1 {
+            // When this fails, the steps will fail and say why.
+            let _ = self.ask(&Request::Transfers(count), "preparing", self.deadline).await;
         }
     }
 
@@ -364,7 +430,16 @@ impl Worker {
     }
 
     async fn ask(&mut self, request: &Request, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
-        self.ask_all(&[request], doing, until).await
+        if !matches!(request, Request::Observe(_) | Request::Look(_)) {
+            self.take_over().await?;
+        }
+        match self.ask_all(&[request], doing, until).await? {
+            Reply::NeedsGit if self.work.is_some() => {
+                self.take_over().await?;
+                self.ask_all(&[request], doing, until).await
+            }
+            reply => Ok(reply),
+        }
     }
 
     /// Sends requests and receives the answer to the first.
@@ -384,7 +459,8 @@ impl Worker {
             lines.push(b'\n');
         }
         let Some(mut requests) = self.requests.take() else {
-            return Err(WorkerError::Ended { how: "it had failed before".into(), doing: doing.into() });
+            let (why, next) = self.over.clone().unwrap_or_default();
+            return Err(WorkerError::NotTried { why, next });
         };
         let answer = {
             // While it is written, for the worker may answer before it has read all.
@@ -405,8 +481,9 @@ impl Worker {
             }
         };
         // After a failure the input stays closed.
-        if answer.is_ok() {
-            self.requests = Some(requests);
+        match &answer {
+            Ok(_) => self.requests = Some(requests),
+            Err(error) => self.over = Some((error.to_string(), error.next())),
         }
         answer
     }
@@ -466,7 +543,12 @@ impl Worker {
     }
 }
 
-fn become_person(person: &Person, limits: Limits) -> Become {
+/// Beyond a month no clock is meant to reach.
+pub(crate) fn deadline(limits: Limits) -> Instant {
+    Instant::now() + limits.deadline.min(Duration::from_secs(30 * 86_400))
+}
+
+fn work_of(person: &Person, limits: Limits) -> Become {
     Become {
         user: person.user.to_string(),
         uid: person.uid,
@@ -474,6 +556,7 @@ fn become_person(person: &Person, limits: Limits) -> Become {
         groups: person.groups.clone(),
         home: person.home.clone(),
         memory_mib: limits.memory_mib,
+        max_clone_mib: limits.max_clone_mib,
         deadline_s: limits.deadline.as_secs().max(1),
         task: Task::Home { mirrors: limits.mirrors.into() },
     }

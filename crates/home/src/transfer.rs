@@ -2,7 +2,7 @@
 //! an admin when it fails.
 
 use std::cell::{Cell, RefCell};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use git2::{Direction, Error, ErrorClass, ErrorCode, FetchOptions, Remote, RemoteCallbacks, RemoteRedirect};
 use roster::name::{ObjectId, RefName};
@@ -13,36 +13,80 @@ use crate::sys;
 
 const LATER: &str = "tried again later by itself";
 
+/// A server that stops in the middle. git's own keeps a waiting client alive every 5 seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// More refs than this are no repository of a site.
 const MAX_REFS: usize = 100_000;
+
+/// What a transfer may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// When it gives up, early enough to clean up.
+    pub(crate) deadline: Instant,
+    /// What the server may send, in MiB.
+    pub(crate) mib: u64,
+}
+
+impl Bounds {
+    /// The same until another time, if that is earlier.
+    pub(crate) fn until(self, deadline: Instant) -> Bounds {
+        Bounds { deadline: deadline.min(self.deadline), ..self }
+    }
+
+    /// What one of `count` transfers gets that share the time.
+    pub(crate) fn share(self, count: u32) -> Bounds {
+        let now = Instant::now();
+        self.until(now + self.deadline.saturating_duration_since(now) / count.max(1))
+    }
+
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
 
 /// One conversation with the server of `url`.
 pub(crate) struct Transfer<'a> {
     url: &'a str,
-    deadline: Instant,
+    bounds: Bounds,
+    given: Duration,
     /// Nothing when the server is asked as everybody.
     credentials: Option<RefCell<Credentials<'a>>>,
     /// libgit2 does not say that it was a callback of ours that ended a transfer.
     late: Cell<bool>,
+    big: Cell<bool>,
 }
 
 impl<'a> Transfer<'a> {
-    pub(crate) fn new(url: &'a str, deadline: Instant, credentials: Option<Credentials<'a>>) -> Self {
-        Transfer { url, deadline, credentials: credentials.map(RefCell::new), late: Cell::new(false) }
+    pub(crate) fn new(url: &'a str, bounds: Bounds, credentials: Option<Credentials<'a>>) -> Self {
+        Transfer {
+            url,
+            bounds,
+            given: bounds.left(),
+            credentials: credentials.map(RefCell::new),
+            late: Cell::new(false),
+            big: Cell::new(false),
+        }
     }
 
     fn in_time(&self) -> bool {
-        self.late.set(self.late.get() || Instant::now() >= self.deadline);
+        self.late.set(self.late.get() || Instant::now() >= self.bounds.deadline);
         !self.late.get()
     }
 
     pub(crate) fn callbacks(&self) -> RemoteCallbacks<'_> {
+        // Nobody is called back while a server is silent. If this fails, it is silent for longer.
+        let _ = sys::be_patient_for(self.bounds.left().min(SILENCE));
         let mut callbacks = RemoteCallbacks::new();
         callbacks.credentials(|asking, _, allowed| match &self.credentials {
             Some(credentials) => credentials.borrow_mut().next(asking, allowed),
             None => Err(Error::new(ErrorCode::Auth, ErrorClass::Http, "asked without a login")),
         });
-        callbacks.transfer_progress(|_| self.in_time());
+        callbacks.transfer_progress(|progress| {
+            let mib = progress.received_bytes() as u64 >> 20;
+            self.big.set(self.big.get() || mib >= self.bounds.mib);
+            !self.big.get() && self.in_time()
+        });
         callbacks.sideband_progress(|_| self.in_time());
         callbacks
     }
@@ -56,17 +100,13 @@ impl<'a> Transfer<'a> {
 
     /// Asks a remote that belongs to no repository for its refs.
     pub(crate) fn ask(&self) -> Answer {
-        let answer = sys::set_up_libgit2()
+        sys::set_up_libgit2()
             .and_then(|()| {
-                sys::be_patient_for(self.deadline.saturating_duration_since(Instant::now()))?;
                 let mut remote = Remote::create_detached(self.url)?;
                 let connection = remote.connect_auth(Direction::Fetch, Some(self.callbacks()), None)?;
                 refs(connection.list()?)
             })
-            .map_or_else(|error| self.answer(&error), Answer::Refs);
-        // Objects may take their time.
-        let _ = sys::be_patient_for(sys::SILENCE);
-        answer
+            .map_or_else(|error| self.answer(&error), Answer::Refs)
     }
 
     /// What a failure to ask means.
@@ -101,8 +141,12 @@ impl<'a> Transfer<'a> {
             "put the authority's certificate into /usr/local/share/ca-certificates and run `update-ca-certificates`"
                 .to_owned(),
         ),
+        _ if self.big.get() => (
+            format!("the server sends more than {} MiB", self.bounds.mib),
+            "raise `worker.max_clone_mib` in /etc/rosterd/config.toml if the repository is that big".to_owned(),
+        ),
         _ if self.late.get() => (
-            "it takes longer than the time for one home".to_owned(),
+            format!("it is not done after {} s, its share of the time for one home", self.given.as_secs()),
             "raise `worker.deadline_s` in /etc/rosterd/config.toml, or look whether the server is slow".to_owned(),
         ),
         (_, ErrorClass::NoMemory) => (

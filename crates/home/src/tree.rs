@@ -110,7 +110,8 @@ fn read_if(
     if !may_own(stat.st_uid) {
         return Err(format!("it belongs to uid {}", stat.st_uid));
     }
-    let mut content = Vec::new();
+    // Room for all of it, or many small reads take longer than the file.
+    let mut content = Vec::with_capacity(u64::try_from(stat.st_size).unwrap_or(0).min(most) as usize + 64);
     std::fs::File::from(fd).take(most + 1).read_to_end(&mut content).map_err(|e| e.to_string())?;
     if content.len() as u64 > most {
         return Err(format!("it is bigger than {most} bytes"));

@@ -1,6 +1,7 @@
 //! What git is told in this home: looks at the configuration as git reads it, includes and all, and sets what the
 //! plan says. Nothing here decides what git should be told.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use nix::fcntl::OFlag;
 
 use roster::desired::HomeDesired;
 use roster::wiring::{
-    CloneConfig, CredentialsFile, Follower, PERSON_KEYS, PersonConfig, Wire, WiringObserved,
+    CloneConfig, CredentialsFile, Driver, Follower, PERSON_KEYS, PersonConfig, Wire, WiringObserved,
 };
 
 use crate::gitconfig::{self, Entry};
@@ -32,11 +33,23 @@ pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired, clones: &[String]) 
     let remote = desired.wiring.push.as_ref().map_or("", |push| push.name.as_str());
     let configs: Vec<_> = clones.iter().map(|path| config_of(path)).collect();
     let files = PERSON_FILES.into_iter().chain(configs.iter().map(String::as_str));
+    let clones: BTreeMap<_, _> =
+        clones.iter().map(|path| (path.clone(), clone(home, path, remote))).collect();
+    let drivers = clones.values().flat_map(|clone| clone.filters.keys().cloned());
     WiringObserved {
-        person: Some(person(home)),
+        person: Some(person(home, &drivers.chain([Driver::default_key()]).collect())),
         interrupted: files.filter(|file| edit::is_interrupted(home, file)).map(str::to_owned).collect(),
-        clones: clones.iter().map(|path| (path.clone(), clone(home, path, remote))).collect(),
+        clones,
     }
+}
+
+/// The filters of git-crypt that a clone uses, as far as the attributes at its top say.
+fn drivers(home: &OwnedFd, clone: &str) -> BTreeSet<Driver> {
+    let attributes = tree::read(home, &format!("{clone}/.gitattributes"), edit::MAX_CONFIG);
+    // What cannot be read is not in force for git either.
+    let mut drivers = locked::drivers_in(&attributes.ok().flatten().unwrap_or_default());
+    drivers.insert(Driver::default_key());
+    drivers
 }
 
 /// The configuration file of a clone.
@@ -44,7 +57,7 @@ pub(crate) fn config_of(clone: &str) -> String {
     format!("{clone}/.git/config")
 }
 
-fn person(home: &OwnedFd) -> PersonConfig {
+fn person(home: &OwnedFd, drivers: &BTreeSet<Driver>) -> PersonConfig {
     let mut machine = Settings::default();
     machine.add_machine();
     let mut own = Settings::default();
@@ -76,7 +89,12 @@ fn person(home: &OwnedFd) -> PersonConfig {
     PersonConfig {
         file: file.to_owned(),
         closed,
-        set: PERSON_KEYS.into_iter().filter(|key| is_set(key)).map(str::to_owned).collect(),
+        set: PERSON_KEYS
+            .into_iter()
+            .map(str::to_owned)
+            .chain(drivers.iter().map(Driver::clean))
+            .filter(|key| is_set(key))
+            .collect(),
         stores,
         credentials: match tree::stat(home, CREDENTIALS) {
             Ok(None) => CredentialsFile::Absent,
@@ -122,9 +140,11 @@ fn clone(home: &OwnedFd, path: &str, remote: &str) -> CloneConfig {
         let (remote, merge) = (part("remote"), part("merge"));
         (remote.is_some() || merge.is_some()).then(|| (remote.unwrap_or_default(), merge.unwrap_or_default()))
     });
-    let filter = locked::filter(&settings.entries);
+    let drivers = drivers(home, path).into_iter();
+    let filters =
+        drivers.map(|driver| (driver.clone(), locked::filter(&settings.entries, &driver))).collect();
     let closed = settings.unknown.clone().or_else(|| closed(home, &file));
-    CloneConfig { closed, push_url, default_branch, follows, filter }
+    CloneConfig { closed, push_url, default_branch, follows, filters }
 }
 
 /// The branch that `origin` has as its default, as this clone last heard.
@@ -248,11 +268,13 @@ pub(crate) fn apply(home: &OwnedFd, wire: &Wire) -> Result<(), Failure> {
                 set(old, &settings)
             })
         }
-        Wire::Lock { clone } => edit::edit(home, &config_of(clone), |old| {
-            if locked::is_answered(&entries(old)?) {
+        Wire::Lock { clone, driver } => edit::edit(home, &config_of(clone), |old| {
+            if locked::is_answered(&entries(old)?, driver) {
                 return Err("something else answers its filter by now".to_owned());
             }
-            set(old, locked::SETTINGS)
+            let settings = locked::settings(driver);
+            let settings: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+            set(old, &settings)
         }),
     };
     done.map_err(|why| {

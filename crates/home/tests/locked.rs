@@ -316,3 +316,52 @@ async fn a_filter_that_a_person_wrote_stays() {
     assert_eq!(run_in(ana, &desired).await, "");
     assert_eq!(one.read("code/.git/config"), config);
 }
+
+/// git-crypt has keys beside the default one, each with a filter of its own, which attributes anywhere may name.
+#[tokio::test]
+async fn named_keys_are_guarded_like_the_default_one_invariant_7() {
+    let (server, ana) = (GitServer::start(), Somebody::new());
+    let work = server.plain("infra.git");
+    let key = server.named_key(&work, "prod");
+    fs::create_dir_all(work.join("deploy/keys")).unwrap();
+    fs::write(work.join("deploy/.gitattributes"), "*.key filter=git-crypt-prod diff=git-crypt-prod\n")
+        .unwrap();
+    fs::write(work.join("deploy/keys/one.key"), "the key of production\n").unwrap();
+    server.git(&work, &["add", "."]);
+    server.git(&work, &["commit", "-qm", "A named key"]);
+    server.git(&work, &["push", "-q", "origin", "main"]);
+    clone(&ana, "code", &server.url("public", "infra.git"), true).await;
+    let file = "code/deploy/keys/one.key";
+    assert!(fs::read(ana.path(file)).unwrap().starts_with(HEADER));
+    assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
+    let refuses = || {
+        ana.write(file, "plain\n");
+        let output = ana.git("code", &["commit", "-qam", "Plain"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("this clone is locked"), "{said}");
+        ana.git_ok("code", &["checkout", "--", "deploy"]);
+        assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
+    };
+    refuses();
+
+    // A clone that a script made, or of a time before the key: what its own attributes name is guarded by the next run.
+    ana.git_ok("code", &["config", "--remove-section", "filter.git-crypt-prod"]);
+    ana.write("code/.gitattributes", "*.key filter=git-crypt-prod\n");
+    let desired = site(wanted("code", &server.url("public", "infra.git"), true), &[], None);
+    let told = run_in(&ana, &desired).await;
+    assert!(told.contains("let ~/code refuse plain text in encrypted files (git-crypt-prod)"), "{told}");
+    assert!(!run_in(&ana, &desired).await.contains("git-crypt"), "it is done once");
+    ana.git_ok("code", &["checkout", "--", ".gitattributes"]);
+    refuses();
+
+    // Whoever gets this key unlocks as ever, and it stays so.
+    fs::copy(&key, ana.path("key")).unwrap();
+    chown(ana.path("key"), Some(ana.uid), Some(ana.uid)).unwrap();
+    run(ana.command("git-crypt").args(["unlock", "../key"]).current_dir(ana.path("code")));
+    assert_eq!(fs::read_to_string(ana.path(file)).unwrap(), "the key of production\n");
+    assert!(!run_in(&ana, &desired).await.contains("git-crypt"));
+    ana.write(file, "changed\n");
+    ana.git_ok("code", &["commit", "-qam", "By its owner"]);
+    let stored = ana.git("code", &["show", "HEAD:deploy/keys/one.key"]).stdout;
+    assert!(stored.starts_with(HEADER));
+}

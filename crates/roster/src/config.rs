@@ -238,6 +238,9 @@ pub struct Worker {
     /// How much memory one worker may use, in MiB.
     #[schemars(range(min = 64, max = 1_048_576))]
     pub memory_mib: u64,
+    /// How much a server may send for one clone or fetch, in MiB.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_clone_mib: u64,
 }
 
 /// tmux sessions that survive a reboot.
@@ -340,7 +343,7 @@ impl Default for Guard {
 
 impl Default for Worker {
     fn default() -> Self {
-        Worker { parallel: 4, deadline_s: 600, memory_mib: 2048 }
+        Worker { parallel: 4, deadline_s: 600, memory_mib: 2048, max_clone_mib: 16_384 }
     }
 }
 

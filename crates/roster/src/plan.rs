@@ -389,6 +389,13 @@ pub enum HomeAction {
     },
 }
 
+impl HomeAction {
+    /// Whether a server may have to send something for it.
+    pub fn is_transfer(&self) -> bool {
+        matches!(self, HomeAction::Clone(_) | HomeAction::Fetch(_))
+    }
+}
+
 /// Work on the mirror of a public repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]

@@ -84,11 +84,56 @@ pub struct CloneConfig {
     pub default_branch: Option<String>,
     /// What the default branch follows: remote and ref.
     pub follows: Option<(String, String)>,
-    /// What answers git-crypt's filter.
-    pub filter: Filter,
+    /// What answers each filter of git-crypt: that of the default key, and those of named keys that the clone uses.
+    pub filters: BTreeMap<Driver, Filter>,
 }
 
-/// What answers git-crypt's filter in a clone.
+/// A filter of git-crypt: `git-crypt` for the default key, `git-crypt-NAME` for a named one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Driver(String);
+
+impl Driver {
+    /// That of the default key.
+    pub fn default_key() -> Driver {
+        Driver("git-crypt".into())
+    }
+
+    /// A driver of git-crypt, if it is one: names of keys are letters, digits, `-` and `_`.
+    pub fn new(name: &str) -> Option<Driver> {
+        let rest = name.strip_prefix("git-crypt")?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        let is_key = |key: &str| (1..=128).contains(&key.len()) && key.chars().all(plain);
+        (rest.is_empty() || rest.strip_prefix('-').is_some_and(is_key)).then(|| Driver(name.to_owned()))
+    }
+
+    /// Its key in a configuration of git.
+    pub fn clean(&self) -> String {
+        format!("filter.{self}.clean")
+    }
+}
+
+impl std::fmt::Display for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Driver {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Driver, Self::Error> {
+        Driver::new(&name).ok_or("not a filter of git-crypt")
+    }
+}
+
+impl From<Driver> for String {
+    fn from(driver: Driver) -> String {
+        driver.0
+    }
+}
+
+/// What answers a filter of git-crypt in a clone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
@@ -104,8 +149,8 @@ pub enum Filter {
     Own,
 }
 
-/// The keys of the person's configuration that are looked for.
-pub const PERSON_KEYS: [&str; 4] = [NAME, EMAIL, HELPER, "filter.git-crypt.clean"];
+/// The keys of the person's configuration that are looked for, beside those of git-crypt's filters.
+pub const PERSON_KEYS: [&str; 3] = [NAME, EMAIL, HELPER];
 pub(crate) const NAME: &str = "user.name";
 pub(crate) const EMAIL: &str = "user.email";
 pub(crate) const HELPER: &str = "credential.helper";
@@ -146,6 +191,8 @@ pub enum Wire {
     Lock {
         /// The clone, below the home.
         clone: String,
+        /// The filter that is answered.
+        driver: Driver,
     },
 }
 
@@ -196,7 +243,12 @@ impl fmt::Display for Wire {
                     Follower::Default => write!(f, " and let its default branch follow it"),
                 }
             }
-            Wire::Lock { clone } => write!(f, "let ~/{clone} refuse plain text in encrypted files"),
+            Wire::Lock { clone, driver } if *driver == Driver::default_key() => {
+                write!(f, "let ~/{clone} refuse plain text in encrypted files")
+            }
+            Wire::Lock { clone, driver } => {
+                write!(f, "let ~/{clone} refuse plain text in encrypted files ({driver})")
+            }
         }
     }
 }

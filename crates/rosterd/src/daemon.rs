@@ -123,8 +123,8 @@ impl Ask {
 pub(crate) struct Daemon {
     pub(crate) store: Store,
     pub(crate) config_path: PathBuf,
-    /// Ourselves, for the workers.
-    pub(crate) program: PathBuf,
+    /// Ourselves, for who only looks at homes, and the program of the workers.
+    pub(crate) program: home::Programs,
     /// Set once, at SIGTERM.
     pub(crate) stop: Arc<AtomicBool>,
     stopping: watch::Sender<bool>,
@@ -163,7 +163,7 @@ impl Daemon {
     pub(crate) fn load(
         store: Store,
         config_path: PathBuf,
-        program: PathBuf,
+        program: home::Programs,
     ) -> (Self, mpsc::UnboundedReceiver<Ask>) {
         let (asks, asked) = mpsc::unbounded_channel();
         let (ledger, unreadable) = match store.load() {

@@ -242,6 +242,7 @@ pub(crate) fn limits(config: &Config) -> home::Limits {
     home::Limits {
         deadline: Duration::from_secs(config.worker.deadline_s),
         memory_mib: config.worker.memory_mib,
+        max_clone_mib: config.worker.max_clone_mib,
         mirrors: MIRRORS,
     }
 }
@@ -313,6 +314,7 @@ async fn one_home(
     };
     let plan = plan::home(&person.user, desired, &observed);
     say(Said::Plan(Plan { steps: Vec::new(), ..plan.clone() }));
+    worker.prepare(&plan).await;
     let mut done = vec![false; plan.steps.len()];
     for (index, step) in plan.steps.into_iter().enumerate() {
         let clock = Instant::now();

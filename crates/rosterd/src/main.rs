@@ -1,7 +1,8 @@
 //! rosterd: keeps this machine as its roster says. See docs/architecture.md.
 //!
-//! `rosterd` alone is the daemon, started by systemd with its socket. `rosterd worker` is what the daemon starts for
-//! work in a home; it is of no use by hand.
+//! This is the daemon, started by systemd with its socket. It starts `rosterd-look` to look at a home, and
+//! `rosterd-worker` to work in one or to speak to a server: programs of their own beside this one, of no use by hand. So the
+//! daemon's program, which is root's, has no git and no TLS in it.
 
 mod accept;
 mod daemon;
@@ -18,7 +19,8 @@ mod store;
 mod watch;
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -31,7 +33,6 @@ const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
-        Some(word) if word == "worker" => home::worker(),
         Some(word) if word == "--version" => {
             #[expect(clippy::print_stdout, reason = "this is what was asked for")]
             {
@@ -95,9 +96,16 @@ fn start() -> Result<(), (u8, String)> {
     let store =
         store::Store::open(&state).map_err(|error| broken("the ledger's folder cannot be used", &error))?;
     let config = PathBuf::from("/etc/rosterd/config.toml");
-    // The link works also after an upgrade has replaced the file, so worker and daemon are always of one version.
-    let program = Path::new("/proc/self/exe").to_path_buf();
-    let (daemon, asked) = daemon::Daemon::load(store, config, program);
+    // Held open, so that workers and daemon are of one version also after an upgrade has replaced the files.
+    let open = |name: &str| {
+        std::env::current_exe().and_then(|program| std::fs::File::open(program.with_file_name(name))).map_err(
+            |error| broken(&format!("{name}, which belongs beside this program, cannot be opened"), &error),
+        )
+    };
+    let (look, work) = (open("rosterd-look")?, open("rosterd-worker")?);
+    let path = |program: &std::fs::File| PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    let programs = home::Programs { look: path(&look), work: path(&work) };
+    let (daemon, asked) = daemon::Daemon::load(store, config, programs);
     let daemon = Rc::new(daemon);
     for cleared in host::clear_leftovers(&daemon.config()) {
         tracing::info!("removed {cleared}, which a run that was killed had left");

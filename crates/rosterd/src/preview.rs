@@ -45,6 +45,7 @@ pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Resul
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let how = (limits, in_force.config.worker.parallel);
     let remotes = Remotes::ask(daemon, urls, asker(&host.observed), how, false, tell);
+    let mut in_homes = Plan::default();
     for (name, account) in homes {
         let subject = Subject::User(name.clone());
         if plan.problems.iter().any(|problem| problem.subject == subject) {
@@ -71,7 +72,7 @@ pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Resul
             }
         };
         match looked {
-            Ok(looked) => plan.append(looked),
+            Ok(looked) => in_homes.append(looked),
             Err(error) => plan.problems.push(Problem {
                 subject,
                 what: "the home could not be looked at".into(),
@@ -88,6 +89,7 @@ pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Resul
             Said::Step(..) | Said::Done(_) => {}
         }
     }
+    plan.append(in_homes);
     // As in a run: whose account is not as it should be gets no service.
     let is_blocked = |subject: &Subject| host.plan.problems.iter().any(|problem| problem.subject == *subject);
     plan.append(

@@ -110,6 +110,7 @@ async fn look_again(
 
 async fn apply(home: &Home<'_>, worker: &mut Worker, plan: Plan) {
     (home.say)(Said::Plan(Plan { steps: Vec::new(), ..plan.clone() }));
+    worker.prepare(&plan).await;
     for step in plan.steps {
         let clock = Instant::now();
         let result = one(home, worker, &step).await;

@@ -39,7 +39,7 @@ struct Asker {
     daemon: Rc<Daemon>,
     account: Option<(u32, u32)>,
     limits: home::Limits,
-    /// Whether mirrors are kept; a preview asks and changes nothing.
+    /// Whether mirrors are kept; a preview asks, looks at them, and changes nothing.
     mirror: bool,
     parallel: Semaphore,
     tell: mpsc::UnboundedSender<Said>,
@@ -126,9 +126,14 @@ impl Asker {
     }
 
     async fn start(&self, url: &str) -> Option<home::RemoteWorker> {
-        let started =
-            home::RemoteWorker::start(&self.daemon.program, self.account?, url, self.mirror, self.limits)
-                .await;
+        let started = home::RemoteWorker::start(
+            &self.daemon.program.work,
+            self.account?,
+            url,
+            self.mirror,
+            self.limits,
+        )
+        .await;
         match started {
             Ok(worker) => Some(worker),
             Err(error) => {
@@ -158,8 +163,14 @@ impl Asker {
             Asked { answer: Answer::Failed { why, next }, not_mirrored: 0 }
         });
         self.say(Said::Plan(refresh::not_asked(&Subject::Machine, url, &asked.answer)));
-        let mut mirrored = self.mirror && matches!(asked.answer, Answer::Refs(_));
-        for step in refresh::mirror(url, &asked).steps {
+        let mut mirrored = matches!(asked.answer, Answer::Refs(_));
+        let plan = refresh::mirror(url, &asked);
+        if !self.mirror {
+            self.say(Said::Plan(plan));
+            worker.finish().await;
+            return Remote { answer: asked.answer, mirrored };
+        }
+        for step in plan.steps {
             let Action::Mirror(action) = &step.action else { continue };
             let clock = Instant::now();
             let result = worker.apply(action).await;

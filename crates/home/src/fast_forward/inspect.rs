@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use git2::{AttrCheckFlags, AttrValue, Delta, DiffOptions, FileMode, Oid, Repository, StatusOptions};
 
 use roster::remote::{FastForward, Relation, Standing};
+use roster::wiring::Driver;
 
 use crate::{fetch, locked};
 
@@ -96,11 +97,34 @@ pub(crate) fn changes(repository: &Repository, forward: &FastForward) -> Result<
         .collect()
 }
 
+/// The filters of git-crypt that new attributes name, of a locked clone.
+pub(crate) fn new_drivers(
+    repository: &Repository,
+    changes: &[Change],
+) -> Result<BTreeSet<Driver>, git2::Error> {
+    let mut drivers = BTreeSet::new();
+    let clean = repository.config()?.get_string(&Driver::default_key().clean()).ok();
+    let is_attributes =
+        |change: &&Change| change.path.file_name().is_some_and(|name| name == ".gitattributes");
+    if locked::is_locked(clean.as_deref()) {
+        for (id, _) in changes.iter().filter(is_attributes).filter_map(|change| change.new) {
+            drivers.extend(locked::drivers_in(repository.find_blob(id)?.content()));
+        }
+    }
+    Ok(drivers)
+}
+
 /// What besides changed files is in the way.
 fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String>, git2::Error> {
     let Some(workdir) = repository.workdir() else { return Ok(Some("it has no work tree".into())) };
-    let clean = repository.config()?.get_string("filter.git-crypt.clean").ok();
-    let is_locked = locked::is_locked(clean.as_deref());
+    let config = repository.config()?;
+    let clean = |driver: &Driver| config.get_string(&driver.clean()).ok();
+    let is_locked = locked::is_locked(clean(&Driver::default_key()).as_deref());
+    // Of a locked clone, unless the person has just this key: it passes as it is.
+    let passes = |driver: &str| {
+        let driver = Driver::new(driver).filter(|_| is_locked);
+        driver.is_some_and(|driver| !clean(&driver).is_some_and(|clean| locked::is_git_crypt(&clean)))
+    };
     // libgit2 does not write a file where another kind of thing was, so these are left to git itself.
     let folders: BTreeSet<&Path> = changes
         .iter()
@@ -130,13 +154,13 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
         } else if change.old.is_some_and(|(_, mode)| mode == LINK) {
             return Ok(Some(format!("it makes a file of the symlink {shown}")));
         } else if let Some(driver) = filter(repository, &change.path)?
-            && !(driver == "git-crypt" && is_locked)
+            && !passes(&driver)
         {
             return Ok(Some(format!(
                 "it changes {shown}, which the filter `{driver}` writes; rosterd runs no filter"
             )));
         } else if change.path.file_name().is_some_and(|name| name == ".gitattributes")
-            && converts(repository.find_blob(id)?.content(), is_locked)
+            && converts(repository.find_blob(id)?.content(), passes)
         {
             return Ok(Some(format!("it changes how files are written ({shown})")));
         }
@@ -165,14 +189,14 @@ fn filter(repository: &Repository, path: &Path) -> Result<Option<String>, git2::
 
 /// Whether attributes that come with the same commits change the content of files as they are written: the new
 /// ones are not in force yet when the files are.
-fn converts(attributes: &[u8], is_locked: bool) -> bool {
+fn converts(attributes: &[u8], passes: impl Fn(&str) -> bool) -> bool {
     let text = String::from_utf8_lossy(attributes);
     let words = text
         .lines()
         .filter(|line| !line.trim_start().starts_with('#'))
         .flat_map(|line| line.split_whitespace().skip(1));
     words.into_iter().any(|word| match word.split_once('=') {
-        Some(("filter", driver)) => !(driver == "git-crypt" && is_locked),
+        Some(("filter", driver)) => !passes(driver),
         Some(("eol" | "text" | "crlf" | "working-tree-encoding", _)) => true,
         _ => matches!(word, "ident" | "crlf"),
     })

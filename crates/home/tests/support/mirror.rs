@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
-use home::{Limits, RemoteWorker, Worker};
+use home::{Limits, Programs, RemoteWorker, Worker};
 use roster::desired::HomeDesired;
 use roster::plan::refresh;
 use roster::plan::{Action, MirrorAction, Plan};
@@ -15,7 +15,7 @@ use roster::report::StepResult;
 use tempfile::TempDir;
 
 use crate::support::{Somebody, open_dir};
-use crate::work::{LIMITS, person, program};
+use crate::work::{LIMITS, person, program, programs};
 
 /// A system user's.
 pub const UID: u32 = 991;
@@ -86,7 +86,8 @@ impl Mirrors {
         remotes: &Remotes,
     ) -> bool {
         let look: Vec<LookAt> = refresh::look_at(desired, remotes);
-        let started = Worker::start_looking(program, &person(of), self.limits, desired, look.clone()).await;
+        let programs = Programs { work: program.to_owned(), ..programs() };
+        let started = Worker::start_looking(&programs, &person(of), self.limits, desired, look.clone()).await;
         let Ok((mut worker, observed, states)) = started else { return false };
         let who = person(of).user;
         let mut plan = refresh::fetches(&who, desired, &refresh::ours(desired, &observed, states), remotes);
@@ -110,7 +111,7 @@ impl Mirrors {
     pub async fn run(&self, of: &Somebody, desired: &HomeDesired, remotes: &Remotes) -> Refreshed {
         let look: Vec<LookAt> = refresh::look_at(desired, remotes);
         let started =
-            Worker::start_looking(&program(), &person(of), self.limits, desired, look.clone()).await;
+            Worker::start_looking(&programs(), &person(of), self.limits, desired, look.clone()).await;
         let (mut worker, observed, states) = started.unwrap();
         let mut told = Plan::default();
         let mut without_mirror = None;

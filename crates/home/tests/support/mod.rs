@@ -20,7 +20,11 @@ use tempfile::TempDir;
 
 /// A folder that everyone may pass through.
 pub fn open_dir() -> TempDir {
-    let dir = tempfile::Builder::new().prefix("rosterd-home-").tempdir().unwrap();
+    open_dir_in(&std::env::temp_dir())
+}
+
+fn open_dir_in(above: &Path) -> TempDir {
+    let dir = tempfile::Builder::new().prefix("rosterd-home-").tempdir_in(above).unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
@@ -52,9 +56,17 @@ pub struct Somebody {
 
 impl Somebody {
     pub fn new() -> Somebody {
+        Somebody::in_folder(open_dir())
+    }
+
+    /// Somebody with so many files that on some disks their removal would take longer than the test.
+    pub fn in_memory() -> Somebody {
+        Somebody::in_folder(open_dir_in(Path::new("/dev/shm")))
+    }
+
+    fn in_folder(base: TempDir) -> Somebody {
         static NEXT: AtomicU32 = AtomicU32::new(61_001);
         let uid = NEXT.fetch_add(1, Ordering::Relaxed);
-        let base = open_dir();
         let home = base.path().join("home");
         let person = Somebody { uid, home, base };
         person.mkdir("");
@@ -274,6 +286,31 @@ impl GitServer {
         run(clean_command("git", self.dir.path()).arg("-C").arg(folder).args(id).args(arguments))
     }
 
+    /// Commits to `main` of a repository what `write` says in the language of `git fast-import`: without a work tree and
+    /// without a file for each object, whose removal would take longer than the test.
+    pub fn import(&self, name: &str, write: impl FnOnce(&mut dyn std::io::Write)) -> String {
+        let mut git = clean_command("git", self.dir.path());
+        git.arg("-C").arg(self.bare(name)).args([
+            "-c",
+            "pack.compression=0",
+            "fast-import",
+            "--quiet",
+            "--depth=0",
+        ]);
+        let mut child = git.stdin(Stdio::piped()).spawn().unwrap();
+        let mut stream = std::io::BufWriter::new(child.stdin.take().unwrap());
+        let text =
+            "commit refs/heads/main\ncommitter Dev <dev@example.org> 1700000000 +0000\ndata 7\nA step\n";
+        std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+        if self.bare(name).join("refs/heads/main").exists() {
+            std::io::Write::write_all(&mut stream, b"from refs/heads/main^0\n").unwrap();
+        }
+        write(&mut stream);
+        drop(stream);
+        assert!(child.wait().unwrap().success());
+        self.git(&self.bare(name), &["rev-parse", "main"])
+    }
+
     /// Makes an empty bare repository and a work tree that pushes to it.
     pub fn empty(&self, name: &str) -> PathBuf {
         let work = self.dir.path().join(format!("work-{name}"));
@@ -322,6 +359,15 @@ impl GitServer {
         self.git(&work, &["commit", "-qam", "Rotate"]);
         self.git(&work, &["checkout", "-q", "main"]);
         self.git(&work, &["push", "-q", "origin", "main", "rotated"]);
+        key
+    }
+
+    /// Gives a work tree a named key of git-crypt; where the key is.
+    pub fn named_key(&self, work: &Path, name: &str) -> PathBuf {
+        let key = self.dir.path().join(format!("{name}.key"));
+        for arguments in [vec!["init", "-k", name], vec!["export-key", "-k", name, key.to_str().unwrap()]] {
+            run(clean_command("git-crypt", self.dir.path()).args(arguments).current_dir(work));
+        }
         key
     }
 

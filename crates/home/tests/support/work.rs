@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use home::{Limits, Person, Worker, WorkerError};
+use home::{Limits, Person, Programs, Worker, WorkerError};
 use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::OsUser;
 use roster::plan::HomeAction;
@@ -13,12 +13,21 @@ use roster::report::StepResult;
 
 use crate::support::Somebody;
 
-pub const LIMITS: Limits =
-    Limits { deadline: Duration::from_secs(30), memory_mib: 512, mirrors: "/nonexistent" };
+pub const LIMITS: Limits = Limits {
+    deadline: Duration::from_secs(30),
+    memory_mib: 512,
+    max_clone_mib: 4096,
+    mirrors: "/nonexistent",
+};
 
 /// `support/worker_main.rs`.
 pub fn program() -> PathBuf {
     env!("CARGO_BIN_EXE_home-test-worker").into()
+}
+
+/// The same with `support/look_main.rs`.
+pub fn programs() -> Programs {
+    Programs { look: env!("CARGO_BIN_EXE_home-test-look").into(), work: program() }
 }
 
 pub fn person(of: &Somebody) -> Person {

@@ -74,6 +74,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
         number(reader, fields, "parallel", (1, 64), &mut config.worker.parallel);
         number(reader, fields, "deadline_s", (5, 86_400), &mut config.worker.deadline_s);
         number(reader, fields, "memory_mib", (64, 1 << 20), &mut config.worker.memory_mib);
+        number(reader, fields, "max_clone_mib", (1, 1 << 20), &mut config.worker.max_clone_mib);
     });
     table(reader, &mut fields, "tmux", |reader, fields| {
         paths.file(reader, fields, "tmux.state", &mut config.tmux.state);

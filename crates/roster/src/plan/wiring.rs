@@ -5,7 +5,7 @@ use super::{Action, HomeAction, Plan, Subject};
 use crate::desired::HomeDesired;
 use crate::observed::HomeObserved;
 use crate::wiring::{
-    CloneConfig, CredentialsFile, EMAIL, Filter, Follower, HELPER, NAME, PersonConfig, Wire,
+    CloneConfig, CredentialsFile, Driver, EMAIL, Filter, Follower, HELPER, NAME, PersonConfig, Wire,
 };
 
 /// The infra clone as the other steps of a plan leave it.
@@ -112,24 +112,26 @@ fn clone(
     seen: &CloneConfig,
     person: &Option<PersonConfig>,
 ) {
-    let own_filter = person.as_ref().is_some_and(|p| p.set.iter().any(|key| key == "filter.git-crypt.clean"));
-    let lock = desired.infra().is_some_and(|clone| clone.locked)
-        && match seen.filter {
-            Filter::Weak => true,
-            Filter::Absent => !own_filter,
-            Filter::Ours | Filter::Unlocked | Filter::Own => false,
-        };
+    let is_locked = desired.infra().is_some_and(|clone| clone.locked);
+    let is_persons =
+        |driver: &Driver| person.as_ref().is_some_and(|p| p.set.iter().any(|key| *key == driver.clean()));
+    let is_open = |driver: &Driver, filter: Filter| match filter {
+        Filter::Weak => true,
+        Filter::Absent => !is_persons(driver),
+        Filter::Ours | Filter::Unlocked | Filter::Own => false,
+    };
+    let lock: Vec<_> = seen.filters.iter().filter(|(d, filter)| is_locked && is_open(d, **filter)).collect();
     let push = desired.wiring.push.as_ref().filter(|_| seen.push_url.is_none());
-    if let (Some(why), true) = (&seen.closed, lock || push.is_some()) {
+    if let (Some(why), true) = (&seen.closed, !lock.is_empty() || push.is_some()) {
         plan.notice(subject, format!("~/{path}/.git/config is left alone: {why}"));
         return;
     }
-    if lock {
-        let reason = match seen.filter {
+    for (driver, filter) in lock {
+        let reason = match filter {
             Filter::Weak => "its filter lets plain text be committed in the place of a secret",
             _ => "nothing answers git-crypt, so plain text can be committed in the place of a secret",
         };
-        wire(plan, subject, Wire::Lock { clone: path.into() }, reason);
+        wire(plan, subject, Wire::Lock { clone: path.into(), driver: driver.clone() }, reason);
     }
     if let Some(remote) = push {
         let branch = match (&seen.default_branch, &seen.follows) {

@@ -5,7 +5,7 @@ use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::RemoteName;
 use roster::observed::{HomeObserved, Place};
 use roster::plan::{Action, HomeAction, home};
-use roster::wiring::{CloneConfig, CredentialsFile, Filter, PersonConfig, Wire, WiringDesired};
+use roster::wiring::{CloneConfig, CredentialsFile, Driver, Filter, PersonConfig, Wire, WiringDesired};
 
 use crate::machine::{shown, user};
 
@@ -42,7 +42,7 @@ fn wired_clone() -> CloneConfig {
         push_url: Some(FORGE.into()),
         default_branch: Some("main".into()),
         follows: Some(("forgejo".into(), "refs/heads/main".into())),
-        filter: Filter::Ours,
+        filters: [(Driver::default_key(), Filter::Ours)].into(),
     }
 }
 
@@ -170,7 +170,12 @@ fn the_push_remote_is_added_and_followed_unless_the_person_has_decided() {
 
 #[test]
 fn a_weak_filter_is_replaced_and_a_persons_own_is_not() {
-    let with = |filter| CloneConfig { filter, ..wired_clone() };
+    let driver = |name| Driver::new(name).unwrap();
+    let with = |filter| CloneConfig { filters: [(driver("git-crypt"), filter)].into(), ..wired_clone() };
+    let named =
+        [("git-crypt", Filter::Ours), ("git-crypt-prod", Filter::Absent), ("git-crypt-dev", Filter::Weak)];
+    let named = named.map(|(name, filter)| (driver(name), filter));
+    let opened = [(driver("git-crypt"), Filter::Ours), (driver("git-crypt-prod"), Filter::Unlocked)];
     let globally = PersonConfig {
         set: [&wired_person().set[..], &["filter.git-crypt.clean".to_owned()]].concat(),
         ..wired_person()
@@ -181,6 +186,8 @@ fn a_weak_filter_is_replaced_and_a_persons_own_is_not() {
         tell(globally, with(Filter::Absent)),
         tell(wired_person(), with(Filter::Unlocked)),
         tell(wired_person(), with(Filter::Own)),
+        tell(wired_person(), CloneConfig { filters: named.into(), ..wired_clone() }),
+        tell(wired_person(), CloneConfig { filters: opened.into(), ..wired_clone() }),
     ];
     insta::assert_snapshot!(all.join("--\n"), @"
     alice: let ~/code refuse plain text in encrypted files
@@ -218,10 +225,9 @@ fn what_moves_is_wired_in_its_new_place() {
     observed.moves.candidates.insert("code".into(), candidate);
     observed.wiring.person = Some(wired_person());
     observed.wiring.interrupted = vec![".gitconfig".into()];
-    observed
-        .wiring
-        .clones
-        .insert("code".into(), CloneConfig { push_url: None, filter: Filter::Weak, ..wired_clone() });
+    let filters = [(Driver::default_key(), Filter::Weak)].into();
+    let weak = CloneConfig { push_url: None, filters, ..wired_clone() };
+    observed.wiring.clones.insert("code".into(), weak);
     let plan = home(&user("alice"), &desired, &observed);
     insta::assert_snapshot!(shown(&plan), @"
     alice: move the clone ~/code to ~/code/infra
