@@ -16,7 +16,6 @@ use roster::remote::MirrorClone;
 
 use crate::credentials::Credentials;
 use crate::objects::Mirrors;
-use crate::place::without_user;
 use crate::protocol::Failure;
 use crate::transfer::{self, Bounds, Transfer};
 use crate::{fast_forward, fetch, locked, moves, sys, tree, wiring};
@@ -84,7 +83,7 @@ fn clone(home: &OwnedFd, wanted: &CloneDesired, bounds: Bounds) -> Result<(), Fa
     beside(home, wanted, |into, _| {
         from_server(wanted, &transfer, into).map_err(|error| {
             let (why, next) = transfer.explain(&error);
-            Failure::new(format!("cannot clone {} to ~/{}: {why}", wanted.url, wanted.path), next)
+            Failure::new(why, next)
         })
     })
 }
@@ -116,9 +115,7 @@ fn beside(
     make: impl FnOnce(&Path, &OwnedFd) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let CloneDesired { path, url, .. } = wanted;
-    transfer::check_url(url).map_err(|(why, next)| {
-        Failure::new(format!("cannot clone {} to ~/{path}: {why}", without_user(url)), next)
-    })?;
+    transfer::check_url(url).map_err(|(why, next)| Failure::new(why, next))?;
     let (parent, name) = tree::parent(home, path).map_err(|errno| cannot("make", path, errno))?;
     if tree::stat(&parent, name).map_err(|errno| cannot("look at", path, errno))?.is_some() {
         return Err(cannot("make", path, Errno::EEXIST));

@@ -136,6 +136,10 @@ impl<'a> Transfer<'a> {
             let outcome = outcome.map(|outcome| format!(", and {outcome}")).unwrap_or_default();
             (format!("the server asks for a login{outcome}"), add_login)
         }
+        (code, ErrorClass::Ssl) if code != ErrorCode::Certificate && !has("certificate") => (
+            format!("it does not answer as a TLS server: {said}"),
+            format!("check that {host} speaks https://, and on this port"),
+        ),
         (ErrorCode::Certificate, _) | (_, ErrorClass::Ssl) => (
             format!("its certificate is not trusted: {said}"),
             "put the authority's certificate into /usr/local/share/ca-certificates and run `update-ca-certificates`"

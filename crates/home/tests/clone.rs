@@ -171,12 +171,7 @@ async fn a_private_repository_is_opened_by_the_persons_own_login() {
     let (port, url) = (server.port, server.url("private", "private.git"));
 
     let refused = clone(&ana, "code", &url, false).await;
-    assert_eq!(
-        why(&refused),
-        format!(
-            "cannot clone {url} to ~/code: the server asks for a login, and ~/.git-credentials has none for it"
-        )
-    );
+    assert_eq!(why(&refused), "the server asks for a login, and ~/.git-credentials has none for it");
     assert!(next(&refused).ends_with(&format!("http://NAME:TOKEN@127.0.0.1:{port}")));
     assert_eq!(fs::read_dir(&ana.home).unwrap().count(), 0);
 
@@ -256,7 +251,7 @@ async fn what_goes_wrong_is_told_with_what_to_do() {
         (format!("file://{}", server.bare("x.git").display()), "only https:// and http:// are possible"),
         ("ext::sh -c 'touch ~/run'".into(), "only https:// and http:// are possible"),
         ("http://ana:t0ken@127.0.0.1/x.git".into(), "has a login in it"),
-        (format!("https://127.0.0.1:{}/x.git", server.port), "cannot clone https://"),
+        (format!("https://127.0.0.1:{}/x.git", server.port), "it does not answer as a TLS server: SSL error"),
     ] {
         let failed = clone(&ana, "code", &url, false).await;
         assert!(why(&failed).contains(said), "{url}: {failed:?}");
@@ -390,7 +385,7 @@ async fn a_full_disk_fails_that_clone_and_leaves_nothing() {
     let left = fs::read_dir(&ana.home).unwrap().count();
     support::run(std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(&ana.home));
     let read_only = clone(&ana, "code", &server.url("public", "big.git"), false).await;
-    support::run(std::process::Command::new("umount").arg(&ana.home));
+    support::run(std::process::Command::new("umount").arg("-l").arg(&ana.home));
     assert!(why(&failed).ends_with("the disk is full"), "{failed:?}");
     assert_eq!(left, 0);
     assert!(why(&read_only).ends_with("read-only file system"), "{read_only:?}");

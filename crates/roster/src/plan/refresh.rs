@@ -85,10 +85,9 @@ pub fn way(action: &HomeAction, remotes: &Remotes) -> Way {
         {
             Way::Mirror(MirrorClone { wanted: clone.clone(), refs: refs.clone() })
         }
-        Some(Remote { answer: Answer::Failed { why, next }, .. }) => Way::NotNow {
-            why: format!("cannot clone {} to ~/{}: {why}", clone.url, clone.path),
-            next: next.clone(),
-        },
+        Some(Remote { answer: Answer::Failed { why, next }, .. }) => {
+            Way::NotNow { why: why.clone(), next: next.clone() }
+        }
         _ => Way::Server,
     }
 }
