@@ -185,3 +185,33 @@ fn what_a_reader_does_at_the_socket_keeps_the_daemon_from_nobody() {
     assert!(rss.trim().parse::<u64>().unwrap() < 400_000, "{rss} KiB");
     assert_eq!(machine.sh("systemctl show -P MainPID -P NRestarts rosterd").ok(), daemon, "it was restarted");
 }
+
+/// What was found about a home counts when the home is done, however many runs ended before: a clone that failed at once
+/// keeps its person degraded although the run that saw it left the home, where another clone takes its time, to the next.
+#[test]
+fn what_one_run_found_in_a_home_is_not_forgotten_by_the_next() {
+    let forge = Forge::start();
+    forge.grow("ledgerbook", 1, 1);
+    forge.slow("ledgerbook", true);
+    let machine = Machine::with_rosterd(Suite::Trixie);
+    machine.write_file("/etc/rosterd/config.toml", forge.config());
+    let ann = "  ann: {authentik_user: ann, k8s_user: ann, tier: power-user, code_layout: workspace, \
+               repos: [aaa, ledgerbook]}\n";
+    // Her credentials come with the account.
+    machine.write_file("/etc/skel/.git-credentials", forge.credentials());
+    machine.sh("chmod 600 /etc/skel/.git-credentials").ok();
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{ann}"));
+    machine.eventually("a run waits for ann's slow clone", SOON, |machine| {
+        let status = machine.run(&["rosterctl", "status"]);
+        status.stdout.contains("waiting for the home of ann").then_some(())
+    });
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{ann}{}", person("bob")));
+    machine.eventually("bob is there", SOON, |machine| {
+        (machine.run(&["getent", "passwd", "bob"]).status == 0).then_some(())
+    });
+    assert!(!machine.exists("/home/ann/code/ledgerbook/.git/HEAD"), "it was not slow");
+    let waited = machine.run(&["rosterctl", "wait", "--timeout", "240"]).exits(3);
+    assert!(machine.exists("/home/ann/code/ledgerbook/.git/HEAD"), "{waited}");
+    let status = machine.run(&["rosterctl", "status", "ann"]).exits(3);
+    assert!(status.stdout.contains("aaa"), "{status}");
+}

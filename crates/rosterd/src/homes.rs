@@ -10,7 +10,7 @@ use roster::config::Config;
 use roster::desired::HomeDesired;
 use roster::name::OsUser;
 use roster::observed::HostObserved;
-use roster::plan::{self, Action, HomeAction, Plan, Problem, Step, Subject};
+use roster::plan::{self, Action, HomeAction, Notice, Plan, Problem, Step, Subject};
 use roster::report::StepResult;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -32,6 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Homes {
     in_hand: BTreeMap<OsUser, InHand>,
+    begun: u64,
     batches: JoinSet<()>,
     turns: (usize, Rc<Semaphore>),
     /// When it is looked at next whether another run is wanted.
@@ -42,8 +43,22 @@ pub(crate) struct Homes {
 
 #[derive(Debug)]
 struct InHand {
+    /// Tells it from one that was begun for the same person before.
+    number: u64,
     desired: HomeDesired,
     work: AbortHandle,
+    /// What earlier runs were told about it.
+    before: Found,
+}
+
+/// What was found wrong with a home, or to be told about it, by runs that ended before it was done. It counts when it
+/// is.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) problems: Vec<Problem>,
+    /// Steps that failed; the journal knows them.
+    pub(crate) failed: Vec<Problem>,
+    pub(crate) notices: Vec<Notice>,
 }
 
 /// What work in homes, and with the remotes they need, tells the run.
@@ -52,8 +67,8 @@ pub(crate) enum Said {
     Plan(Plan),
     Step(Box<Step>, StepResult, Duration),
     Problem(Box<Problem>),
-    /// This home is done, well or not.
-    Done(OsUser),
+    /// This home is done, well or not; the number tells which work in it.
+    Done(OsUser, u64),
 }
 
 impl Default for Homes {
@@ -61,7 +76,7 @@ impl Default for Homes {
         let (tell, told) = mpsc::unbounded_channel();
         let turns = (0, Rc::new(Semaphore::new(0)));
         let look_at = tokio::time::Instant::now();
-        Homes { in_hand: BTreeMap::new(), batches: JoinSet::new(), turns, look_at, tell, told }
+        Homes { in_hand: BTreeMap::new(), begun: 0, batches: JoinSet::new(), turns, look_at, tell, told }
     }
 }
 
@@ -69,6 +84,16 @@ impl Homes {
     /// Whose home is being worked in.
     pub(crate) fn in_hand(&self) -> impl Iterator<Item = &OsUser> {
         self.in_hand.keys()
+    }
+
+    /// Keeps what a run that ends was told about the homes that it leaves in hand.
+    pub(crate) fn keep(&mut self, running: &Running<'_>) {
+        for (user, home) in &mut self.in_hand {
+            let found = running.found(&Subject::User(user.clone()));
+            home.before.problems.extend(found.problems);
+            home.before.failed.extend(found.failed);
+            home.before.notices.extend(found.notices);
+        }
     }
 
     /// Begins with the homes of `scope` and waits until all of those are done. Gives it up early when the daemon is
@@ -148,6 +173,10 @@ impl Homes {
             let in_scope = |user: &OsUser| scope.contains(&Subject::User(user.clone()));
             let only_others = !self.in_hand.is_empty() && !self.in_hand.keys().any(in_scope);
             if self.told.is_empty() && (self.batches.is_empty() || only_others) {
+                if self.batches.is_empty() {
+                    // Nobody works any more: who has not said so never will.
+                    self.in_hand.clear();
+                }
                 return None;
             }
             tokio::select! {
@@ -170,10 +199,14 @@ impl Homes {
                     Said::Plan(plan) => running.take(&plan),
                     Said::Step(step, result, took) => running.record(*step, result, took),
                     Said::Problem(problem) => running.problems.push(*problem),
-                    // Nothing is known of it any more when its person has left meanwhile.
-                    Said::Done(user) => if let Some(done) = self.in_hand.remove(&user) {
-                        return Some((user, done.desired));
-                    },
+                    Said::Done(user, number) => {
+                        if self.in_hand.get(&user).is_some_and(|home| home.number == number)
+                            && let Some(done) = self.in_hand.remove(&user)
+                        {
+                            running.found_before(done.before);
+                            return Some((user, done.desired));
+                        }
+                    }
                 },
                 Some(_) = self.batches.join_next() => {}
             }
@@ -203,6 +236,8 @@ impl Homes {
         let remotes = Rc::new(Remotes::ask(daemon, urls, account, how, true, self.tell.clone()));
         let mut each = JoinSet::new();
         for (person, desired) in people {
+            self.begun += 1;
+            let number = self.begun;
             let (tell, turns, daemon) = (self.tell.clone(), Rc::clone(&self.turns.1), Rc::clone(daemon));
             let (remotes, user, wanted) = (Rc::clone(&remotes), person.user.clone(), desired.clone());
             let work = each.spawn_local(async move {
@@ -216,9 +251,10 @@ impl Homes {
                     work.await;
                 }
                 // Nobody listens only when the daemon was told to stop.
-                let _ = tell.send(Said::Done(person.user.clone()));
+                let _ = tell.send(Said::Done(person.user.clone(), number));
             });
-            self.in_hand.insert(user, InHand { desired: wanted, work });
+            let before = Found::default();
+            self.in_hand.insert(user, InHand { number, desired: wanted, work, before });
         }
         self.batches.spawn_local(async move {
             while each.join_next().await.is_some() {}

@@ -86,7 +86,7 @@ pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Resul
         match said {
             Said::Plan(more) => plan.append(more),
             Said::Problem(problem) => plan.problems.push(*problem),
-            Said::Step(..) | Said::Done(_) => {}
+            Said::Step(..) | Said::Done(..) => {}
         }
     }
     plan.append(in_homes);

@@ -17,7 +17,7 @@ use roster::tier_check;
 
 use crate::accept::{self, Decision, InForce};
 use crate::daemon::{Ask, Daemon, Whom};
-use crate::homes::Homes;
+use crate::homes::{Found, Homes};
 use crate::journal;
 use crate::services;
 use crate::sources;
@@ -39,6 +39,8 @@ pub(crate) struct Running<'a> {
     pub(crate) steps: Vec<StepRecord>,
     pub(crate) problems: Vec<Problem>,
     notices: Vec<Notice>,
+    /// Steps in homes that failed in an earlier run.
+    failed_before: Vec<Problem>,
     /// Whose failure is in the ledger already.
     settled: BTreeSet<Subject>,
 }
@@ -117,18 +119,40 @@ impl Running<'_> {
         for problem in &self.problems {
             troubles.entry(problem.subject.clone()).or_default().push(problem.clone());
         }
-        for record in &self.steps {
-            if let StepResult::Failed { why, next } = &record.result {
-                troubles.entry(record.step.subject.clone()).or_default().push(Problem {
-                    subject: record.step.subject.clone(),
-                    what: record.step.action.to_string(),
-                    why: why.clone(),
-                    next: next.clone(),
-                });
-            }
+        for problem in self.failed_before.iter().cloned().chain(self.steps.iter().filter_map(failure)) {
+            troubles.entry(problem.subject.clone()).or_default().push(problem);
         }
         troubles
     }
+
+    /// What this run found about one subject.
+    pub(crate) fn found(&self, subject: &Subject) -> Found {
+        let ours = |problem: &Problem| problem.subject == *subject;
+        let failed = self.steps.iter().filter_map(failure);
+        Found {
+            problems: self.problems.iter().filter(|problem| ours(problem)).cloned().collect(),
+            failed: failed.filter(ours).collect(),
+            notices: self.notices.iter().filter(|notice| notice.subject == *subject).cloned().collect(),
+        }
+    }
+
+    /// What earlier runs found about a home that is done now.
+    pub(crate) fn found_before(&mut self, found: Found) {
+        self.problems.extend(found.problems);
+        self.failed_before.extend(found.failed);
+        self.notices.extend(found.notices);
+    }
+}
+
+/// A step that failed, as what keeps its subject from being as it should be.
+fn failure(record: &StepRecord) -> Option<Problem> {
+    let StepResult::Failed { why, next } = &record.result else { return None };
+    Some(Problem {
+        subject: record.step.subject.clone(),
+        what: record.step.action.to_string(),
+        why: why.clone(),
+        next: next.clone(),
+    })
 }
 
 /// Reconciles once. Never fails: what went wrong is in the record.
@@ -142,6 +166,7 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
         steps: Vec::new(),
         problems: Vec::new(),
         notices: Vec::new(),
+        failed_before: Vec::new(),
         settled: BTreeSet::new(),
     };
     let mut unfinished = BTreeSet::new();
@@ -160,6 +185,7 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
                     outcome
                 }
             };
+            homes.keep(&running);
             daemon.leave_homes(homes);
             outcome
         }
