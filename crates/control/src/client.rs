@@ -1,7 +1,9 @@
 //! The asking side: one connection, typed questions and answers.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use roster::name::OsUser;
@@ -12,6 +14,10 @@ use serde_json::Value;
 use zlink::tokio::unix;
 
 use crate::{ControlError, HistoryReply, PlanReply, ProgressReply, ShowReply, StatusReply};
+
+/// How often, and after what time each, a connection is tried that the kernel has no room for.
+const TRIES: u32 = 100;
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// What went wrong on the way.
 #[derive(Debug, thiserror::Error)]
@@ -69,10 +75,20 @@ pub struct Client {
 impl Client {
     /// Connects to the socket at `path`.
     pub async fn connect(path: &Path) -> Result<Self, ClientError> {
-        let connection = unix::connect(path)
-            .await
-            .map_err(|source| ClientError::Connect { path: path.to_path_buf(), source })?;
-        Ok(Self { connection })
+        let mut tries = 0;
+        loop {
+            match unix::connect(path).await {
+                Ok(connection) => return Ok(Self { connection }),
+                // Others connect faster than the daemon accepts.
+                Err(zlink::Error::Io(error))
+                    if error.kind() == io::ErrorKind::WouldBlock && tries < TRIES =>
+                {
+                    tries += 1;
+                    tokio::time::sleep(BETWEEN_TRIES).await;
+                }
+                Err(source) => return Err(ClientError::Connect { path: path.to_path_buf(), source }),
+            }
+        }
     }
 
     /// Generation, last run, and how every subject is, or one.

@@ -46,7 +46,7 @@ pub struct Call {
     /// Interface and method: `io.rosterd.Control.Status`.
     pub method: String,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Option<Map<String, Value>>,
     /// Whether more than one reply is welcome.
     #[serde(default)]
     pub more: bool,
@@ -89,7 +89,7 @@ impl CallError {
 impl Call {
     /// The parameters as `T`.
     pub fn parameters<T: DeserializeOwned>(&self) -> Result<T, CallError> {
-        serde_json::from_value(Value::Object(self.parameters.clone()))
+        serde_json::from_value(Value::Object(self.parameters.clone().unwrap_or_default()))
             .map_err(|error| CallError::InvalidParameter(error.to_string()))
     }
 }
@@ -153,30 +153,32 @@ impl Connection {
     pub async fn reply(
         &mut self,
         call: &Call,
-        parameters: Option<&impl Serialize>,
+        parameters: Option<impl Serialize>,
         continues: bool,
     ) -> io::Result<()> {
         #[derive(Serialize)]
-        struct Reply<'a, T> {
+        struct Reply<T> {
             // Left out where there are none: zlink's client takes an empty object for something it does not know.
             #[serde(skip_serializing_if = "Option::is_none")]
-            parameters: Option<&'a T>,
+            parameters: Option<T>,
             #[serde(skip_serializing_if = "std::ops::Not::not")]
             continues: bool,
         }
-        self.send(call, &Reply { parameters, continues }).await
+        self.send(call, Reply { parameters, continues }).await
     }
 
     /// Refuses `call`.
     pub async fn refuse(&mut self, call: &Call, error: &CallError) -> io::Result<()> {
-        self.send(call, &error.reply()).await
+        self.send(call, error.reply()).await
     }
 
-    async fn send(&mut self, call: &Call, reply: &impl Serialize) -> io::Result<()> {
+    async fn send(&mut self, call: &Call, reply: impl Serialize) -> io::Result<()> {
         if call.oneway {
             return Ok(());
         }
-        let mut text = serde_json::to_vec(reply)?;
+        let mut text = serde_json::to_vec(&reply)?;
+        // A reply may be megabytes: not held twice while the client takes its time.
+        drop(reply);
         text.push(0);
         tokio::time::timeout(SEND, self.replies.write_all(&text)).await?
     }
@@ -259,7 +261,7 @@ mod tests {
         let (mut client, mut server) = pair().await;
         let long = "x".repeat(5 << 20);
         let sent = json!({ "run": long });
-        let call = Call { method: "a.b.C".into(), parameters: Map::new(), more: false, oneway: false };
+        let call = Call { method: "a.b.C".into(), parameters: None, more: false, oneway: false };
         let mut got = Vec::new();
         let (written, read) = tokio::join!(
             async {
@@ -285,7 +287,7 @@ mod tests {
             let mut server = Connection::new(listener.accept().await.unwrap().0).await.unwrap();
             let call = server.call().await.unwrap().unwrap();
             assert_eq!(call.method, "io.rosterd.Control.Confirm");
-            server.reply(&call, None::<&Value>, false).await.unwrap();
+            server.reply(&call, None::<Value>, false).await.unwrap();
             let call = server.call().await.unwrap().unwrap();
             server.refuse(&call, &ControlError::NothingHeld.into()).await.unwrap();
             let call = server.call().await.unwrap().unwrap();

@@ -16,7 +16,7 @@ use roster::ledger::{Degraded, Ledger, WaitingCause};
 use roster::name::OsUser;
 use roster::parse;
 use roster::plan::{Problem, Subject};
-use roster::report::{Progress, Run, RunSummary, Trigger};
+use roster::report::{Outcome, Progress, Run, RunSummary, Trigger};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -52,47 +52,42 @@ pub(crate) struct Ask {
     pub(crate) whom: Whom,
     /// The number of the latest wish that this one answers.
     number: u64,
-    watchers: RefCell<Watchers>,
-    /// Those whose run handed homes over: they are told the end when no home is in hand any more.
-    carried: RefCell<Watchers>,
+    /// Who is told, and what they asked for.
+    watchers: RefCell<Vec<(Whom, Watcher)>>,
 }
 
-type Watchers = Vec<mpsc::UnboundedSender<Progress>>;
+type Watcher = mpsc::UnboundedSender<Progress>;
 
 impl Ask {
-    pub(crate) fn new(
-        trigger: Trigger,
-        whom: Whom,
-        watcher: Option<mpsc::UnboundedSender<Progress>>,
-    ) -> Self {
-        let watchers = RefCell::new(watcher.into_iter().collect());
-        Ask { trigger, whom, number: 0, watchers, carried: RefCell::default() }
+    pub(crate) fn new(trigger: Trigger, whom: Whom, watcher: Option<Watcher>) -> Self {
+        let watchers = watcher.into_iter().map(|watcher| (whom.clone(), watcher)).collect();
+        Ask { trigger, whom, number: 0, watchers: RefCell::new(watchers) }
     }
 
     /// Tells everyone who asked for the run.
     pub(crate) fn tell(&self, progress: &Progress) {
-        for watchers in [&self.watchers, &self.carried] {
-            watchers.borrow_mut().retain(|watcher| watcher.send(progress.clone()).is_ok());
-        }
+        self.watchers.borrow_mut().retain(|(_, watcher)| watcher.send(progress.clone()).is_ok());
     }
 
-    /// The wish for what a run that answered this one has left in hand; nothing when it left nothing. Whoever waits
-    /// for the end and is not told it yet goes along.
-    fn goes_on(self, run: Run, is_busy: bool) -> Option<Ask> {
-        let mut carried = Vec::new();
-        if is_busy {
-            carried.append(&mut self.carried.borrow_mut());
+    /// Tells the end to each whose wish is answered, as it is for them; and gives the wish for what is left in hand,
+    /// which those take along who wait for it.
+    fn ended(self, daemon: &Daemon, run: &Run) -> Option<Ask> {
+        let in_hand = daemon.in_hand();
+        let waits = |whom: &Whom| match whom {
+            Whom::One(user) => in_hand.contains(user),
+            Whom::Everybody | Whom::InHand => !in_hand.is_empty(),
+        };
+        let mut watchers = self.watchers.into_inner();
+        for (whom, watcher) in watchers.extract_if(.., |(whom, _)| !waits(whom)) {
+            let outcome = daemon.outcome_for(&whom, run);
+            // Who has gone away does not miss it.
+            let _ = watcher.send(Progress::Ended(Box::new(Run { outcome, ..run.clone() })));
         }
-        if !run.unfinished.is_empty() {
-            carried.append(&mut self.watchers.borrow_mut());
-        }
-        self.tell(&Progress::Ended(Box::new(run)));
-        is_busy.then(|| Ask {
+        (!in_hand.is_empty()).then(|| Ask {
             trigger: Trigger::Retry,
             whom: Whom::InHand,
             number: self.number,
-            watchers: RefCell::default(),
-            carried: RefCell::new(carried),
+            watchers: RefCell::new(watchers),
         })
     }
 
@@ -114,7 +109,6 @@ impl Ask {
         };
         self.number = self.number.max(other.number);
         self.watchers.borrow_mut().append(&mut other.watchers.borrow_mut());
-        self.carried.borrow_mut().append(&mut other.carried.borrow_mut());
     }
 }
 
@@ -145,10 +139,13 @@ pub(crate) struct Daemon {
     unreadable: Option<Problem>,
     /// Since when and why the ledger cannot be written, and when that is tried again.
     unwritable: RefCell<Option<Degraded>>,
+    failed_saves: Cell<u64>,
     /// What a run has left to be done in homes.
     homes: RefCell<Homes>,
     /// Held while a mirror is written, by its URL: two runs may have work in hand at the same time.
     mirrors: RefCell<BTreeMap<String, Arc<Mutex<()>>>>,
+    /// Held by a reader whose plan is made.
+    pub(crate) previews: Mutex<()>,
     running: Cell<bool>,
     /// Whether somebody wants another run while one goes on.
     wanted: Cell<bool>,
@@ -207,8 +204,10 @@ impl Daemon {
             activity: RefCell::new(Some("starting".into())),
             unreadable,
             unwritable: RefCell::new(None),
+            failed_saves: Cell::new(0),
             homes: RefCell::default(),
             mirrors: RefCell::default(),
+            previews: Mutex::new(()),
             running: Cell::new(false),
             wanted: Cell::new(false),
             heard: Cell::new(0),
@@ -226,13 +225,15 @@ impl Daemon {
     pub(crate) fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) -> bool {
         let mut ledger = Ledger::clone(&self.ledger());
         change(&mut ledger);
-        // What could not be written is tried again with the next change, whether or not there is one.
-        if ledger == **self.ledger.borrow() && self.unwritable.borrow().is_none() {
+        if self.unreadable.is_some() {
+            // What is here stands for one that could not be read, and must never take its place.
+            return false;
+        }
+        if ledger == **self.ledger.borrow() {
             return true;
         }
         match self.store.save(&ledger) {
             Ok(()) => {
-                *self.unwritable.borrow_mut() = None;
                 *self.ledger.borrow_mut() = Rc::new(ledger);
                 true
             }
@@ -244,6 +245,7 @@ impl Daemon {
     }
 
     fn ledger_failed(&self, error: &StoreError) {
+        self.failed_saves.set(self.failed_saves.get() + 1);
         let problem = ledger_problem("the ledger cannot be written", error);
         let now = Timestamp::now();
         let mut unwritable = self.unwritable.borrow_mut();
@@ -265,18 +267,56 @@ impl Daemon {
         self.unreadable.clone()
     }
 
-    /// Since when and why the ledger cannot be written.
+    /// How often the ledger could not be written.
+    pub(crate) fn failed_saves(&self) -> u64 {
+        self.failed_saves.get()
+    }
+
+    /// A run has ended that wrote whatever it wanted to.
+    pub(crate) fn is_writable(&self) {
+        *self.unwritable.borrow_mut() = None;
+    }
+
+    /// Since when and why the ledger cannot be written: until a run has written all it wanted to. That a smaller one
+    /// could be written meanwhile says nothing about what was to be decided.
     pub(crate) fn write_trouble(&self) -> Option<Degraded> {
         self.unwritable.borrow().clone()
     }
 
-    /// Keeps a run that ended, on disk or, when that fails, until the next one.
-    pub(crate) fn keep(&self, run: &Run) {
+    /// Keeps a run that ended, on disk or, when that fails, until the next one. False when it failed.
+    pub(crate) fn keep(&self, run: &Run) -> bool {
         *self.last_run.borrow_mut() = Some(RunSummary::from(run));
         let kept = self.store.keep_run(run);
         *self.unkept.borrow_mut() = kept.is_err().then(|| Rc::new(run.clone()));
-        if let Err(error) = kept {
-            self.ledger_failed(&error);
+        if let Err(error) = &kept {
+            self.ledger_failed(error);
+        }
+        kept.is_ok()
+    }
+
+    /// How everything is for somebody who asked for `whom`, between runs.
+    pub(crate) fn outcome(&self, whom: &Whom) -> Outcome {
+        let ledger = self.ledger();
+        let concerns = |subject: &Subject| match whom {
+            Whom::One(user) => *subject == Subject::User(user.clone()),
+            Whom::Everybody | Whom::InHand => true,
+        };
+        let in_hand = self.in_hand();
+        match run::waits_for(&ledger).map(|waiting| &waiting.cause) {
+            _ if self.unreadable.is_some() || self.unwritable.borrow().is_some() => Outcome::Failed,
+            Some(WaitingCause::Held { .. }) => Outcome::Held,
+            Some(_) => Outcome::Failed,
+            None if ledger.degraded.keys().any(concerns) => Outcome::Degraded,
+            None if in_hand.iter().any(|user| concerns(&Subject::User(user.clone()))) => Outcome::Degraded,
+            None => Outcome::Converged,
+        }
+    }
+
+    /// How a run ended for somebody who asked for `whom`; others may have joined it.
+    pub(crate) fn outcome_for(&self, whom: &Whom, run: &Run) -> Outcome {
+        match run.outcome {
+            Outcome::Failed => Outcome::Failed,
+            _ => self.outcome(whom),
         }
     }
 
@@ -452,14 +492,28 @@ impl Daemon {
         text
     }
 
-    /// When the next degraded subject is due, or the ledger that could not be written.
+    /// When the next degraded subject is due, or the ledger that could not be written. Nothing is due while nothing may
+    /// be changed: what is waited for then is an edit.
     fn next_due(&self, counts: impl Fn(&Subject) -> bool) -> Option<Timestamp> {
-        if let Some(unwritable) = &*self.unwritable.borrow() {
-            return Some(unwritable.next_try);
-        }
+        let now = Timestamp::now();
         let ledger = self.ledger();
+        if self.unreadable.is_some() {
+            return None;
+        }
+        if let Some(unwritable) = &*self.unwritable.borrow() {
+            return Some(run::due(unwritable, now));
+        }
+        if ledger.tiers_differ.is_some() {
+            return None;
+        }
         let due = ledger.degraded.iter().filter(|(subject, _)| counts(subject));
-        due.map(|(_, degraded)| degraded.next_try).min()
+        due.map(|(_, degraded)| run::due(degraded, now)).min()
+    }
+
+    /// Whether somebody is due whose home is not in hand.
+    fn is_due(&self) -> bool {
+        let in_hand: BTreeSet<_> = self.in_hand().into_iter().map(Subject::User).collect();
+        self.next_due(|subject| !in_hand.contains(subject)).is_some_and(|due| due <= Timestamp::now())
     }
 
     /// How long until the next retry.
@@ -540,6 +594,9 @@ pub(crate) async fn run_until_stopped(
                 running = None;
                 if let Some(ask) = goes_on {
                     join(&mut pending, ask);
+                    if daemon.is_due() {
+                        join(&mut pending, Ask::new(Trigger::Retry, Whom::Everybody, None));
+                    }
                 }
                 watch.follow(&daemon.config_path, &daemon.config());
                 retry_at = daemon.next_retry().map(|wait| tokio::time::Instant::now() + wait);
@@ -562,8 +619,7 @@ async fn one_run(daemon: Rc<Daemon>, ask: Ask) -> Option<Ask> {
     if run.unfinished.is_empty() {
         daemon.answered.set(daemon.answered.get().max(ask.number));
     }
-    let is_busy = !daemon.in_hand().is_empty();
-    let goes_on = ask.goes_on(run, is_busy);
+    let goes_on = ask.ended(&daemon, &run);
     daemon.runs.send_modify(|runs| *runs += 1);
     goes_on
 }

@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Homes {
     in_hand: BTreeMap<OsUser, InHand>,
     begun: u64,
+    /// What the remotes of homes in hand said about the machine, also to earlier runs.
+    machine: Found,
     batches: JoinSet<()>,
     turns: (usize, Rc<Semaphore>),
     /// When it is looked at next whether another run is wanted.
@@ -53,7 +55,7 @@ struct InHand {
 
 /// What was found wrong with a home, or to be told about it, by runs that ended before it was done. It counts when it
 /// is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Found {
     pub(crate) problems: Vec<Problem>,
     /// Steps that failed; the journal knows them.
@@ -76,7 +78,16 @@ impl Default for Homes {
         let (tell, told) = mpsc::unbounded_channel();
         let turns = (0, Rc::new(Semaphore::new(0)));
         let look_at = tokio::time::Instant::now();
-        Homes { in_hand: BTreeMap::new(), begun: 0, batches: JoinSet::new(), turns, look_at, tell, told }
+        Homes {
+            in_hand: BTreeMap::new(),
+            begun: 0,
+            machine: Found::default(),
+            batches: JoinSet::new(),
+            turns,
+            look_at,
+            tell,
+            told,
+        }
     }
 }
 
@@ -117,32 +128,37 @@ impl Homes {
             }
             wanted
         });
-        let mut wanted: BTreeMap<_, _> = host
+        running.found_before(self.machine.clone());
+        let content = |user: &OsUser| host.desired.accounts.get(user).map(|account| &account.home_content);
+        let with_person = |user: &OsUser, running: &Running<'_>| {
+            Some((person(user, host, running)?, content(user)?.clone()))
+        };
+        let mut begin: Vec<_> = host
             .desired
             .accounts
             .iter()
             .filter(|(user, account)| !account.home_content.is_empty() && in_scope(user))
-            .filter_map(|(user, account)| Some((user, (person(user, host, running)?, &account.home_content))))
+            .filter(|(user, _)| !self.in_hand.contains_key(*user))
+            .filter_map(|(user, _)| with_person(user, running))
             .collect();
-        let mut begin: Vec<_> =
-            wanted.keys().copied().filter(|user| !self.in_hand.contains_key(*user)).collect();
         if begin.is_empty() && self.in_hand.is_empty() || daemon.is_stopping() {
             return finished;
         }
-        running.phase(format!("looking at {}", journal::count(wanted.len(), "home", "homes")));
+        running.phase(format!(
+            "looking at {}",
+            journal::count(begin.len() + self.in_hand.len(), "home", "homes")
+        ));
         self.look_at = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let people = std::mem::take(&mut begin).into_iter().filter_map(|user| wanted.remove(user));
-            let people = people.map(|(person, desired)| (person, desired.clone())).collect();
-            self.begin(daemon, running, config, host, people);
+            self.begin(daemon, running, config, host, std::mem::take(&mut begin));
             let Some((user, towards)) = self.next_done(daemon, running, scope).await else { return finished };
             // One that an earlier run began may have worked towards something else.
-            begin = wanted
-                .iter()
-                .filter(|(name, work)| ***name == user && *work.1 != towards)
-                .map(|(name, _)| *name)
-                .collect();
-            finished.insert(user);
+            begin.extend(
+                with_person(&user, running).filter(|(_, wanted)| *wanted != towards && !daemon.is_stopping()),
+            );
+            if begin.is_empty() {
+                finished.insert(user);
+            }
         }
     }
 
@@ -154,6 +170,7 @@ impl Homes {
     ) -> BTreeSet<OsUser> {
         let scope = self.in_hand().cloned().map(Subject::User).collect();
         self.look_at = tokio::time::Instant::now() + PATIENCE;
+        running.found_before(self.machine.clone());
         let mut finished = BTreeSet::new();
         while let Some((user, _)) = self.next_done(daemon, running, &scope).await {
             finished.insert(user);
@@ -176,6 +193,7 @@ impl Homes {
                 if self.batches.is_empty() {
                     // Nobody works any more: who has not said so never will.
                     self.in_hand.clear();
+                    self.machine = Found::default();
                 }
                 return None;
             }
@@ -192,13 +210,22 @@ impl Homes {
                 () = daemon.stopped() => {
                     // A worker that is killed loses nothing: a clone counts from its last rename on.
                     self.batches.shutdown().await;
-                    self.in_hand.clear();
                     return None;
                 }
                 Some(said) = self.told.recv() => match said {
-                    Said::Plan(plan) => running.take(&plan),
+                    Said::Plan(plan) => {
+                        let ours = |subject: &Subject| *subject == Subject::Machine;
+                        self.machine.problems.extend(plan.problems.iter().filter(|p| ours(&p.subject)).cloned());
+                        self.machine.notices.extend(plan.notices.iter().filter(|n| ours(&n.subject)).cloned());
+                        running.take(&plan);
+                    }
                     Said::Step(step, result, took) => running.record(*step, result, took),
-                    Said::Problem(problem) => running.problems.push(*problem),
+                    Said::Problem(problem) => {
+                        if problem.subject == Subject::Machine {
+                            self.machine.problems.push((*problem).clone());
+                        }
+                        running.problems.push(*problem);
+                    }
                     Said::Done(user, number) => {
                         if self.in_hand.get(&user).is_some_and(|home| home.number == number)
                             && let Some(done) = self.in_hand.remove(&user)

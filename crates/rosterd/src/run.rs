@@ -170,8 +170,11 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
         settled: BTreeSet::new(),
     };
     let mut unfinished = BTreeSet::new();
+    let failed_saves = daemon.failed_saves();
     let outcome = match daemon.ledger_trouble() {
         Some(problem) => {
+            // Seen, so that who waits is told why nothing is done about it.
+            daemon.considered(daemon.read_disk(), false);
             running.problems.push(problem);
             Outcome::Failed
         }
@@ -180,8 +183,11 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
             let outcome = match prepare(daemon, &mut running, &homes).await {
                 Ok(prepared) => carry_out(daemon, &mut running, prepared, &mut homes, &mut unfinished).await,
                 Err(outcome) => {
+                    // They may have worked towards something else than what is in force by now, so that only failure
+                    // is concluded.
                     let done = homes.see_through(daemon, &mut running).await;
-                    settle(daemon, &mut running, &done.into_iter().map(Subject::User).collect());
+                    let done = done.into_iter().map(Subject::User).collect();
+                    running.settle_failed(&done, std::iter::empty());
                     outcome
                 }
             };
@@ -192,16 +198,13 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
     };
     let outcome = match daemon.write_trouble() {
         // Without a ledger that can be written nothing is as it should be, whatever was done.
-        Some(trouble) => {
+        Some(trouble) if daemon.failed_saves() != failed_saves => {
             running.problems.extend(trouble.problems);
             Outcome::Failed
         }
-        None => outcome,
+        _ => outcome,
     };
-    if outcome == Outcome::Failed {
-        put_off(daemon);
-    }
-    let run = Run {
+    let mut run = Run {
         id: running.id,
         trigger: ask.trigger,
         generation: running.generation,
@@ -214,8 +217,14 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
         notices: running.notices,
         unfinished,
     };
+    if !daemon.keep(&run) {
+        run.outcome = Outcome::Failed;
+        run.problems.extend(daemon.write_trouble().into_iter().flat_map(|trouble| trouble.problems));
+    }
+    if daemon.failed_saves() == failed_saves {
+        daemon.is_writable();
+    }
     journal::ended(&run);
-    daemon.keep(&run);
     run
 }
 
@@ -245,6 +254,7 @@ async fn prepare(daemon: &Rc<Daemon>, running: &mut Running<'_>, homes: &Homes) 
         Err(problem) => {
             running.problems.push(problem);
             settle(daemon, running, &BTreeSet::from([Subject::Machine]));
+            put_off(daemon);
             return Err(Outcome::Failed);
         }
     };
@@ -280,8 +290,24 @@ async fn carry_out(
     let done = homes.work(daemon, running, &in_force.config, &host, &scope).await;
     services::start(daemon, running, units.start, &blocked).await;
     // Homes of an earlier run that were done meanwhile count as well; those still in hand do not.
+    if daemon.is_stopping() {
+        let has_content = |user: &&OsUser| {
+            host.desired.accounts.get(*user).is_some_and(|account| !account.home_content.is_empty())
+        };
+        let in_scope = scope.iter().filter_map(|subject| match subject {
+            Subject::User(user) => Some(user),
+            Subject::Machine => None,
+        });
+        unfinished.extend(in_scope.filter(has_content).filter(|user| !done.contains(user)).cloned());
+    }
     scope.extend(done.into_iter().map(Subject::User));
-    unfinished.extend(homes.in_hand().filter(|user| scope.remove(&Subject::User((*user).clone()))).cloned());
+    unfinished
+        .extend(homes.in_hand().filter(|user| scope.contains(&Subject::User((*user).clone()))).cloned());
+    scope.retain(|subject| !matches!(subject, Subject::User(user) if unfinished.contains(user)));
+    if running.troubles().contains_key(&Subject::Machine) {
+        // A mirror's, perhaps, which an earlier run asked for.
+        scope.insert(Subject::Machine);
+    }
     if !unfinished.is_empty() && !running.troubles().contains_key(&Subject::Machine) {
         // What those homes still need, a mirror for one, may be in trouble: nothing is concluded.
         scope.remove(&Subject::Machine);
@@ -315,14 +341,24 @@ pub(crate) fn waits_for(ledger: &Ledger) -> Option<&Waiting> {
     ledger.waiting.as_ref().or(ledger.tiers_differ.as_ref())
 }
 
-/// A run that could do nothing leaves nobody due: what stopped it would stop the next one too, at once.
+/// Nobody is due before the machine that could not be looked at: what stopped this run would stop the next one, too.
 fn put_off(daemon: &Daemon) {
-    let now = Timestamp::now();
     daemon.change_ledger(|ledger| {
-        for degraded in ledger.degraded.values_mut().filter(|degraded| degraded.next_try <= now) {
-            degraded.next_try = now.checked_add(wait_after(degraded.failures)).unwrap_or(now);
+        let Some(machine) = ledger.degraded.get(&Subject::Machine).map(|machine| machine.next_try) else {
+            return;
+        };
+        for degraded in ledger.degraded.values_mut() {
+            degraded.next_try = degraded.next_try.max(machine);
         }
     });
+}
+
+/// When a degraded subject is tried again. Nobody waits longer than the longest wait, also when the clock was ahead.
+pub(crate) fn due(degraded: &Degraded, now: Timestamp) -> Timestamp {
+    match now.checked_add(LONGEST_WAIT) {
+        Ok(latest) if degraded.next_try > latest => now,
+        _ => degraded.next_try,
+    }
 }
 
 /// Takes over what is on disk, or tells why not. False when the ledger could not be written: then nothing has been
@@ -385,13 +421,17 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
 /// Compares the tiers with the cluster's map; a difference stops the run before any change.
 fn tiers_differ(daemon: &Rc<Daemon>, running: &mut Running<'_>, in_force: &InForce) -> bool {
     let told = |text: String| Notice { subject: Subject::Machine, text };
-    let Some(path) = &in_force.config.tier_check.k8s_users else { return false };
+    let Some(path) = &in_force.config.tier_check.k8s_users else {
+        daemon.change_ledger(|ledger| ledger.tiers_differ = None);
+        return false;
+    };
     let compared = sources::read(path)
         .map_err(|error| error.to_string())
         .and_then(|bytes| tier_check::compare(&in_force.roster, &bytes).map_err(|error| error.to_string()));
     match compared {
         Err(why) => {
             running.notices.push(told(format!("the tiers are not compared with the cluster's map: {why}")));
+            daemon.change_ledger(|ledger| ledger.tiers_differ = None);
             false
         }
         Ok(check) if check.differences.is_empty() => {
@@ -466,7 +506,7 @@ fn scope(
     let users = desired.accounts.keys().chain(ledger.known()).cloned().map(Subject::User);
     let all = users.chain([Subject::Machine]);
     let waits =
-        |subject: &Subject| ledger.degraded.get(subject).is_some_and(|degraded| degraded.next_try > now);
+        |subject: &Subject| ledger.degraded.get(subject).is_some_and(|degraded| due(degraded, now) > now);
     let waits = |subject: &Subject| match (subject, ask.trigger) {
         (Subject::Machine, Trigger::Change) => false,
         _ => waits(subject),

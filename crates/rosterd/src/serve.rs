@@ -12,7 +12,7 @@ use control::{Call, CallError, Connection, ControlError, DESCRIPTION, INTERFACE,
 use roster::ledger::{Degraded, WaitingCause};
 use roster::name::OsUser;
 use roster::plan::{Notice, Plan, Subject};
-use roster::report::{Outcome, Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
+use roster::report::{Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -140,7 +140,10 @@ impl Control {
         let method = call.method.strip_prefix(INTERFACE).and_then(|rest| rest.strip_prefix('.'));
         let answered = match (method, call.method.as_str()) {
             (Some("Status"), _) => self.status(call).and_then(|status| one("status", &status)),
-            (Some("Plan"), _) => self.plan(call).await.and_then(|plan| one("plan", &plan)),
+            (Some("Plan"), _) => tokio::select! {
+                plan = self.plan(call) => plan.and_then(|plan| one("plan", &plan)),
+                () = connection.hung_up() => return Ok(Ok(())),
+            },
             (Some("History"), _) => self.history(call).await.and_then(|runs| one("runs", &runs)),
             (Some("Show"), _) => self.show(call).and_then(|run| one("run", &run)),
             (Some("Confirm"), _) => self.confirm(call).map(|()| None),
@@ -169,7 +172,7 @@ impl Control {
             _ => Err(CallError::MethodNotFound(call.method.clone())),
         };
         match answered {
-            Ok(parameters) => connection.reply(call, parameters.as_ref(), false).await.map(Ok),
+            Ok(parameters) => connection.reply(call, parameters, false).await.map(Ok),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -228,9 +231,7 @@ impl Control {
             let now = jiff::Timestamp::now();
             Degraded { since: now, failures: 1, next_try: now, problems: vec![problem] }
         });
-        let trouble = unreadable.or_else(|| daemon.write_trouble());
-        let broken = trouble.is_some();
-        if let Some(degraded) = trouble {
+        if let Some(degraded) = unreadable.or_else(|| daemon.write_trouble()) {
             subjects.insert(Subject::Machine, SubjectStatus::Degraded(degraded));
         }
         if let Some(user) = user {
@@ -247,11 +248,7 @@ impl Control {
         });
         let notices = told.chain(second).collect();
         let last_run = daemon.last_run();
-        let outcome = match run::outcome_of(&ledger) {
-            _ if broken => Outcome::Failed,
-            Outcome::Converged if !daemon.in_hand().is_empty() => Outcome::Degraded,
-            outcome => outcome,
-        };
+        let outcome = daemon.outcome(&Whom::Everybody);
         Status {
             generation: ledger.generation,
             since: ledger.applied.as_ref().map(|applied| applied.since),
@@ -274,6 +271,11 @@ impl Control {
                 Some(OsUser::new(text.as_str()).map_err(|_| ControlError::NoSuchUser { user: text })?)
             }
             None => None,
+        };
+        // It looks at every home and asks every remote: one at a time for all who may only read.
+        let _turn = match self.uid {
+            0 => None,
+            _ => Some(self.daemon.previews.lock().await),
         };
         Ok(preview(&self.daemon, user.as_ref()).await.map_err(|problem| ControlError::Failed {
             what: format!("{}: {}; {}", problem.what, problem.why, problem.next),
@@ -388,7 +390,7 @@ async fn tell(
         let Some(progress) = progress else { return Ok(Err(ControlError::Stopping.into())) };
         let is_last = matches!(progress, Progress::Ended(_));
         if is_last || call.more {
-            connection.reply(call, Some(&BTreeMap::from([("progress", &progress)])), !is_last).await?;
+            connection.reply(call, Some(BTreeMap::from([("progress", progress)])), !is_last).await?;
         }
         if is_last {
             return Ok(Ok(()));
@@ -404,7 +406,9 @@ async fn wait_for_disk(daemon: Rc<Daemon>, heard: u64, tell: mpsc::UnboundedSend
         if daemon.has_answered(heard) {
             let last = daemon.last_run().and_then(|last| daemon.run(&last.id).ok().flatten());
             if let Some(run) = last {
-                let _ = tell.send(Progress::Ended(Box::new(run)));
+                // It may have been for one person; what is asked here is how everything is.
+                let outcome = daemon.outcome_for(&Whom::Everybody, &run);
+                let _ = tell.send(Progress::Ended(Box::new(Run { outcome, ..run })));
                 return;
             }
         }

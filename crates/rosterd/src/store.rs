@@ -160,6 +160,8 @@ impl Store {
         let path = self.run_path(&run.id);
         let failed = |source| StoreError::Write { path: path.clone(), source };
         let text = serde_json::to_vec(run).map_err(|error| failed(error.into()))?;
+        // Somebody may have removed the folder, and the runs in it are no state.
+        fs::create_dir_all(self.dir.join("runs")).map_err(failed)?;
         replace(&path, &text).map_err(failed)?;
         let ids = self.run_ids()?;
         for old in ids.iter().take(ids.len().saturating_sub(RUNS_KEPT)) {
@@ -244,10 +246,17 @@ fn write_beside(path: &Path, text: &[u8], next: &mut dyn FnMut() -> io::Result<(
     remove_if_there(&beside)?;
     next()?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    next()?;
-    file.write_all(text)?;
-    next()?;
-    file.sync_all()?;
+    let mut write = || {
+        next()?;
+        file.write_all(text)?;
+        next()?;
+        file.sync_all()
+    };
+    if let Err(error) = write() {
+        // What did not fit takes no place away from what will.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
     Ok(beside)
 }
 
