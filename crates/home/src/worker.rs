@@ -210,12 +210,12 @@ fn settle(person: &Become) -> Result<(Place, Landlock), Failure> {
             // Everybody may have what everybody may read.
             umask(Mode::S_IWGRP | Mode::S_IWOTH);
             let name = mirror::folder(url);
-            match tree::make_folder(&home, &name) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(error) => return Err(errno(error)),
-            }
-            let room = tree::open(&home, &name, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(errno)?;
-            Place::Mirror(Some(room))
+            let open = || tree::open(&home, &name, OFlag::O_PATH | OFlag::O_DIRECTORY);
+            let room = match open() {
+                Err(Errno::ENOENT) => tree::make_folder(&home, &name).and_then(|()| open()),
+                opened => opened,
+            };
+            Place::Mirror(Some(room.map_err(errno)?))
         }
     };
     let room = match &place {

@@ -108,7 +108,7 @@ async fn invariant_3_a_worker_dies_with_its_daemon() {
     let uid = ana.uid;
     writeln!(
         requests,
-        r#"{{"Become":{{"user":"ana","uid":{uid},"gid":{uid},"groups":[],"home":"{home}","memory_mib":64,"deadline_s":60,"task":{{"Home":{{"mirrors":"/var/cache/rosterd/mirror"}}}}}}}}"#
+        r#"{{"Become":{{"user":"ana","uid":{uid},"gid":{uid},"groups":[],"home":"{home}","memory_mib":64,"max_clone_mib":64,"deadline_s":60,"task":{{"Home":{{"mirrors":"/var/cache/rosterd/mirror"}}}}}}}}"#
     )
     .unwrap();
     while processes_of(uid).is_empty() {

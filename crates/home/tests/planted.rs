@@ -2,6 +2,8 @@
 //! at what did not happen outside: nothing there was opened, read, listed, changed or made.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test may panic")]
 
+#[path = "support/mirror.rs"]
+mod mirror;
 mod support;
 #[path = "support/work.rs"]
 mod work;
@@ -17,9 +19,10 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use roster::desired::HomeDesired;
 
-use home::{Limits, Worker};
+use ::home::{Limits, Worker};
+use mirror::Mirrors;
 use support::{GitServer, Somebody, open_dir, run};
-use work::{LIMITS, clone, run_by, run_in, site, start_within, wanted};
+use work::{LIMITS, clone, home, program, run_by, run_in, site, start_within, wanted};
 
 /// A folder outside every home, open to everyone, with all that a worker might look for. It tells what happens in it.
 struct Outside {
@@ -184,7 +187,7 @@ async fn links_out_of_a_home_fifos_devices_and_closed_folders_lead_nowhere_invar
     fs::write(&careful, script).unwrap();
     fs::set_permissions(&careful, fs::Permissions::from_mode(0o755)).unwrap();
     let worker = Worker::start(&careful, &work::person(&one), LIMITS).await.unwrap();
-    assert_eq!(worker.landlock(), home::Landlock::Absent);
+    assert_eq!(worker.landlock(), ::home::Landlock::Absent);
     worker.finish().await;
     let mut told = 0;
     for (place, target) in PLACES {
@@ -395,4 +398,68 @@ async fn a_folder_without_end_costs_neither_time_nor_memory() {
     worker.finish().await;
     println!("removed in {:?}", begun.elapsed());
     assert_eq!(done, roster::report::StepResult::Done);
+}
+
+/// The same while clones are fetched and go forward. libgit2 opens by path, so this shows what Landlock is for.
+#[test]
+fn a_clone_that_becomes_a_symlink_while_it_is_refreshed_leads_nowhere_invariant_3() {
+    let here = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (site, mirrors, ana) = (Site::new(), Mirrors::new(), Somebody::new());
+    let infra = wanted("code", &site.url("infra.git"), true);
+    let desired = home(&[&infra]);
+    here.block_on(clone(&ana, "code", &infra.url, true));
+    let work = site.server.work("infra.git");
+    let push = |number: usize| {
+        fs::write(work.join("src/counter"), format!("{number}\n")).unwrap();
+        site.server.git(&work, &["add", "."]);
+        site.server.git(&work, &["commit", "-qm", "Count"]);
+        site.server.git(&work, &["push", "-q", "origin", "main"]);
+        site.server.git(&work, &["rev-parse", "HEAD"])
+    };
+    let places = ["code/.git", "code/.git/objects", "code/.git/refs", "code/.git/index", "code/src"];
+    for (number, place) in places.iter().enumerate() {
+        symlink(site.outside.path(place), ana.path(&format!("evil{number}"))).unwrap();
+    }
+    let swap = |number: usize, place: &str| {
+        let (evil, place) = (ana.path(&format!("evil{number}")), ana.path(place));
+        renameat2(AT_FDCWD, &evil, AT_FDCWD, &place, RenameFlags::RENAME_EXCHANGE).is_ok()
+    };
+    site.outside.forget();
+    for (number, place) in places.iter().enumerate() {
+        let stop = AtomicBool::new(false);
+        let swaps = std::thread::scope(|scope| {
+            let swapper = scope.spawn(|| {
+                let mut swaps = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    swaps += usize::from(swap(number, place));
+                }
+                swaps
+            });
+            let begun = Instant::now();
+            let mut runs = 0;
+            while begun.elapsed() < Duration::from_secs(2) || runs < 3 {
+                push(100 * number + runs);
+                let remotes = here.block_on(mirrors.remotes(&infra.url));
+                let program = program();
+                let run = mirrors.run_with(&program, &ana, &desired, &remotes);
+                here.block_on(async { tokio::time::timeout(Duration::from_secs(60), run).await }).unwrap();
+                runs += 1;
+            }
+            stop.store(true, Ordering::Relaxed);
+            swapper.join().unwrap()
+        });
+        assert!(swaps > 100, "{place}: {swaps}");
+        site.outside.is_untouched(place);
+        if ana.path(place).is_symlink() {
+            assert!(swap(number, place));
+        }
+    }
+    // Left in peace, it is where it should be.
+    let tip = push(1000);
+    for _ in 0..2 {
+        let remotes = here.block_on(mirrors.remotes(&infra.url));
+        here.block_on(mirrors.run_with(&program(), &ana, &desired, &remotes));
+    }
+    assert_eq!(ana.git_ok("code", &["rev-parse", "HEAD"]), tip);
+    assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
 }

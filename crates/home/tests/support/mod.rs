@@ -311,9 +311,14 @@ impl GitServer {
         self.git(&self.bare(name), &["rev-parse", "main"])
     }
 
+    /// The work tree that pushes to a repository.
+    pub fn work(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("work-{name}"))
+    }
+
     /// Makes an empty bare repository and a work tree that pushes to it.
     pub fn empty(&self, name: &str) -> PathBuf {
-        let work = self.dir.path().join(format!("work-{name}"));
+        let work = self.work(name);
         fs::create_dir(&work).unwrap();
         self.git(&work, &["init", "-q", "--bare", self.bare(name).to_str().unwrap()]);
         self.git(&work, &["init", "-q"]);

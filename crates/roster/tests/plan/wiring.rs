@@ -169,7 +169,7 @@ fn the_push_remote_is_added_and_followed_unless_the_person_has_decided() {
 }
 
 #[test]
-fn a_weak_filter_is_replaced_and_a_persons_own_is_not() {
+fn a_weak_filter_is_replaced_and_a_persons_own_is_not_whatever_the_key() {
     let driver = |name| Driver::new(name).unwrap();
     let with = |filter| CloneConfig { filters: [(driver("git-crypt"), filter)].into(), ..wired_clone() };
     let named =
@@ -195,6 +195,10 @@ fn a_weak_filter_is_replaced_and_a_persons_own_is_not() {
     alice: let ~/code refuse plain text in encrypted files
     --
     --
+    --
+    --
+    alice: let ~/code refuse plain text in encrypted files (git-crypt-dev)
+    alice: let ~/code refuse plain text in encrypted files (git-crypt-prod)
     --
     ");
 }
