@@ -1,9 +1,11 @@
 //! What a worker says it saw, as far as it was asked, with texts that can be shown. It may be anybody's program by
 //! now, so a path that it names is one of those it was asked about, or the whole answer counts for nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use roster::desired::HomeDesired;
+use roster::files::{ClosedFolder, Content, FileSeen, FileWanted, Found};
 use roster::moves::{Candidate, Lookout, MovesObserved, Tracked};
 use roster::observed::Place;
 use roster::wiring::{CloneConfig, CredentialsFile, Driver, PERSON_KEYS, PersonConfig, WiringObserved};
@@ -99,7 +101,69 @@ pub(crate) fn wiring(observed: WiringObserved) -> Result<WiringObserved, &'stati
         default_branch: config.default_branch.as_deref().map(clean),
         follows: config.follows.map(|(remote, merge)| (clean(&remote), clean(&merge))),
         filters: config.filters,
+        is_open: config.is_open,
     };
     let clones = observed.clones.into_iter().map(|(path, seen)| (path, config(seen))).collect();
     Ok(WiringObserved { person, clones, interrupted: observed.interrupted })
+}
+
+/// What stands in the place of each file.
+pub(crate) fn files(
+    observed: BTreeMap<String, FileSeen>,
+    desired: &HomeDesired,
+) -> Result<BTreeMap<String, FileSeen>, &'static str> {
+    let wanted: BTreeMap<&str, &FileWanted> =
+        desired.files.iter().map(|file| (file.path.as_str(), &file.wanted)).collect();
+    if observed.len() != wanted.len() || !observed.keys().all(|path| wanted.contains_key(path.as_str())) {
+        return Err("it tells of other files than were asked for");
+    }
+    let checked = |(path, seen): (String, FileSeen)| {
+        let found = match seen.found {
+            Found::File { mode, content } => {
+                let content = file_content(content, wanted.get(path.as_str()).copied())?;
+                Found::File { mode: mode & 0o7777, content }
+            }
+            Found::Link { target } => Found::Link { target: clean(&target) },
+            Found::Other(what) => Found::Other(clean(&what)),
+            Found::Unreadable(why) => Found::Unreadable(clean(&why)),
+            plain @ (Found::Absent | Found::Folder) => plain,
+        };
+        Ok((path, FileSeen { found, ..seen }))
+    };
+    observed.into_iter().map(checked).collect()
+}
+
+/// Folders that others cannot go through.
+pub(crate) fn bases(
+    observed: BTreeMap<String, ClosedFolder>,
+    desired: &HomeDesired,
+) -> Result<BTreeMap<String, ClosedFolder>, &'static str> {
+    let is_on_the_way = |(base, closed): (&String, &ClosedFolder)| {
+        desired.bases.contains(base) && Path::new(base).starts_with(&closed.folder)
+    };
+    match observed.iter().all(is_on_the_way) {
+        true => Ok(observed),
+        false => Err("it tells of other folders than were asked for"),
+    }
+}
+
+fn file_content(content: Content, wanted: Option<&FileWanted>) -> Result<Content, &'static str> {
+    let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    Ok(match content {
+        Content::Unfit(why) => Content::Unfit(clean(&why)),
+        Content::Text { sha256, .. } | Content::Block { sha256 } if !is_digest(&sha256) => {
+            return Err("it tells a digest that is none");
+        }
+        Content::Keys { absent, blocked } => {
+            let Some(FileWanted::Json { keys }) = wanted else {
+                return Err("it tells of keys of no JSON file");
+            };
+            let asked = |pointer: &String| keys.iter().any(|(asked, _)| asked == pointer);
+            if absent.len() + blocked.len() > keys.len() || !absent.iter().chain(&blocked).all(asked) {
+                return Err("it tells of other keys than were asked for");
+            }
+            Content::Keys { absent, blocked }
+        }
+        plain => plain,
+    })
 }

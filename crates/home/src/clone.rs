@@ -42,6 +42,12 @@ pub(crate) fn apply(
         HomeAction::FinishRefresh { path } => fast_forward::finish(home, path)?,
         HomeAction::Move(action) => moves::apply(home, action)?,
         HomeAction::Wire(wire) => wiring::apply(home, wire)?,
+        HomeAction::File(_) => {
+            return Err(Failure::new(
+                "its text did not come with it",
+                "this is a defect of rosterd; report it",
+            ));
+        }
     }
     Ok(None)
 }

@@ -11,6 +11,7 @@
 //! Worker::observe ── Observe(HomeDesired) ───────> place: what stands in each place, below the home's descriptor
 //! Worker::look ── Look(clones) ──────────────────> refs: what each clone knows of its remotes
 //! Worker::apply ── Apply(HomeAction) ────────────> clone, moves, wiring, fetch, fast_forward: one step
+//!             ── File(FileAction) ───────────────> files: one file that the configuration names
 //! Worker::finish ── end of input ────────────────> exits
 //! ```
 //!
@@ -27,6 +28,7 @@
 //! not in force: what it says counts whenever the person runs git in the finished clone, and a proxy in it cannot
 //! hold up the machine's housekeeping. It is read as text, to leave alone what the person has set.
 
+mod change;
 mod checked;
 mod clone;
 mod confine;
@@ -36,6 +38,7 @@ mod edit;
 mod escape;
 mod fast_forward;
 mod fetch;
+mod files;
 mod freshen;
 mod gitconfig;
 mod identity;

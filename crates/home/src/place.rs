@@ -14,7 +14,7 @@ use roster::moves::Lookout;
 use roster::observed::{HomeObserved, Place};
 
 use crate::edit::MAX_CONFIG;
-use crate::{gitconfig, locked, moves, tree, wiring};
+use crate::{files, gitconfig, locked, moves, tree, wiring};
 
 /// Looks at `~/code` and at each place where a clone should be. Nothing, when it takes `tracked` to tell and there is
 /// none.
@@ -36,7 +36,9 @@ pub(crate) fn observe(
         desired.clones.iter().map(|clone| (clone.path.clone(), look(home, &clone.path))).collect();
     let infra = Lookout::infra().into_iter().filter(|path| matches!(look(home, path), Place::Clone { .. }));
     let wiring = wiring::observe(home, desired, &infra.collect::<Vec<_>>());
-    Some(HomeObserved { code, clones, unfinished, moves, wiring })
+    let files = files::observe(home, &desired.files);
+    let closed_bases = files::closed_bases(home, &desired.bases);
+    Some(HomeObserved { code, clones, unfinished, moves, wiring, files, closed_bases })
 }
 
 pub(crate) fn look(home: &OwnedFd, path: &str) -> Place {

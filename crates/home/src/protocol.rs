@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use roster::desired::HomeDesired;
+use roster::files::FileAction;
 use roster::observed::HomeObserved;
 use roster::plan::{HomeAction, MirrorAction};
 use roster::remote::{Asked, CloneState, FastForward, LookAt, MirrorClone, Standing};
@@ -27,6 +28,8 @@ pub(crate) enum Request {
     Transfers(u32),
     /// Do one step.
     Apply(HomeAction),
+    /// Change a file. The text comes beside, because a step holds only its digest.
+    File { action: FileAction, text: String },
     /// Clone from the mirror.
     CloneMirrored(MirrorClone),
     /// Look at what clones know of their remotes.

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use nix::libc;
 use roster::desired::{CloneDesired, HomeDesired};
+use roster::files::Text;
 use roster::name::OsUser;
 use roster::observed::HomeObserved;
 use roster::plan::refresh::Way;
@@ -316,14 +317,14 @@ impl Worker {
 
     /// Does one step. After a worker has failed as such, every further step fails at once.
     pub async fn apply(&mut self, action: &HomeAction) -> StepResult {
-        self.step(&Request::Apply(action.clone()), &doing(action)).await.0
+        self.step(&request(action), &doing(action)).await.0
     }
 
     /// The same, and why a mirror failed it, when one did and the step was done from the server.
     pub async fn apply_from(&mut self, action: &HomeAction, way: &Way) -> (StepResult, Option<String>) {
         let request = match way {
             Way::Mirror(wanted) => Request::CloneMirrored(wanted.clone()),
-            Way::Server => Request::Apply(action.clone()),
+            Way::Server => request(action),
             Way::NotNow { why, next } => {
                 return (StepResult::Failed { why: why.clone(), next: next.clone() }, None);
             }
@@ -562,6 +563,17 @@ fn work_of(person: &Person, limits: Limits) -> Become {
     }
 }
 
+/// How a step is asked for.
+fn request(action: &HomeAction) -> Request {
+    match action {
+        HomeAction::File(file) => {
+            let text = file.text().map_or("", Text::as_str).to_owned();
+            Request::File { action: file.clone(), text }
+        }
+        action => Request::Apply(action.clone()),
+    }
+}
+
 fn how(status: Option<ExitStatus>, said: &str) -> String {
     let status = match status {
         Some(status) => status.to_string(),
@@ -579,6 +591,7 @@ fn doing(action: &HomeAction) -> String {
         }
         HomeAction::Move(action) => format!("trying to {action}"),
         HomeAction::Wire(wire) => format!("trying to {wire}"),
+        HomeAction::File(file) => format!("trying to {file}"),
         HomeAction::Fetch(fetch) => format!("fetching {} into ~/{}", without_user(&fetch.url), fetch.path),
         HomeAction::FastForward(FastForward { path, .. }) | HomeAction::FinishRefresh { path } => {
             format!("fast-forwarding ~/{path}")
@@ -608,6 +621,8 @@ fn checked(observed: HomeObserved, desired: &HomeDesired) -> Result<HomeObserved
         unfinished: observed.unfinished,
         moves: checked::moves(observed.moves, desired)?,
         wiring: checked::wiring(observed.wiring)?,
+        files: checked::files(observed.files, desired)?,
+        closed_bases: checked::bases(observed.closed_bases, desired)?,
     })
 }
 

@@ -15,7 +15,7 @@ use roster::wiring::{
 use crate::gitconfig::{self, Entry};
 use crate::place::without_user;
 use crate::protocol::Failure;
-use crate::{edit, locked, tree};
+use crate::{edit, files, locked, tree};
 
 const CREDENTIALS: &str = ".git-credentials";
 /// The person's own files, in git's order.
@@ -144,7 +144,8 @@ fn clone(home: &OwnedFd, path: &str, remote: &str) -> CloneConfig {
     let filters =
         drivers.map(|driver| (driver.clone(), locked::filter(&settings.entries, &driver))).collect();
     let closed = settings.unknown.clone().or_else(|| closed(home, &file));
-    CloneConfig { closed, push_url, default_branch, follows, filters }
+    let is_open = files::is_open(home, path);
+    CloneConfig { closed, push_url, default_branch, follows, filters, is_open }
 }
 
 /// The branch that `origin` has as its default, as this clone last heard.

@@ -18,7 +18,7 @@ use crate::credentials::Credentials;
 use crate::objects::Mirrors;
 use crate::protocol::{self, Become, Failure, Landlock, Reply, Request, Task};
 use crate::transfer::{Bounds, Transfer};
-use crate::{clone, confine, fast_forward, identity, mirror, moves, place, refs, tree};
+use crate::{clone, confine, fast_forward, files, identity, mirror, moves, place, refs, tree};
 
 /// A ref list comes at once or not at all; a server that accepts and says nothing holds up nobody for longer.
 pub(crate) const ASK: Duration = Duration::from_secs(15);
@@ -138,6 +138,7 @@ fn in_home(
                 None => too_late(),
             },
             Request::Apply(action) => applied(clone::apply(home, mirrors, &action, bounds)),
+            Request::File { action, text } => applied(files::apply(home, &action, &text).map(|()| None)),
             Request::CloneMirrored(wanted) => match share(bounds, &mut transfers) {
                 Some(share) => applied(clone::clone_mirrored(home, mirrors, &wanted, share)),
                 None => too_late(),

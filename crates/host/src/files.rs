@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, getegid, geteuid, unlinkat};
+use roster::files::sha256;
 use roster::plan::WholeFile;
 
 use crate::Host;
@@ -96,6 +97,15 @@ impl<'a> Beside<'a> {
         fchmod(&file, Mode::from_bits_truncate(mode))?;
         fsync(&file)?;
         Ok(beside)
+    }
+
+    /// Lets it be known again as what was written here, where the file system can keep that.
+    fn mark(&self, bytes: &[u8]) {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        if let Ok(file) = openat(self.folder, self.temporary.as_os_str(), flags, Mode::empty()) {
+            let none = rustix::fs::XattrFlags::empty();
+            let _ = rustix::fs::fsetxattr(&file, MARK, sha256(bytes).as_bytes(), none);
+        }
     }
 
     /// Puts it in its place. The caller syncs the folder.
@@ -223,9 +233,25 @@ fn only_replace_a_file(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<()
     }
 }
 
+/// An attribute of each file that is written whole: the digest of what was written.
+const MARK: &str = "user.rosterd.sha256";
+
+/// Whether a file with these bytes is as it was written here. Where the file system keeps no attributes it is not known
+/// to be.
+pub(crate) fn is_untouched(folder: &OwnedFd, name: &OsStr, bytes: &[u8]) -> bool {
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let Ok(file) = openat(folder, name, flags, Mode::empty()) else { return false };
+    let mut mark = [0; 64];
+    let length = rustix::fs::fgetxattr(&file, MARK, &mut mark);
+    length.is_ok_and(|length| mark.get(..length) == Some(sha256(bytes).as_bytes()))
+}
+
 fn replace(folder: &OwnedFd, name: &OsStr, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
     Beside::write(folder, name, bytes, mode, ours())
-        .and_then(|beside| Ok(beside.replace()?))
+        .and_then(|beside| {
+            beside.mark(bytes);
+            Ok(beside.replace()?)
+        })
         .and_then(|()| Ok(fsync(folder)?))
         .map_err(|error| Failure::io(format!("writing {}", path.display()), error))
 }

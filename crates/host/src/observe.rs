@@ -6,8 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::User;
+use nix::unistd::{User, geteuid};
 use roster::config::Config;
+use roster::files::ClosedFolder;
 use roster::model::Roster;
 use roster::name::{OsUser, Shell};
 use roster::observed::{EnvFileState, FileState, HomeFolder, HostObserved, PasswdEntry};
@@ -94,13 +95,24 @@ impl Host {
         let maps = &config.maps;
         let generated =
             [&maps.ttyd_user_map, &maps.ttyd_admins, &maps.dispatch, &config.claude.managed_settings];
+        let configured = config.file.iter().filter(|entry| entry.in_home().is_none());
+        let configured: Vec<PathBuf> = configured.map(|entry| PathBuf::from(&entry.path)).collect();
+        let files: BTreeMap<PathBuf, FileState> =
+            generated.into_iter().chain(&configured).map(|path| (path.clone(), folders.file(path))).collect();
+        let untouched = configured.into_iter().filter(|path| folders.is_untouched(path, files.get(path)));
         Ok(HostObserved {
-            files: generated.into_iter().map(|path| (path.clone(), folders.file(path))).collect(),
+            untouched: untouched.collect(),
+            sources: roster::files::sources(config)
+                .into_iter()
+                .map(|path| (path.clone(), folders.source(path)))
+                .collect(),
+            files,
             managed_settings_source: config
                 .claude
                 .managed_settings_source
                 .as_ref()
                 .map(|path| folders.file(path)),
+            closed_bases: self.closed_bases(config),
             env_files: env_files(&mut folders, roster, config),
             drop_ins: self.drop_ins(&mut folders)?,
             shells: self.shells(roster, config),
@@ -133,6 +145,30 @@ impl Host {
             .filter(|(state, _)| *state != FileState::Absent)
             .map(|(state, path)| (path, state))
             .collect())
+    }
+
+    /// Of what homes link to, what others cannot reach. Each folder on the way is looked at from outside; a link ends the
+    /// look, because it may lead below a home, and so does a home's own folder (invariant 3).
+    fn closed_bases(&self, config: &Config) -> BTreeMap<PathBuf, ClosedFolder> {
+        let closed = |target: &PathBuf| {
+            let mut way: Vec<&Path> = target.ancestors().collect();
+            way.pop();
+            for path in way.into_iter().rev() {
+                let at = self.root().join(path.strip_prefix("/").unwrap_or(path));
+                let seen = std::fs::symlink_metadata(at).ok().filter(|seen| seen.is_dir())?;
+                let mode = seen.mode() & 0o7777;
+                let wanted = if path == target { 0o005 } else { 0o001 };
+                if mode & wanted != wanted {
+                    return Some(ClosedFolder { folder: path.display().to_string(), mode });
+                }
+                if path.parent() == Some(&config.accounts.home_base) {
+                    return None;
+                }
+            }
+            None
+        };
+        let targets = roster::files::targets(config).into_iter();
+        targets.filter_map(|target| Some((target.clone(), closed(target)?))).collect()
     }
 
     /// The names in a folder; none when there is no such folder.
@@ -218,16 +254,36 @@ impl<'a> Folders<'a> {
         }
     }
 
+    fn read(&mut self, path: &Path) -> Result<Option<Content>, String> {
+        match self.parent(path)? {
+            Some((folder, name)) => files::read(folder, name, MAX_BYTES),
+            None => Ok(None),
+        }
+    }
+
     fn file(&mut self, path: &Path) -> FileState {
-        let read = match self.parent(path) {
-            Ok(Some((folder, name))) => files::read(folder, name, MAX_BYTES),
-            Ok(None) => Ok(None),
-            Err(why) => Err(why),
-        };
-        match read {
-            Ok(Some(content)) => FileState::Present { content: content.bytes, mode: content.mode },
-            Ok(None) => FileState::Absent,
-            Err(why) => FileState::Unreadable(why),
+        state(self.read(path))
+    }
+
+    /// Whether a file that was read is as it was written here.
+    fn is_untouched(&mut self, path: &Path, state: Option<&FileState>) -> bool {
+        match (state, self.parent(path)) {
+            (Some(FileState::Present { content, .. }), Ok(Some((folder, name)))) => {
+                files::is_untouched(folder, name, content)
+            }
+            _ => false,
+        }
+    }
+
+    /// The same for what goes into everybody's home: whoever writes it decides what they all run.
+    fn source(&mut self, path: &Path) -> FileState {
+        match self.read(path) {
+            Ok(Some(Content { uid, mode, .. })) if uid != geteuid().as_raw() || mode & 0o002 != 0 => {
+                let why =
+                    format!("it belongs to uid {uid} with mode {mode:04o}: chown root it and chmod o-w it");
+                FileState::Unreadable(why)
+            }
+            read => state(read),
         }
     }
 
@@ -252,6 +308,14 @@ impl<'a> Folders<'a> {
             }
             Ok(seen) => HomeFolder::Other(folder::kind_name(seen.stx_mode.into()).into()),
         }
+    }
+}
+
+fn state(read: Result<Option<Content>, String>) -> FileState {
+    match read {
+        Ok(Some(content)) => FileState::Present { content: content.bytes, mode: content.mode },
+        Ok(None) => FileState::Absent,
+        Err(why) => FileState::Unreadable(why),
     }
 }
 

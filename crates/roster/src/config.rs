@@ -30,6 +30,8 @@ pub struct Config {
     pub claude: Claude,
     /// Per-user services; each user keeps one port of each for ever.
     pub service: Vec<Service>,
+    /// Files of the homes and of the machine.
+    pub file: Vec<FileEntry>,
     /// What bounds each pane of a terminal session.
     pub panes: Panes,
     /// What holds a run back.
@@ -199,6 +201,92 @@ impl ServicePort<'_> {
     }
 }
 
+/// A file that should be in each home, or on the machine. Which keys it has depends on its kind; the parser sees to it,
+/// and [`crate::files`] reads them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("allOf" = [
+    {"if": {"properties": {"kind": {"enum": ["copy", "once", "block"]}}},
+     "then": {"oneOf": [{"required": ["source"]}, {"required": ["content"]}]},
+     "else": {"properties": {"source": false, "content": false, "source_key": false}}},
+    {"if": {"properties": {"kind": {"const": "link"}}},
+     "then": {"required": ["target"]}, "else": {"properties": {"target": false}}},
+    {"if": {"properties": {"kind": {"const": "json"}}},
+     "then": {"required": ["keys"]}, "else": {"properties": {"keys": false}}},
+]))]
+pub struct FileEntry {
+    /// Where: `~/…` in each person's home, or an absolute path of the machine.
+    #[schemars(extend("pattern" = r"^(~/|/)[^/]"))]
+    pub path: String,
+    /// How it is kept.
+    pub kind: FileKind,
+    /// The file of root's that has its text.
+    #[schemars(extend("pattern" = "^/"))]
+    pub source: Option<PathBuf>,
+    /// The key of a JSON `source` whose text is taken, as a JSON pointer such as `/claudeMd`.
+    #[schemars(extend("pattern" = "^/."))]
+    pub source_key: Option<String>,
+    /// Its text, with `{{…}}` in the place of what differs between people.
+    pub content: Option<String>,
+    /// Where a link leads.
+    #[schemars(extend("pattern" = "^/"))]
+    pub target: Option<PathBuf>,
+    /// By JSON pointer, what a JSON file should hold where it has nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, serde_json::Value>,
+    /// The first line of a copy that is rosterd's; without that line it is the person's.
+    pub header: Option<String>,
+    /// How a line of comment begins, around a block.
+    pub comment: Option<String>,
+    /// Permission bits, such as `0644`.
+    #[schemars(extend("pattern" = "^0[0-7][0145][0145]$"))]
+    pub mode: Option<String>,
+    /// Whose it is; everybody's unless some are named.
+    #[serde(default = "every_tier")]
+    pub tiers: Vec<Tier>,
+}
+
+/// How a file is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    /// Whole, and replaced whenever it differs.
+    Copy,
+    /// Made where there is none, and then the person's.
+    Once,
+    /// A link, made where there is nothing.
+    Link,
+    /// Single keys of the person's JSON file, each added where it is absent.
+    Json,
+    /// A marked block in the person's file.
+    Block,
+}
+
+impl FileKind {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FileKind::Copy => "copy",
+            FileKind::Once => "once",
+            FileKind::Link => "link",
+            FileKind::Json => "json",
+            FileKind::Block => "block",
+        }
+    }
+}
+
+impl FileEntry {
+    /// Its path below each home; nothing for a file of the machine.
+    pub fn in_home(&self) -> Option<&str> {
+        self.path.strip_prefix("~/")
+    }
+
+    /// Its permission bits, where they are given.
+    pub fn mode_bits(&self) -> Option<u32> {
+        u32::from_str_radix(self.mode.as_deref()?, 8).ok()
+    }
+}
+
 /// What bounds each pane of a terminal session.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -294,6 +382,7 @@ impl Default for Config {
             .into_iter()
             .flatten()
             .collect(),
+            file: Vec::new(),
             panes: Panes::default(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),

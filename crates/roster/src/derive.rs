@@ -178,7 +178,8 @@ fn home_content(person: &Person, config: &Config) -> HomeDesired {
             push: config.code.push_remote.clone(),
         },
     };
-    HomeDesired { workspace, clones, wiring }
+    // The files come with their sources: `files::add`.
+    HomeDesired { workspace, clones, wiring, ..HomeDesired::default() }
 }
 
 /// Everybody in the roster, by the port of the first service that has ports; by name when none has,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::files::FileDesired;
 use crate::model::{CodeLayout, Limits, Tier};
 use crate::name::{GroupName, KubeUser, Login, Namespace, OsUser, RepoName, ServiceName, Shell, UnitName};
 use crate::wiring::WiringDesired;
@@ -130,12 +131,22 @@ pub struct HomeDesired {
     /// What git is told in this home.
     #[serde(default, skip_serializing_if = "WiringDesired::is_empty")]
     pub wiring: WiringDesired,
+    /// The files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileDesired>,
+    /// Folders here that other homes link to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bases: Vec<String>,
 }
 
 impl HomeDesired {
     /// Whether no worker is needed.
     pub fn is_empty(&self) -> bool {
-        self.clones.is_empty() && !self.workspace && self.wiring.is_empty()
+        self.clones.is_empty()
+            && !self.workspace
+            && self.wiring.is_empty()
+            && self.files.is_empty()
+            && self.bases.is_empty()
     }
 
     /// The clone of the infra repository; no repository of the roster may have its name.

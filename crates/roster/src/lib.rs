@@ -20,6 +20,7 @@
 //! | [`plan`] | the steps between the two, as data |
 //! | [`guard`], [`tier_check`] | what holds a roster back |
 //! | [`change`] | the difference of two rosters, for people |
+//! | [`files`] | files of the homes and of the machine: their kinds, what should be, what is seen, what is done |
 //! | [`envfile`] | environment files as text |
 //! | [`ledger`] | the only state rosterd keeps |
 //! | [`remote`] | what git remotes show, and what clones know of them |
@@ -31,6 +32,7 @@ pub mod derive;
 pub mod desired;
 pub mod diagnostic;
 pub mod envfile;
+pub mod files;
 pub mod guard;
 pub mod ledger;
 pub mod model;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::HomeDesired;
+use crate::files::{ClosedFolder, FileDesired, FileSeen};
 use crate::moves::MovesObserved;
 use crate::name::{OsUser, Shell, UnitName};
 use crate::wiring::{CredentialsFile, PersonConfig, WiringObserved};
@@ -42,6 +43,12 @@ pub struct HostObserved {
     pub drop_ins: BTreeMap<PathBuf, FileState>,
     /// The source of the managed settings, when one is configured.
     pub managed_settings_source: Option<FileState>,
+    /// Of the configured files of the machine, those that are as rosterd wrote them.
+    pub untouched: BTreeSet<PathBuf>,
+    /// The sources of configured files, by path.
+    pub sources: BTreeMap<PathBuf, FileState>,
+    /// What homes link to and others cannot reach, as far as root looks: not below the homes.
+    pub closed_bases: BTreeMap<PathBuf, ClosedFolder>,
 }
 
 /// A line of `/etc/passwd`.
@@ -250,6 +257,12 @@ pub struct HomeObserved {
     /// What git is told already.
     #[serde(default)]
     pub wiring: WiringObserved,
+    /// What stands in the place of each file, by path below the home.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileSeen>,
+    /// Of the folders here that other homes link to, those that others cannot reach.
+    #[serde(default)]
+    pub closed_bases: BTreeMap<String, ClosedFolder>,
 }
 
 impl HomeObserved {
@@ -265,7 +278,9 @@ impl HomeObserved {
         };
         let person = (!desired.wiring.is_empty()).then_some(person);
         let wiring = WiringObserved { person, ..WiringObserved::default() };
-        HomeObserved { clones, wiring, ..HomeObserved::default() }
+        let absent = |file: &FileDesired| (file.path.clone(), FileSeen::default());
+        let files = desired.files.iter().map(absent).collect();
+        HomeObserved { clones, wiring, files, ..HomeObserved::default() }
     }
 }
 

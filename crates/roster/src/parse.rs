@@ -2,10 +2,11 @@
 //!
 //! Both files become one small tree whose every part knows its place (`node`, built by `yaml` and `toml`);
 //! one reader walks it and collects what is wrong (`reader`); the rules of each file are on top (`roster`,
-//! `config`). serde is not asked: it stops at the first error, knows no place of a duplicate key, and
+//! `config`, `files`). serde is not asked: it stops at the first error, knows no place of a duplicate key, and
 //! reads `"true"` where a boolean is wanted or `007` as 7.
 
 mod config;
+mod files;
 mod node;
 mod reader;
 mod roster;

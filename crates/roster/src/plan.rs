@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::{FileAction, FileStatus};
 use crate::ledger::Reload;
 use crate::moves::Move;
 use crate::name::{GroupName, OsUser, Shell, UnitName};
@@ -16,6 +17,7 @@ use crate::wiring::Wire;
 mod accounts;
 mod files;
 mod home;
+mod home_files;
 mod homes_gone;
 mod host;
 mod ids;
@@ -74,6 +76,9 @@ pub struct Plan {
     pub problems: Vec<Problem>,
     /// What an admin should know and nothing is done about.
     pub notices: Vec<Notice>,
+    /// What was seen of whom, before the steps.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seen: BTreeMap<Subject, Seen>,
 }
 
 impl Plan {
@@ -86,6 +91,7 @@ impl Plan {
         }));
         self.problems.extend(other.problems);
         self.notices.extend(other.notices);
+        self.seen.extend(other.seen);
     }
 
     /// The same plan for some subjects only. A step that needs one of somebody else's stays away with that.
@@ -102,7 +108,8 @@ impl Plan {
         }
         let problems = self.problems.into_iter().filter(|problem| wanted(&problem.subject)).collect();
         let notices = self.notices.into_iter().filter(|notice| wanted(&notice.subject)).collect();
-        Plan { steps, problems, notices }
+        let seen = self.seen.into_iter().filter(|(subject, _)| wanted(subject)).collect();
+        Plan { steps, problems, notices, seen }
     }
 
     /// Adds a step behind the others.
@@ -114,9 +121,36 @@ impl Plan {
         &mut self.steps[last]
     }
 
+    /// Somebody may read or not read what they should not or should, with the one line that mends it.
+    fn access(&mut self, subject: &Subject, what: impl Into<String>, fix: impl Into<String>) {
+        let access = Access { what: what.into(), fix: fix.into() };
+        self.notice(subject, format!("{}: {}", access.what, access.fix));
+        self.seen.entry(subject.clone()).or_default().access.push(access);
+    }
+
     fn notice(&mut self, subject: &Subject, text: impl Into<String>) {
         self.notices.push(Notice { subject: subject.clone(), text: text.into() });
     }
+}
+
+/// What was seen of somebody, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// How each configured file of the home stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileStatus>,
+    /// Who can read what, where that is not as it should be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub access: Vec<Access>,
+}
+
+/// What others can do that they should not, or cannot that they should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// The fact.
+    pub what: String,
+    /// The one line that mends it.
+    pub fix: String,
 }
 
 /// One smallest change.
@@ -216,6 +250,7 @@ impl Action {
             Action::Home(HomeAction::Clone(_)) => "clone",
             Action::Home(HomeAction::Move(moved)) => moved.kind(),
             Action::Home(HomeAction::Wire(wire)) => wire.kind(),
+            Action::Home(HomeAction::File(file)) => file.kind(),
             Action::Home(HomeAction::Fetch(_)) => "fetch",
             Action::Home(HomeAction::FastForward(_)) => "fast-forward",
             Action::Home(HomeAction::FinishRefresh { .. }) => "finish-refresh",
@@ -287,6 +322,7 @@ impl fmt::Display for Action {
             Action::Mirror(MirrorAction::Check { url }) => write!(f, "check the mirror of {url}"),
             Action::Home(HomeAction::Move(moved)) => moved.fmt(f),
             Action::Home(HomeAction::Wire(wire)) => wire.fmt(f),
+            Action::Home(HomeAction::File(file)) => file.fmt(f),
         }
     }
 }
@@ -378,6 +414,8 @@ pub enum HomeAction {
     Move(Move),
     /// Tells git something that nobody has told it.
     Wire(Wire),
+    /// Changes a file that the configuration names.
+    File(FileAction),
     /// Brings objects and refs of a remote into a clone, and nothing into its work tree.
     Fetch(Fetch),
     /// Moves the checked out branch forward, and the work tree with it.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Degraded, WaitingCause};
 use crate::name::OsUser;
-use crate::plan::{Notice, Problem, Step, Subject};
+use crate::plan::{Notice, Problem, Seen, Step, Subject};
+use crate::remote::Answer;
 
 /// Why a run took place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +131,48 @@ pub struct Status {
     /// What is left as it is on purpose.
     #[serde(default)]
     pub notices: Vec<Notice>,
+    /// What was seen of each subject when it was last looked at; the files of one person only when they are asked for.
+    #[serde(default)]
+    pub seen: BTreeMap<Subject, Seen>,
+    /// What each git remote said when it was last asked for everybody.
+    #[serde(default)]
+    pub remotes: BTreeMap<String, RemoteStatus>,
+}
+
+/// What a git remote said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteStatus {
+    /// When it was asked.
+    pub asked: Timestamp,
+    /// What came of it.
+    pub answer: RemoteAnswer,
+}
+
+/// What came of asking a git remote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RemoteAnswer {
+    /// It answers everybody.
+    Answers,
+    /// It answers those who have a login, and each person asks with theirs.
+    WantsLogin,
+    /// It does not answer.
+    Fails {
+        /// Why.
+        why: String,
+        /// What an admin can do.
+        next: String,
+    },
+}
+
+impl From<&Answer> for RemoteAnswer {
+    fn from(answer: &Answer) -> Self {
+        match answer {
+            Answer::Refs(_) => RemoteAnswer::Answers,
+            Answer::WantsLogin { .. } => RemoteAnswer::WantsLogin,
+            Answer::Failed { why, next } => RemoteAnswer::Fails { why: why.clone(), next: next.clone() },
+        }
+    }
 }
 
 /// Why the roster on disk is not in force.

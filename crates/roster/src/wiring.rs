@@ -86,6 +86,9 @@ pub struct CloneConfig {
     pub follows: Option<(String, String)>,
     /// What answers each filter of git-crypt: that of the default key, and those of named keys that the clone uses.
     pub filters: BTreeMap<Driver, Filter>,
+    /// Whether others can go through to it and into it.
+    #[serde(default)]
+    pub is_open: bool,
 }
 
 /// A filter of git-crypt: `git-crypt` for the default key, `git-crypt-NAME` for a named one.

@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "schemars",          // JSON Schemas from the types
     "serde",
     "serde_json",
+    "sha2",      // which text a file holds
     "strsim",    // the nearest known name
     "thiserror", // error types
     "toml",      // TOML with places

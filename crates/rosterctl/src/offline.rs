@@ -1,16 +1,17 @@
 //! The commands that need no daemon. They read files, ask the pure core and print.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use roster::config::Config;
 use roster::desired::{Ports, UnknownPorts};
 use roster::diagnostic::Diagnostics;
 use roster::model::Roster;
 use roster::name::Shell;
+use roster::observed::FileState;
 
 use crate::args::{CONFIG, Global};
 use crate::error::{CommandError, Result};
@@ -89,7 +90,7 @@ pub(crate) fn derive(
     if let Some(path) = k8s_users {
         check_tiers(&roster, path, out)?;
     }
-    let desired = roster::derive::derive(
+    let mut desired = roster::derive::derive(
         &roster,
         &config,
         &ports,
@@ -97,11 +98,30 @@ pub(crate) fn derive(
         &installed_shells(&roster, &config),
     )
     .map_err(|error| CommandError::new(format!("cannot derive what {name} asks for")).because(error))?;
+    let told = roster::files::add(&mut desired, &roster, &config, &read_sources(&config));
+    for problem in &told.problems {
+        out.aside(&format!(
+            "{}{}: {}\n",
+            out.aside.paint(Style::Warn, "warning: "),
+            problem.what,
+            problem.why
+        ));
+    }
     match out.json {
         true => out.document(&desired)?,
         false => out.text(&render::desired(&desired, &config, out.look))?,
     }
     Ok(0)
+}
+
+/// The sources of files, as far as who asks may read them.
+fn read_sources(config: &Config) -> BTreeMap<PathBuf, FileState> {
+    let read = |path: &PathBuf| match std::fs::read(path) {
+        Ok(content) => FileState::Present { content, mode: 0 },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => FileState::Absent,
+        Err(error) => FileState::Unreadable(error.to_string()),
+    };
+    roster::files::sources(config).into_iter().map(|path| (path.clone(), read(path))).collect()
 }
 
 fn valid<T>(name: &str, parsed: std::result::Result<T, Diagnostics>, out: &Out) -> Result<T> {

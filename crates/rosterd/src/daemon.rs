@@ -15,8 +15,9 @@ use roster::config::Config;
 use roster::ledger::{Degraded, Ledger, WaitingCause};
 use roster::name::OsUser;
 use roster::parse;
-use roster::plan::{Problem, Subject};
-use roster::report::{Outcome, Progress, Run, RunSummary, Trigger};
+use roster::plan::{Problem, Seen, Subject};
+use roster::remote::Answer;
+use roster::report::{Outcome, Progress, RemoteStatus, Run, RunSummary, Trigger};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -135,6 +136,10 @@ pub(crate) struct Daemon {
     /// The time in the newest identifier of a run.
     newest: Cell<Timestamp>,
     activity: RefCell<Option<String>>,
+    /// What was seen of each subject when it was last looked at.
+    seen: RefCell<BTreeMap<Subject, Seen>>,
+    /// What each remote said when it was last asked for everybody.
+    remotes: RefCell<BTreeMap<String, RemoteStatus>>,
     /// Why the ledger could not be read at the start: nothing is changed until somebody looks.
     unreadable: Option<Problem>,
     /// Since when and why the ledger cannot be written, and when that is tried again.
@@ -202,6 +207,8 @@ impl Daemon {
             unkept: RefCell::new(None),
             newest: Cell::new(newest),
             activity: RefCell::new(Some("starting".into())),
+            seen: RefCell::default(),
+            remotes: RefCell::default(),
             unreadable,
             unwritable: RefCell::new(None),
             failed_saves: Cell::new(0),
@@ -353,6 +360,8 @@ impl Daemon {
 
     pub(crate) fn put_in_force(&self, new: InForce) {
         *self.in_force.borrow_mut() = Some(Rc::new(new));
+        // It may name other remotes; those that it names are asked in this run.
+        self.remotes.borrow_mut().clear();
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -418,6 +427,25 @@ impl Daemon {
 
     pub(crate) fn activity(&self) -> Option<String> {
         self.activity.borrow().clone()
+    }
+
+    pub(crate) fn seen(&self) -> BTreeMap<Subject, Seen> {
+        self.seen.borrow().clone()
+    }
+
+    /// Takes note of what a plan has seen, each subject as a whole.
+    pub(crate) fn has_seen(&self, seen: &BTreeMap<Subject, Seen>) {
+        self.seen.borrow_mut().extend(seen.iter().map(|(subject, seen)| (subject.clone(), seen.clone())));
+    }
+
+    pub(crate) fn remotes(&self) -> BTreeMap<String, RemoteStatus> {
+        self.remotes.borrow().clone()
+    }
+
+    /// Takes note of what a remote said.
+    pub(crate) fn remote_said(&self, url: &str, answer: &Answer) {
+        let status = RemoteStatus { asked: Timestamp::now(), answer: answer.into() };
+        self.remotes.borrow_mut().insert(url.to_owned(), status);
     }
 
     /// Tells `rosterctl status` and `systemctl status` what we do.

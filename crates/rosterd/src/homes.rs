@@ -403,6 +403,8 @@ async fn one_home(
             Ok(seen) => seen,
             Err(error) => return say(failed("the home could not be looked at", &error)),
         };
+        let seen = plan::home(&person.user, desired, &observed).seen;
+        say(Said::Plan(Plan { seen, ..Plan::default() }));
     }
     let states = plan::refresh::ours(desired, &observed, states);
     let home = refresh::Home { daemon, user: &person.user, desired, say: &say };

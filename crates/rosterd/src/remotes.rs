@@ -162,6 +162,7 @@ impl Asker {
             };
             Asked { answer: Answer::Failed { why, next }, not_mirrored: 0 }
         });
+        self.daemon.remote_said(url, &asked.answer);
         self.say(Said::Plan(refresh::not_asked(&Subject::Machine, url, &asked.answer)));
         let mut mirrored = matches!(asked.answer, Answer::Refs(_));
         let plan = refresh::mirror(url, &asked);

@@ -67,6 +67,7 @@ impl Running<'_> {
     pub(crate) fn take(&mut self, plan: &Plan) {
         self.problems.extend(plan.problems.iter().cloned());
         self.notices.extend(plan.notices.iter().cloned());
+        self.daemon.has_seen(&plan.seen);
     }
 
     /// Writes down who of `scope` has failed, while the homes of others are still in hand: their next try is due
@@ -482,12 +483,14 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
     let ledger = daemon.ledger();
     let mut ports = ledger.ports.clone();
     let (unknown, told) = derive::adopt_ports(&mut ports, &in_force.roster, &in_force.config, &observed);
-    let desired = derive::derive(&in_force.roster, &in_force.config, &ports, &unknown, &observed.shells)
+    let mut desired = derive::derive(&in_force.roster, &in_force.config, &ports, &unknown, &observed.shells)
         .map_err(|error| {
             problem("no desired state can be derived", chain(&error), "change the base port in config.toml")
         })?;
+    let files = roster::files::add(&mut desired, &in_force.roster, &in_force.config, &observed.sources);
     let host = plan::host(&desired, &in_force.config, &ledger, &observed);
     let mut plan = host.plan;
+    plan.append(files);
     plan.notices.extend(told);
     let units = services::plan(&desired, &ledger, &observed).await;
     Ok(HostWork { desired, observed, plan, units, identities: host.identities })

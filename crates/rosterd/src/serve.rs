@@ -11,7 +11,7 @@ use std::time::Duration;
 use control::{Call, CallError, Connection, ControlError, DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION};
 use roster::ledger::{Degraded, WaitingCause};
 use roster::name::OsUser;
-use roster::plan::{Notice, Plan, Subject};
+use roster::plan::{Notice, Plan, Seen, Subject};
 use roster::report::{Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -247,6 +247,14 @@ impl Control {
                     .into(),
         });
         let notices = told.chain(second).collect();
+        let mut seen = daemon.seen();
+        seen.retain(|subject, _| concerns(subject) && subjects.contains_key(subject));
+        // Of everybody there are too many.
+        if user.is_none() {
+            let of_people = seen.iter_mut().filter(|(subject, _)| **subject != Subject::Machine);
+            of_people.for_each(|(_, seen)| seen.files.clear());
+        }
+        seen.retain(|_, seen| *seen != Seen::default());
         let last_run = daemon.last_run();
         let outcome = daemon.outcome(&Whom::Everybody);
         Status {
@@ -259,6 +267,8 @@ impl Control {
             last_run,
             subjects,
             notices,
+            seen,
+            remotes: if user.is_none() { daemon.remotes() } else { Default::default() },
         }
     }
 

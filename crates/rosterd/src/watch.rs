@@ -49,6 +49,7 @@ impl Watch {
         let others: Vec<&Path> = [&config.claude.managed_settings_source, &config.tier_check.k8s_users]
             .into_iter()
             .filter_map(Option::as_deref)
+            .chain(roster::files::sources(config).into_iter().map(PathBuf::as_path))
             .collect();
         let name = |path: &&Path| path.file_name().map(ToOwned::to_owned);
         self.main = main.iter().filter_map(name).collect();

@@ -124,8 +124,63 @@ fn clones() {
         ours,
         Some(("getent, id, stat, git remote in a loop", by_loop)),
     );
-    resident(&machine, "100 people with clones");
+    machine.write_file("/etc/rosterd/config.toml", format!("{}{FILES}", forge.config()));
+    row(
+        &format!("eight new files for each of {CLONERS} people"),
+        timed(|| machine.run(&["rosterctl", "wait", "--timeout", "600"]).ok()),
+        None,
+    );
+    row(&format!("no-op run, {CLONERS} people with a clone and eight files each"), no_op(&machine), None);
+    // As agents leave it after some months.
+    machine
+        .sh("for json in /home/*/.claude.json; do
+                 { echo '{\"history\": ['; seq -f '  {\"number\": %g, \"display\": \"what was asked\"},' 18000
+                   echo 'null],'; tail -n +2 $json; } >$json.new; cat $json.new >$json; rm $json.new
+             done")
+        .ok();
+    row(&format!("the same, with a JSON file of 1 MB in each of {CLONERS} homes"), no_op(&machine), None);
+    resident(&machine, "100 people with clones and files");
 }
+
+/// Two of each kind but one: what a site begins with.
+const FILES: &str = r#"
+[[file]]
+path = "~/start-claude.sh"
+kind = "copy"
+source = "/usr/share/rosterd/start-claude.sh"
+mode = "0755"
+[[file]]
+path = "~/.claude/rules/10-shared.md"
+kind = "copy"
+source = "/usr/share/doc/rosterd/docs/config.md"
+[[file]]
+path = "~/.claude/rules/99-personal.md"
+kind = "once"
+content = "mine"
+[[file]]
+path = "~/.claude/skills"
+kind = "link"
+target = "/usr/share/doc"
+[[file]]
+path = "~/.claude/agents"
+kind = "link"
+target = "/usr/share/doc"
+[[file]]
+path = "~/.claude.json"
+kind = "json"
+[file.keys]
+"/hasCompletedOnboarding" = true
+"/mcpServers/playwright" = {type = "http", url = "http://localhost:{{port.playwright}}/mcp"}
+[[file]]
+path = "~/.kube/config"
+kind = "once"
+source = "/usr/share/doc/rosterd/README.md"
+mode = "0600"
+[[file]]
+path = "~/.zshrc"
+kind = "block"
+content = "export SITE=yes"
+"#;
 
 fn timed<T>(work: impl FnOnce() -> T) -> Duration {
     let began = Instant::now();

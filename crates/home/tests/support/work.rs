@@ -133,5 +133,5 @@ pub fn site(infra: CloneDesired, others: &[&CloneDesired], push: Option<&str>) -
         store_credentials: true,
         push,
     };
-    HomeDesired { workspace, clones, wiring }
+    HomeDesired { workspace, clones, wiring, ..HomeDesired::default() }
 }

@@ -10,6 +10,7 @@ use crate::config::{Config, PushRemote, Service};
 use crate::diagnostic::quoted;
 use crate::model::Tier;
 use crate::name::{RemoteName, ServiceName, UnitTemplate};
+use crate::parse::files;
 use crate::parse::node::{Node, Span, Value};
 use crate::parse::reader::{Field, Fields, Found, Reader};
 use crate::parse::roster::{read_limits, read_memory_max};
@@ -61,6 +62,12 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     if let Some(field) = fields.take("service") {
         config.service = read_services(reader, &mut paths, &field);
     }
+    let files = match fields.take("file") {
+        Some(field) => files::read(reader, &mut paths, &field),
+        None => Vec::new(),
+    };
+    files::judge(reader, &config, &files, &std::mem::take(&mut paths.templates));
+    config.file = files.into_iter().map(|(entry, _)| entry).collect();
     table(reader, &mut fields, "panes", |reader, fields| {
         config.panes.memory_max = fields.take("memory_max").and_then(|field| read_memory_max(reader, &field));
     });
@@ -215,11 +222,7 @@ fn read_services<'n>(reader: &mut Reader, paths: &mut Paths, field: &Field<'n>) 
                 }
             })
         });
-        let tiers = fields.take("tiers").map(|field| {
-            let choices = Tier::ALL.map(|tier| (tier.as_str(), tier));
-            let items = reader.items("tiers", field.node);
-            items.iter().filter_map(|item| reader.choice(item, "tier", &choices)).collect()
-        });
+        let tiers = read_tiers_of(reader, &mut fields);
         let mut flag = |reader: &mut Reader, key: &'static str, default| {
             fields.take(key).and_then(|field| reader.boolean(field.node)).unwrap_or(default)
         };
@@ -240,6 +243,14 @@ fn read_services<'n>(reader: &mut Reader, paths: &mut Paths, field: &Field<'n>) 
         }
     }
     services
+}
+
+/// Whose a service or a file is.
+pub(super) fn read_tiers_of(reader: &mut Reader, fields: &mut Fields<'_>) -> Option<Vec<Tier>> {
+    let field = fields.take("tiers")?;
+    let choices = Tier::ALL.map(|tier| (tier.as_str(), tier));
+    let items = reader.items("tiers", field.node);
+    Some(items.iter().filter_map(|item| reader.choice(item, "tier", &choices)).collect())
 }
 
 fn is_env_key(key: &str) -> bool {
@@ -272,7 +283,7 @@ fn read_env_file(
 }
 
 /// An absolute path that needs no resolving: what is written is what is opened.
-fn absolute(reader: &mut Reader, field: &Field<'_>) -> Option<PathBuf> {
+pub(super) fn absolute(reader: &mut Reader, field: &Field<'_>) -> Option<PathBuf> {
     let text = reader.text(field.node)?;
     let problem = if !text.starts_with('/') {
         "is not an absolute path"
@@ -406,6 +417,11 @@ fn is_or_is_in<'p>(written: &str, files: impl IntoIterator<Item = &'p str>) -> O
     })
 }
 
+/// Where a site puts what login shells run, which a `[[file]]` may do as well.
+fn may_be_added(path: &Path) -> bool {
+    path.parent() == Some(Path::new("/etc/profile.d"))
+}
+
 fn check_home_base(reader: &mut Reader, field: &Field<'_>, path: &Path) {
     let system = SYSTEM_FOLDERS.iter().any(|folder| path.starts_with(folder));
     if system || path == Path::new("/") || path == Path::new("/var") {
@@ -419,8 +435,13 @@ fn check_home_base(reader: &mut Reader, field: &Field<'_>, path: &Path) {
 
 /// Where the file says which files rosterd opens as root, for the rules that hold between them.
 #[derive(Debug, Default)]
-struct Paths {
+pub(super) struct Paths {
     given: BTreeMap<&'static str, Span>,
+    /// Of `[[file]]`: what is written, and what is read.
+    pub(super) written: Vec<(PathBuf, Span)>,
+    pub(super) read: Vec<(PathBuf, Span)>,
+    /// The services whose ports texts name.
+    pub(super) templates: Vec<(String, Span)>,
     /// With the key of the port: two services may share a file when each sets a key of its own.
     env_files: BTreeMap<(String, String), Span>,
 }
@@ -471,8 +492,27 @@ impl Paths {
                 reader.tell(never_written(span, &path.to_string_lossy(), file));
             }
         }
+        for (path, span) in &self.written {
+            let text = path.to_string_lossy();
+            if let Some(file) =
+                is_or_is_in(&text, NEVER_WRITTEN.iter().copied()).filter(|_| !may_be_added(path))
+            {
+                reader.tell(never_written(span, &text, file));
+            }
+            let same = |(_, other): &(&str, Option<&PathBuf>)| *other == Some(path);
+            if let Some((key, _)) = named.iter().find(|named| same(named)) {
+                let message = format!("{} is `{key}` already", quoted(&text));
+                reader.tell(Found::new(span.clone(), message));
+            }
+        }
+        for (path, span) in self.written.iter().chain(&self.read) {
+            if below(path, homes) {
+                reader.tell(below_homes(span, path, homes));
+            }
+        }
         let others = named.iter().filter_map(|(_, path)| path.as_ref()?.to_str());
-        let never: Vec<&str> = NEVER_WRITTEN.iter().copied().chain(others).collect();
+        let files = self.written.iter().filter_map(|(path, _)| path.to_str());
+        let never: Vec<&str> = NEVER_WRITTEN.iter().copied().chain(others).chain(files).collect();
         for ((path, _), span) in &self.env_files {
             if let Some(file) = is_or_is_in(path, never.iter().copied()) {
                 reader.tell(never_written(span, path, file));

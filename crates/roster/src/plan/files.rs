@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{Action, Plan, Problem, Subject, WholeFile};
-use crate::config::{Config, ServicePort};
+use crate::config::{Config, FileKind, ServicePort};
 use crate::desired::Desired;
+use crate::files::{self, FileOwner, FileStatus, MachineFile};
 use crate::name::{OsUser, ServiceName};
 use crate::observed::{EnvFileState, FileState, HostObserved};
 
@@ -127,6 +128,84 @@ fn whole_file(plan: &mut Plan, path: &Path, content: String, shape: Shape, obser
         (observed.files.get(path) == Some(&FileState::Absent)).then(|| format!("rm {}", path.display()));
     let action = Action::WriteFile(WholeFile { path: path.into(), content, mode: PUBLIC });
     plan.step(&Subject::Machine, action, reason).inverse = inverse;
+}
+
+/// Tells which shared base is out of reach.
+pub(super) fn bases(plan: &mut Plan, observed: &HostObserved) {
+    for (base, closed) in &observed.closed_bases {
+        let (base, folder, mode) = (base.display().to_string(), &closed.folder, closed.mode);
+        let what = format!("others cannot reach {base}, which homes link to: {folder} has mode {mode:04o}");
+        plan.access(&Subject::Machine, what, format!("chmod {} {folder}", closed.wanted(&base)));
+    }
+}
+
+/// Steps for the configured files of the machine. A `copy` does not replace what somebody else wrote: a path that is
+/// mistyped in the config must not cost an admin the file that is there.
+pub(super) fn of_machine(plan: &mut Plan, config: &Config, observed: &HostObserved) {
+    for file in files::machine(config, &observed.sources) {
+        let (kind, path) = (file.kind, file.path.display().to_string());
+        if let Some((owner, found)) = one_of_machine(plan, file, observed) {
+            let status = FileStatus { path, kind, owner, found: found.into() };
+            plan.seen.entry(Subject::Machine).or_default().files.push(status);
+        }
+    }
+}
+
+/// Plans one. Gives whose it is and what is there, unless that is a problem.
+fn one_of_machine(
+    plan: &mut Plan,
+    file: MachineFile<'_>,
+    observed: &HostObserved,
+) -> Option<(FileOwner, &'static str)> {
+    let text = file.text.map_err(|problem| plan.problems.push(problem)).ok()?;
+    let found = match observed.files.get(file.path) {
+        Some(FileState::Absent) => None,
+        Some(FileState::Present { content, mode }) => Some((content, *mode)),
+        state @ (Some(FileState::Unreadable(_)) | None) => {
+            let why = if let Some(FileState::Unreadable(why)) = state { why } else { "it was not looked at" };
+            plan.problems.push(unreadable(&Subject::Machine, file.path, why));
+            return None;
+        }
+    };
+    // A file with a block is the admin's, and so is its mode.
+    let (owner, content, mode) = match (file.kind, found) {
+        (FileKind::Once, Some(_)) => return Some((FileOwner::Person, "there")),
+        (FileKind::Once, None) => (FileOwner::Person, text.as_str().to_owned(), file.mode),
+        (FileKind::Block, _) => {
+            let before = std::str::from_utf8(found.map_or(&[], |(content, _)| content.as_slice()));
+            let before = before.map_err(|_| "it is not UTF-8".to_owned());
+            match before.and_then(|before| files::block::put(before, &file.comment, text.as_str())) {
+                Ok(content) => (FileOwner::Both, content, found.map_or(file.mode, |(_, mode)| mode)),
+                Err(why) => {
+                    let text = format!("{} is left alone: {why} (kind `block`)", file.path.display());
+                    plan.notice(&Subject::Machine, text);
+                    return Some((FileOwner::Person, "left alone, see the note"));
+                }
+            }
+        }
+        _ => (FileOwner::Rosterd, text.as_str().to_owned(), file.mode),
+    };
+    let (reason, words) = match found {
+        None => ("there is no such file".into(), "not there yet"),
+        Some((found, _)) if found != content.as_bytes() => {
+            if owner == FileOwner::Rosterd && !observed.untouched.contains(file.path) {
+                plan.problems.push(Problem {
+                    subject: Subject::Machine,
+                    what: format!("{} is not replaced", file.path.display()),
+                    why: "somebody else wrote what it holds".into(),
+                    next: "move it away, or name another file in /etc/rosterd/config.toml".into(),
+                });
+                return Some((FileOwner::Person, "somebody else's"));
+            }
+            ("its content differs".into(), "differs")
+        }
+        Some((_, found)) if found != mode => (format!("its mode is {found:04o}"), "another mode"),
+        Some(_) => return Some((owner, "up to date")),
+    };
+    let inverse = found.is_none().then(|| format!("rm {}", file.path.display()));
+    let action = Action::WriteFile(WholeFile { path: file.path.into(), content, mode });
+    plan.step(&Subject::Machine, action, reason).inverse = inverse;
+    Some((owner, words))
 }
 
 /// Steps for the ports in environment files. `accounts` has everybody whose account is as it should be or will

@@ -1,9 +1,10 @@
 //! From what should be in a home to the steps, given what the worker saw in it. What a person made there is
 //! never touched (invariant 1): a place that is taken is told and left as it is.
 
+use super::home_files::files;
 use super::moves::{Moved, moves};
 use super::wiring::{Infra, wiring};
-use super::{Action, HomeAction, Plan, Problem, Subject};
+use super::{Action, HomeAction, Plan, Problem, Seen, Subject};
 use crate::desired::{CloneDesired, HomeDesired};
 use crate::name::OsUser;
 use crate::observed::{HomeObserved, Place};
@@ -14,6 +15,8 @@ const CODE: &str = "code";
 pub fn home(user: &OsUser, desired: &HomeDesired, observed: &HomeObserved) -> Plan {
     let subject = Subject::User(user.clone());
     let mut plan = Plan::default();
+    // Also where there is nothing to show: what was shown before is over then.
+    plan.seen.insert(subject.clone(), Seen::default());
     for path in &observed.unfinished {
         let action = Action::Home(HomeAction::RemoveUnfinished { path: path.clone() });
         plan.step(&subject, action, "an earlier run ended in the middle of it");
@@ -21,6 +24,7 @@ pub fn home(user: &OsUser, desired: &HomeDesired, observed: &HomeObserved) -> Pl
     let moved = moves(&mut plan, &subject, desired, observed);
     let infra = clones(&mut plan, &subject, desired, observed, &moved);
     wiring(&mut plan, &subject, desired, observed, &infra);
+    files(&mut plan, &subject, desired, observed);
     plan
 }
 

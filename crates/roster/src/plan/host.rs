@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::accounts::{Existing, View};
 use super::homes_gone::HomesGone;
 use super::ids::Ids;
-use super::{Action, NewAccount, Plan, Problem, Subject, files, limits};
+use super::{Action, NewAccount, Plan, Problem, Seen, Subject, files, limits};
 use crate::config::Config;
 use crate::desired::Desired;
 use crate::ledger::{Identity, Ledger};
@@ -64,6 +64,9 @@ pub fn host(desired: &Desired, config: &Config, ledger: &Ledger, observed: &Host
 
     files::maps(&mut plan, desired, config, observed);
     files::managed_settings(&mut plan, config, observed);
+    plan.seen.insert(Subject::Machine, Seen::default());
+    files::bases(&mut plan, observed);
+    files::of_machine(&mut plan, config, observed);
     files::env_files(&mut plan, desired, config, observed, &accounts);
     limits::slices(&mut plan, desired, observed, &identities, &accounts);
     limits::panes(&mut plan, config, observed);

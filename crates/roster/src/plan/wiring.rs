@@ -48,6 +48,10 @@ pub(super) fn wiring(
         }
         Infra::There(now, moved) => {
             let Some(config) = observed.wiring.clones.get(now) else { return };
+            if config.is_open && config.filters.values().any(|filter| *filter == Filter::Unlocked) {
+                let what = format!("others may read ~/{now}, which git-crypt has unlocked");
+                plan.access(subject, what, format!("chmod o-rwx ~{subject}/{now}"));
+            }
             let before = plan.steps.len();
             clone(plan, subject, desired, path, config, &observed.wiring.person);
             plan.steps[before..].iter_mut().for_each(|step| step.needs.extend(*moved));

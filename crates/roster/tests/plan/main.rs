@@ -5,6 +5,7 @@
 
 mod cases;
 mod derived;
+mod home_files;
 mod homes;
 mod limits;
 mod machine;

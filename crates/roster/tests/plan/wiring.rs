@@ -23,6 +23,7 @@ fn wanted() -> HomeDesired {
             store_credentials: true,
             push: Some(push),
         },
+        ..HomeDesired::default()
     }
 }
 
@@ -43,6 +44,7 @@ fn wired_clone() -> CloneConfig {
         default_branch: Some("main".into()),
         follows: Some(("forgejo".into(), "refs/heads/main".into())),
         filters: [(Driver::default_key(), Filter::Ours)].into(),
+        is_open: false,
     }
 }
 

@@ -256,6 +256,7 @@ fn files(config_path: &Path, config: &Config, roster: Option<&Roster>) -> Vec<Fi
     let mut wanted: Vec<(PathBuf, u32)> =
         vec![(config_path.to_path_buf(), 0o755), (config.roster.path.clone(), 0o755), (STATE.into(), 0o700)];
     wanted.extend(config.claude.managed_settings_source.clone().map(|path| (path, 0o755)));
+    wanted.extend(roster::files::sources(config).into_iter().map(|path| (path.clone(), 0o755)));
     wanted.extend(config.tier_check.k8s_users.clone().map(|path| (path, 0o755)));
     for service in &config.service {
         let Some(port) = service.port() else { continue };

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use roster::plan::Subject;
-use roster::report::{Status, SubjectStatus};
+use roster::report::{RemoteAnswer, Status, SubjectStatus};
 
 use super::facts::{Disk, Facts, LedgerFact};
 use super::{Check, Light};
 use crate::page::count;
+use crate::when::ago;
 
 /// Somebody who looks at all facts.
 pub(super) fn judge(facts: &Facts, now: Timestamp) -> Vec<Check> {
@@ -56,6 +57,10 @@ pub(super) fn judge(facts: &Facts, now: Timestamp) -> Vec<Check> {
     });
     checks.push(judge_ledger(&facts.ledger));
     judge_files(&mut checks, facts);
+    if let Ok(Some(status)) = &facts.daemon {
+        judge_access(&mut checks, status);
+        judge_remotes(&mut checks, status, now);
+    }
     for (tool, found) in &facts.tools {
         checks.push(match found {
             Some(path) => green(tool, path.display().to_string()),
@@ -183,6 +188,40 @@ fn judge_people(status: &Status) -> Check {
     }
 }
 
+/// Who can read what, as the last run saw it: root does not look below a home.
+fn judge_access(checks: &mut Vec<Check>, status: &Status) {
+    let found = status
+        .seen
+        .iter()
+        .flat_map(|(subject, seen)| seen.access.iter().map(move |access| (subject, access)));
+    let before = checks.len();
+    checks.extend(found.map(|(subject, access)| {
+        yellow("access", format!("{subject}: {}", access.what), access.fix.clone())
+    }));
+    if checks.len() == before {
+        checks.push(green(
+            "access",
+            "no kept file, unlocked clone or shared base is open or closed to the wrong people",
+        ));
+    }
+}
+
+/// Root does not speak to a network, so this is what the daemon's workers heard.
+fn judge_remotes(checks: &mut Vec<Check>, status: &Status, now: Timestamp) {
+    for (url, remote) in &status.remotes {
+        let when = ago(remote.asked, now);
+        checks.push(match &remote.answer {
+            RemoteAnswer::Answers => green("remote", format!("{url} answered {when}")),
+            RemoteAnswer::WantsLogin => {
+                green("remote", format!("{url} asked for a login {when}; each person asks with theirs"))
+            }
+            RemoteAnswer::Fails { why, next } => {
+                red("remote", format!("{url} did not answer {when}: {why}"), next.clone())
+            }
+        });
+    }
+}
+
 fn last_run(facts: &Facts) -> Option<Timestamp> {
     let Ok(Some(status)) = &facts.daemon else { return None };
     Some(status.last_run.as_ref()?.started)
@@ -261,7 +300,8 @@ fn judge_files(checks: &mut Vec<Check>, facts: &Facts) {
 mod tests {
     use std::path::PathBuf;
 
-    use roster::report::Outcome;
+    use roster::plan::{Access, Seen};
+    use roster::report::{Outcome, RemoteStatus};
 
     use super::super::facts::FileFact;
     use super::*;
@@ -295,6 +335,8 @@ mod tests {
         ];
         let status = Status {
             notices: Vec::new(),
+            seen: BTreeMap::new(),
+            remotes: BTreeMap::new(),
             generation: 7,
             since: None,
             activity: None,
@@ -348,9 +390,10 @@ mod tests {
         green  roster   valid, 3 people in it
         green  ledger   whole, knows 4 people
         green  modes    1 file or folder, none open to others
+        green  access   no kept file, unlocked clone or shared base is open or closed to the wrong people
         green  tmux     /usr/bin/tmux
 
-        13 green, 0 yellow, 0 red.
+        14 green, 0 yellow, 0 red.
         ");
     }
 
@@ -416,6 +459,53 @@ mod tests {
     }
 
     #[test]
+    fn who_can_read_what_and_which_remote_answers_is_as_the_daemon_saw_it() {
+        let mut facts = well();
+        let Ok(Some(status)) = &mut facts.daemon else { unreachable!() };
+        let access = |what: &str, fix: &str| Access { what: what.into(), fix: fix.into() };
+        let seen = |access| Seen { files: vec![], access: vec![access] };
+        status.seen = [
+            (
+                "(machine)",
+                access(
+                    "others cannot reach /srv/base, which homes link to: /srv has mode 0700",
+                    "chmod o+rx /srv",
+                ),
+            ),
+            (
+                "alice",
+                access("others may read ~/code, which git-crypt has unlocked", "chmod o-rwx ~alice/code"),
+            ),
+        ]
+        .map(|(name, access)| (name.to_owned().try_into().unwrap(), seen(access)))
+        .into();
+        let asked = "2026-11-25T11:58:00Z".parse().unwrap();
+        let fails =
+            RemoteAnswer::Fails { why: "connection refused".into(), next: "look at the server".into() };
+        status.remotes = [("a", RemoteAnswer::Answers), ("b", RemoteAnswer::WantsLogin), ("c", fails)]
+            .map(|(name, answer)| {
+                (format!("https://git.example.org/{name}.git"), RemoteStatus { asked, answer })
+            })
+            .into();
+        let text = shown(&facts);
+        let lines = text.lines().skip_while(|line| !line.contains("modes")).skip(1);
+        insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @"
+        yellow access   machine: others cannot reach /srv/base, which homes link to: /srv has mode 0700
+                        next: chmod o+rx /srv
+        yellow access   alice: others may read ~/code, which git-crypt has unlocked
+                        next: chmod o-rwx ~alice/code
+        green  remote   https://git.example.org/a.git answered 2 min ago
+        green  remote   https://git.example.org/b.git asked for a login 2 min ago; each person asks with
+                        theirs
+        red    remote   https://git.example.org/c.git did not answer 2 min ago: connection refused
+                        next: look at the server
+        green  tmux     /usr/bin/tmux
+
+        15 green, 2 yellow, 1 red.
+        ");
+    }
+
+    #[test]
     fn what_works_and_wants_a_look_is_yellow() {
         let mut facts = well();
         let units = facts.units.as_mut().unwrap();
@@ -449,9 +539,10 @@ mod tests {
         yellow ledger   the newest is damaged (it is gone), the copy before is whole and will be used
                         next: look at the disk; the next run writes a new one
         green  modes    1 file or folder, none open to others
+        green  access   no kept file, unlocked clone or shared base is open or closed to the wrong people
         green  tmux     /usr/bin/tmux
 
-        6 green, 7 yellow, 0 red.
+        7 green, 7 yellow, 0 red.
         ");
     }
 }

@@ -69,6 +69,9 @@ fn account(page: &mut Page, user: &OsUser, account: &Account, desired: &Desired)
     if let (Some(push), Some(infra)) = (&wiring.push, account.home_content.infra()) {
         branches.push(("push", format!("~/{} to {} as {}", infra.path, push.url, push.name)));
     }
+    for file in &account.home_content.files {
+        branches.push(("file", format!("~/{} ({})", file.path, file.wanted.kind().as_str())));
+    }
     if !account.namespaces.is_empty() {
         branches.push(("spaces", list(&account.namespaces)));
     }
@@ -118,6 +121,8 @@ mod tests {
             limits: Limits::default(),
             home_content: HomeDesired {
                 workspace: true,
+                files: vec![],
+                bases: vec![],
                 clones: vec![CloneDesired {
                     path: "code/infra".into(),
                     url: "https://git.example.org/infra.git".into(),

@@ -58,7 +58,9 @@ fn action(step: &Step) -> String {
             let locked = if clone.locked { ", locked" } else { "" };
             format!("clone {} into ~/{}{locked}", clone.url, clone.path)
         }
-        Action::Home(HomeAction::Move(_) | HomeAction::Wire(_)) => step.action.to_string(),
+        Action::Home(HomeAction::Move(_) | HomeAction::Wire(_) | HomeAction::File(_)) => {
+            step.action.to_string()
+        }
         // These say it for people as well.
         action @ (Action::Home(
             HomeAction::Fetch(_) | HomeAction::FastForward(_) | HomeAction::FinishRefresh { .. },

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use roster::plan::{Action, Plan, Subject};
 use roster::report::WaitingStatus;
 
-use super::status::waiting_roster;
+use super::status::{files, waiting_roster};
 use super::{action, problem};
 use crate::page::{Look, Page, Style, count};
 
@@ -39,6 +39,12 @@ pub(crate) fn plan(plan: &Plan, waiting: Option<&WaitingStatus>, now: Timestamp,
         for notice in plan.notices.iter().filter(|notice| notice.subject == **subject) {
             page.hang("  note: ", Style::Faint, &notice.text, Style::Plain);
         }
+    }
+    // Of everybody they would be too many to read.
+    let mut with_files = plan.seen.values().filter(|seen| !seen.files.is_empty());
+    if let (Some(seen), None) = (with_files.next(), with_files.next()) {
+        page.gap();
+        files(&mut page, &seen.files);
     }
     page.gap();
     page.para(Style::Strong, &closing(plan, waiting.is_some()));
@@ -93,6 +99,7 @@ mod tests {
                     subject: Subject::Machine,
                     text: "group code-shared does not exist and is skipped; create it with `groupadd code-shared`".into(),
                 }],
+                ..Plan::default()
             },
             None,
             now(),

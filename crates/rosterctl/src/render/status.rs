@@ -1,6 +1,7 @@
 //! `rosterctl status`: what is not as the roster says comes first.
 
 use jiff::Timestamp;
+use roster::files::FileStatus;
 use roster::guard::Objection;
 use roster::ledger::{Degraded, WaitingCause};
 use roster::name::OsUser;
@@ -42,6 +43,10 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
         page.gap();
         subjects(&mut page, status, now);
     }
+    for seen in status.seen.values().filter(|seen| !seen.files.is_empty()) {
+        page.gap();
+        files(&mut page, &seen.files);
+    }
     if !status.notices.is_empty() {
         page.gap();
     }
@@ -49,6 +54,16 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
         page.open("note: ", Style::Faint, &format!("{}: {}", notice.subject, notice.text));
     }
     page.finish()
+}
+
+/// The configured files of one home: which kind each is, and whose.
+pub(super) fn files(page: &mut Page, files: &[FileStatus]) {
+    let row = |file: &FileStatus| {
+        let cells =
+            [file.path.clone(), file.kind.as_str().into(), file.owner.as_str().into(), file.found.clone()];
+        cells.map(|text| (Style::Plain, text)).to_vec()
+    };
+    page.table(&["FILE", "KIND", "OWNER", "FOUND"], &files.iter().map(row).collect::<Vec<_>>());
 }
 
 fn last_run(run: &RunSummary, now: Timestamp) -> String {
@@ -219,6 +234,8 @@ mod tests {
                 (subject("carol"), SubjectStatus::Converged),
             ]),
             notices: vec![],
+            seen: BTreeMap::new(),
+            remotes: BTreeMap::new(),
         }
     }
 
