@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Limits, Tier};
 use crate::name::{
-    GroupName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, UnitTemplate,
-    VariableName,
+    GroupName, HostName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell,
+    UnitTemplate, VariableName,
 };
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// The name by which the roster's `hosts` know this machine; its own host name when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
     /// Where the roster is.
     pub roster: RosterSource,
     /// New accounts.
@@ -36,6 +39,8 @@ pub struct Config {
     pub guard: Guard,
     /// The comparison with the cluster's `k8s_users` map.
     pub tier_check: TierCheck,
+    /// The group of the identity provider that says who is in the roster.
+    pub membership: Membership,
     /// The processes that work in homes.
     pub worker: Worker,
     /// tmux sessions that survive a reboot.
@@ -225,6 +230,38 @@ pub struct TierCheck {
     pub k8s_users: Option<PathBuf>,
 }
 
+/// The group of the identity provider that says who is in the roster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Membership {
+    /// Whether the group is asked, and whether the roster may be changed by it.
+    pub mode: MembershipMode,
+    /// The address of Authentik.
+    #[schemars(extend("pattern" = r"^https?://[^/@?#\s]+[^?#\s]*$"))]
+    pub authentik: Option<String>,
+    /// The name of the group, exactly.
+    pub group: Option<String>,
+    /// The file that holds the token of the API and nothing else.
+    #[schemars(extend("pattern" = "^/"))]
+    pub token_file: Option<PathBuf>,
+    /// How long the whole of the reading may take, in seconds.
+    #[schemars(range(min = 1, max = 3600))]
+    pub deadline_s: u64,
+}
+
+/// What may come of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MembershipMode {
+    /// Nobody asks.
+    #[default]
+    Off,
+    /// Differences are told.
+    Report,
+    /// The roster may be changed.
+    Apply,
+}
+
 /// The processes that work in homes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -281,6 +318,7 @@ impl Default for Config {
             })
         };
         Config {
+            host: None,
             roster: RosterSource::default(),
             accounts: Accounts::default(),
             tiers: BTreeMap::from([(Tier::Admin, admin)]),
@@ -297,6 +335,7 @@ impl Default for Config {
             panes: Panes::default(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),
+            membership: Membership::default(),
             worker: Worker::default(),
             tmux: Tmux::default(),
         }
@@ -338,6 +377,18 @@ impl Default for Claude {
 impl Default for Guard {
     fn default() -> Self {
         Guard { max_cuts: 3 }
+    }
+}
+
+impl Default for Membership {
+    fn default() -> Self {
+        Membership {
+            mode: MembershipMode::Off,
+            authentik: None,
+            group: None,
+            token_file: None,
+            deadline_s: 60,
+        }
     }
 }
 

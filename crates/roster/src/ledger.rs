@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::Ports;
 use crate::guard::Objection;
-use crate::name::{OsUser, UnitName};
+use crate::name::{HostName, OsUser, UnitName};
 use crate::plan::{Action, Problem, Subject};
 
 /// Everything that rosterd remembers.
@@ -83,6 +83,10 @@ pub struct Applied {
     pub roster: String,
     /// The text of the config at the time.
     pub config: String,
+    /// The name by which this machine's part of the roster was chosen. Without one all of it is in force: so it was
+    /// before `hosts` was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
     /// When it was accepted.
     pub since: Timestamp,
 }

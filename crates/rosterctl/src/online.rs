@@ -102,6 +102,8 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             }
             Command::Validate { .. }
             | Command::Tmux(_)
+            | Command::User { .. }
+            | Command::Membership { .. }
             | Command::Derive { .. }
             | Command::Freshen
             | Command::Doctor
@@ -258,7 +260,7 @@ fn to_confirm(waiting: Option<WaitingStatus>, yes: bool, out: &Out) -> Result<Op
         }
     };
     // With --json only the answer may be on standard output; the admin still sees what is confirmed.
-    let shown = render::held(&cuts, why, if out.json { out.aside } else { out.look });
+    let shown = render::held(&cuts, &why, if out.json { out.aside } else { out.look });
     match out.json {
         true => out.aside(&shown),
         false => out.text(&shown)?,

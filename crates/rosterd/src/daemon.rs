@@ -180,7 +180,7 @@ impl Daemon {
         let in_force = ledger.applied.as_ref().and_then(|applied| {
             let config = parse::config("config.toml in force", applied.config.as_bytes()).ok()?;
             let roster = parse::roster("roster.yaml in force", applied.roster.as_bytes()).ok()?;
-            Some(Rc::new(InForce { roster, config }))
+            Some(Rc::new(InForce::new(roster, config, applied.host.as_ref())))
         });
         if in_force.is_none() && ledger.applied.is_some() {
             tracing::error!(

@@ -236,6 +236,9 @@ async fn prepare(daemon: &Rc<Daemon>, running: &mut Running<'_>, homes: &Homes) 
         return Err(Outcome::Failed);
     }
     let Some(in_force) = daemon.in_force() else { return Err(outcome_of(&daemon.ledger())) };
+    if in_force.roster.users.is_empty() && in_force.elsewhere > 0 {
+        running.notices.push(nobody_here(&daemon.ledger(), in_force.elsewhere));
+    }
     if tiers_differ(daemon, running, &in_force) {
         return Err(Outcome::Failed);
     }
@@ -353,7 +356,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
             }
             daemon.change_ledger(|ledger| ledger.waiting = Some(waiting))
         }
-        Decision::Accept { new, roster, config, changes } => {
+        Decision::Accept { new, roster, config, host, changes } => {
             let accepted = daemon.change_ledger(|ledger| {
                 // Another configuration may be what mends anybody.
                 let reconfigured = ledger.applied.as_ref().is_none_or(|applied| applied.config != config);
@@ -361,7 +364,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
                     ledger.degraded.values_mut().for_each(|degraded| degraded.next_try = now);
                 }
                 ledger.generation += 1;
-                ledger.applied = Some(Applied { roster, config, since: now });
+                ledger.applied = Some(Applied { roster, config, host: Some(host), since: now });
                 ledger.waiting = None;
                 // Who changed is tried at once, whatever their back-off says.
                 for change in &changes {
@@ -380,6 +383,20 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
     };
     daemon.considered(disk, kept);
     kept
+}
+
+/// A misspelt host looks like this.
+fn nobody_here(ledger: &Ledger, elsewhere: usize) -> Notice {
+    let host = ledger.applied.as_ref().and_then(|applied| applied.host.as_ref());
+    let name = host.map_or_else(String::new, |host| format!(", {host}"));
+    let people = journal::count(elsewhere, "person", "people");
+    Notice {
+        subject: Subject::Machine,
+        text: format!(
+            "the roster has {people}, and nobody on this machine{name}: `hosts` names other machines; \
+             `host` in config.toml is the name that it is compared with"
+        ),
+    }
 }
 
 /// Compares the tiers with the cluster's map; a difference stops the run before any change.

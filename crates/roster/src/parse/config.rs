@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, PushRemote, Service};
+use crate::config::{Config, Membership, MembershipMode, PushRemote, Service};
 use crate::diagnostic::quoted;
 use crate::model::Tier;
 use crate::name::{RemoteName, ServiceName, UnitTemplate};
@@ -19,6 +19,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     let Some(mut fields) = reader.fields(root, "the configuration", &(0..0)) else { return config };
     let mut paths = Paths::default();
 
+    config.host = fields.take("host").and_then(|field| reader.name(field.node));
     table(reader, &mut fields, "roster", |reader, fields| {
         paths.file(reader, fields, "roster.path", &mut config.roster.path);
     });
@@ -70,6 +71,9 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     table(reader, &mut fields, "tier_check", |reader, fields| {
         paths.optional(reader, fields, "tier_check.k8s_users", &mut config.tier_check.k8s_users);
     });
+    if let Some(field) = fields.take("membership") {
+        read_membership(reader, &mut paths, &field, &mut config.membership);
+    }
     table(reader, &mut fields, "worker", |reader, fields| {
         number(reader, fields, "parallel", (1, 64), &mut config.worker.parallel);
         number(reader, fields, "deadline_s", (5, 86_400), &mut config.worker.deadline_s);
@@ -144,6 +148,66 @@ fn read_push_remote(reader: &mut Reader, field: &Field<'_>) -> Option<PushRemote
         .and_then(|field| read_url(reader, &field, false));
     fields.finish(reader);
     Some(PushRemote { name: name?, url: url? })
+}
+
+fn read_membership(reader: &mut Reader, paths: &mut Paths, field: &Field<'_>, membership: &mut Membership) {
+    let Some(mut fields) = reader.fields(field.node, "`[membership]`", field.key_span) else { return };
+    let modes =
+        [("off", MembershipMode::Off), ("report", MembershipMode::Report), ("apply", MembershipMode::Apply)];
+    let mode = fields.take("mode").and_then(|field| reader.choice(field.node, "mode", &modes));
+    membership.mode = mode.unwrap_or_default();
+    let authentik = match mode {
+        Some(MembershipMode::Report | MembershipMode::Apply) => {
+            fields.require("authentik", "add `authentik = \"https://…\"`, the address of Authentik")
+        }
+        _ => fields.take("authentik"),
+    };
+    membership.authentik = authentik.and_then(|field| read_server(reader, &field));
+    let group = match mode {
+        Some(MembershipMode::Report | MembershipMode::Apply) => {
+            fields.require("group", "add `group = \"…\"`, the name of the group")
+        }
+        _ => fields.take("group"),
+    };
+    membership.group = group.and_then(|field| {
+        let name = reader.text(field.node)?;
+        let good = !name.trim().is_empty() && name.len() <= 200 && !name.contains(char::is_control);
+        if !good {
+            let found =
+                Found::new(field.node.span.clone(), format!("{} is not the name of a group", quoted(name)));
+            reader.tell(found);
+        }
+        good.then(|| name.to_owned())
+    });
+    paths.optional(reader, &mut fields, "membership.token_file", &mut membership.token_file);
+    if membership.token_file.is_none() && membership.mode != MembershipMode::Off {
+        let found = Found::new(field.key_span.clone(), "`[membership]` has no `token_file`");
+        reader.tell(found.help(
+            "add `token_file = \"/etc/rosterd/authentik-token\"`, a file with the token and nothing else",
+        ));
+    }
+    number(reader, &mut fields, "deadline_s", (1, 3600), &mut membership.deadline_s);
+    fields.finish(reader);
+}
+
+/// The address of a server that gets a token: by TLS, or on this machine.
+fn read_server(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
+    let text = reader.text(field.node)?;
+    let rest = text.strip_prefix("https://").or(text.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let odd = text.contains(['@', '?', '#']) || text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let local = ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|name| host.strip_prefix(name).is_some_and(|port| port.is_empty() || port.starts_with(':')));
+    let problem = if host.is_empty() || odd {
+        "is not the address of a server, such as `https://auth.example.org`"
+    } else if text.starts_with("http://") && !local {
+        "is not by TLS, and the token would travel in the clear"
+    } else {
+        return Some(text.to_owned());
+    };
+    reader.tell(Found::new(field.node.span.clone(), format!("{} {problem}", quoted(text))));
+    None
 }
 
 fn read_services<'n>(reader: &mut Reader, paths: &mut Paths, field: &Field<'n>) -> Vec<Service> {
@@ -461,6 +525,7 @@ impl Paths {
             ("claude.managed_settings", Some(&config.claude.managed_settings)),
             ("tier_check.k8s_users", config.tier_check.k8s_users.as_ref()),
             ("tmux.state", Some(&config.tmux.state)),
+            ("membership.token_file", config.membership.token_file.as_ref()),
         ];
         let homes = &config.accounts.home_base;
         for key in ["maps.ttyd_user_map", "maps.ttyd_admins", "maps.dispatch", "claude.managed_settings"] {

@@ -82,7 +82,7 @@ pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, since: Option<&str
         }
         WaitingCause::Held { cuts, why, confirmed } => {
             let word = if *confirmed { "confirmed" } else { "held" };
-            page.open(&lead(word), Style::Warn, &would_cut(cuts, *why));
+            page.open(&lead(word), Style::Warn, &would_cut(cuts, why));
             if *confirmed {
                 next(page, 2, "nothing to do: the next run applies it");
             } else {
@@ -101,7 +101,7 @@ pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, since: Option<&str
 }
 
 /// What an admin is asked to confirm.
-pub(crate) fn held(cuts: &[OsUser], why: Objection, look: Look) -> String {
+pub(crate) fn held(cuts: &[OsUser], why: &Objection, look: Look) -> String {
     let mut page = Page::new(look);
     page.open("held: ", Style::Warn, &would_cut(cuts, why));
     page.hang(
@@ -113,13 +113,18 @@ pub(crate) fn held(cuts: &[OsUser], why: Objection, look: Look) -> String {
     page.finish()
 }
 
-fn would_cut(cuts: &[OsUser], why: Objection) -> String {
+fn would_cut(cuts: &[OsUser], why: &Objection) -> String {
     let people = count(cuts.len(), "person", "people");
     let what = match why {
         Objection::Emptied => format!("is empty and would cut {people}, which is everybody"),
         Objection::NoAdminLeft => format!("would leave no admin and cut {people}"),
         Objection::TooManyCuts { max_cuts, .. } => {
             format!("would cut {people}, more than the {max_cuts} that [guard] max_cuts allows")
+        }
+        Objection::HostRenamed { from, to } => {
+            format!(
+                "gives {people} to {from}, as this machine was called, and not to {to}, as it is called now"
+            )
         }
     };
     format!("the roster on disk {what}: {}", list(cuts))
@@ -190,6 +195,7 @@ fn why(page: &mut Page, subject: &Subject, degraded: &Degraded) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use roster::name::HostName;
     use roster::plan::Notice;
     use roster::report::{Outcome, Trigger};
 
@@ -314,8 +320,15 @@ mod tests {
                 "the roster on disk is empty and would cut 2 people, which is everybody: alice, bob",
             ),
             (Objection::NoAdminLeft, "the roster on disk would leave no admin and cut 2 people: alice, bob"),
+            (
+                Objection::HostRenamed {
+                    from: HostName::new("devvm").unwrap(),
+                    to: HostName::new("localhost").unwrap(),
+                },
+                "the roster on disk gives 2 people to devvm, as this machine was called, and not to localhost, as it is called now: alice, bob",
+            ),
         ] {
-            assert_eq!(would_cut(&cuts, why), text);
+            assert_eq!(would_cut(&cuts, &why), text);
         }
     }
 

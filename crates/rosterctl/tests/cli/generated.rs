@@ -13,6 +13,8 @@ const COMMANDS: &[&str] = &[
     "show",
     "confirm",
     "tmux",
+    "user",
+    "membership",
     "schema",
     "completions",
     "man",
@@ -27,7 +29,7 @@ fn help_shows_every_command() {
 
     Commands:
       validate     Check a roster, and the configuration when there is one
-      derive       Show what should be on this machine, without looking at it
+      derive       Show what should be on a machine, without looking at it
       plan         Show what a reconcile would do, changing nothing
       reconcile    Make everything as the roster says, now, and show each step
       wait         Wait until the roster on disk is applied
@@ -38,6 +40,8 @@ fn help_shows_every_command() {
       freshen      Refresh your own clones, within ten seconds
       tmux         Keep tmux sessions across reboots, killed servers and mistakes
       doctor       Look whether rosterd and this machine are well, and say what to do where they are not
+      user         Change the roster: add, set, park, unpark, remove people
+      membership   Compare the identity provider's group with the roster
       schema       Print the JSON Schema of the roster or the configuration
       completions  Print completions for a shell
       man          Print the manual page, or write all of them
