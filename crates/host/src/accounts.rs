@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::fsync;
 use roster::name::{GroupName, OsUser};
+use roster::observed::LoginState;
 use roster::plan::{NewAccount, NewHome};
 use roster::report::StepResult;
 
@@ -43,6 +44,9 @@ pub(crate) struct UserChange<'a> {
 pub(crate) enum What<'a> {
     Account(&'a NewAccount),
     Member { user: &'a OsUser, group: &'a GroupName },
+    NoMember { user: &'a OsUser, group: &'a GroupName },
+    Lock { user: &'a OsUser, before: LoginState },
+    Restore { user: &'a OsUser, before: LoginState },
 }
 
 impl Host {
@@ -127,6 +131,12 @@ impl Host {
                     })
                     .map(|()| database.add(account, &aging)),
                 What::Member { user, group } => database.add_member(user.as_str(), group.as_str()),
+                What::NoMember { user, group } => {
+                    database.remove_member(user.as_str(), group.as_str());
+                    Ok(())
+                }
+                What::Lock { user, before } => database.lock_login(user.as_str(), before),
+                What::Restore { user, before } => database.restore_login(user.as_str(), before),
             };
             set(results, index, result);
         }

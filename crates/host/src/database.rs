@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use roster::observed::LoginState;
 use roster::plan::NewAccount;
 
 use crate::failure::Failure;
@@ -155,6 +156,58 @@ impl Database {
         Ok(())
     }
 
+    /// Takes an account out of a group, if it is in it.
+    pub(crate) fn remove_member(&mut self, user: &str, group: &str) {
+        self.group.remove_from_list(group, user);
+        if let Some(gshadow) = &mut self.gshadow {
+            gshadow.remove_from_list(group, user);
+        }
+    }
+
+    /// Locks a password as `usermod --lock` does, and lets the account expire.
+    pub(crate) fn lock_login(&mut self, user: &str, before: LoginState) -> Result<(), Failure> {
+        self.change_login(user, |password, expires| {
+            if !before.locked && !password.starts_with(b"!") {
+                password.insert(0, b'!');
+            }
+            *expires = LoginState::CUT.expires.map_or_else(Vec::new, |day| day.to_string().into_bytes());
+        })
+    }
+
+    /// Takes back what [`Database::lock_login`] did. What somebody has changed since stays as they made it.
+    pub(crate) fn restore_login(&mut self, user: &str, before: LoginState) -> Result<(), Failure> {
+        self.change_login(user, |password, expires| {
+            if !before.locked && password.starts_with(b"!") {
+                password.remove(0);
+            }
+            let cut = LoginState::CUT.expires.map(|day| day.to_string().into_bytes());
+            if Some(&*expires) == cut.as_ref() {
+                *expires = before.expires.map_or_else(Vec::new, |day| day.to_string().into_bytes());
+            }
+        })
+    }
+
+    /// Changes the second and the eighth field of a line of `shadow`.
+    fn change_login(
+        &mut self,
+        user: &str,
+        change: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>),
+    ) -> Result<(), Failure> {
+        if self.passwd.line(user).is_none() {
+            return Err(collision(format!("there is no account {user} any more")));
+        }
+        let malformed = || {
+            let why = format!("/etc/shadow has no whole line of {user}");
+            Failure::new(why, "`pwck` and `pwconv` mend it; the next run tries again")
+        };
+        let line = self.shadow.line(user).ok_or_else(malformed)?;
+        let mut fields: Vec<Vec<u8>> = line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect();
+        let [_, password, _, _, _, _, _, expires, _] = fields.as_mut_slice() else { return Err(malformed()) };
+        change(password, expires);
+        self.shadow.set_bytes(user, fields.join(&b':'));
+        Ok(())
+    }
+
     /// The six texts, of which only those that changed are present.
     pub(crate) fn changed(self) -> Changed {
         Changed {
@@ -267,16 +320,21 @@ impl Table {
 
     /// Puts `line` in the place of the one of the same name, or at the end.
     fn set(&mut self, name: &str, line: String) {
-        match self.names.get(name.as_bytes()).copied() {
-            Some(index) => {
-                if let Some(old) = self.get_mut(index)
-                    && old != line.as_bytes()
-                {
-                    *old = line.into_bytes();
-                    self.changed = true;
-                }
-            }
-            None => self.push(name, line),
+        if self.names.contains_key(name.as_bytes()) {
+            self.set_bytes(name, line.into_bytes());
+        } else {
+            self.push(name, line);
+        }
+    }
+
+    /// Puts `line` in the place of the one of the same name, if there is one.
+    fn set_bytes(&mut self, name: &str, line: Vec<u8>) {
+        let index = self.names.get(name.as_bytes()).copied();
+        if let Some(old) = index.and_then(|index| self.get_mut(index))
+            && *old != line
+        {
+            *old = line;
+            self.changed = true;
         }
     }
 
@@ -293,6 +351,17 @@ impl Table {
         }
         line.extend_from_slice(member.as_bytes());
         self.changed = true;
+    }
+
+    /// Takes `member` out of the comma-separated list at the end of the line of `name`.
+    fn remove_from_list(&mut self, name: &str, member: &str) {
+        let Some(line) = self.line(name) else { return };
+        let at = line.iter().rposition(|byte| *byte == b':').map_or(0, |colon| colon + 1);
+        let (head, list) = line.split_at(at);
+        let rest: Vec<&[u8]> =
+            list.split(|byte| *byte == b',').filter(|other| *other != member.as_bytes()).collect();
+        let line = [head, &rest.join(&b',')].concat();
+        self.set_bytes(name, line);
     }
 
     /// Who has the id in the third field.

@@ -15,6 +15,7 @@
 //! | `files` | generated files and environment files |
 //! | `units`, `systemd` | units of people: what they do, stopping, enabling, starting; all in a few calls |
 //! | `ports` | who listens on a port |
+//! | `sessions` | ends what somebody runs |
 //! | `folder` | the only way to a path: from folder to folder, past nothing that others may change |
 
 mod accounts;
@@ -29,6 +30,7 @@ mod lock;
 mod observe;
 mod parse;
 mod ports;
+mod sessions;
 mod systemd;
 mod units;
 

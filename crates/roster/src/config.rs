@@ -35,6 +35,8 @@ pub struct Config {
     pub service: Vec<Service>,
     /// What bounds each pane of a terminal session.
     pub panes: Panes,
+    /// What a person who leaves the roster loses besides their login, maps and services.
+    pub cut: Cut,
     /// What holds a run back.
     pub guard: Guard,
     /// The comparison with the cluster's `k8s_users` map.
@@ -262,6 +264,16 @@ pub enum MembershipMode {
     Apply,
 }
 
+/// What a person who leaves the roster loses besides their login, maps and services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cut {
+    /// Whether what they run is ended.
+    pub end_sessions: bool,
+    /// The Unix groups that they are taken out of, and put into again when they return.
+    pub groups: Vec<GroupName>,
+}
+
 /// The processes that work in homes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -333,6 +345,7 @@ impl Default for Config {
             .flatten()
             .collect(),
             panes: Panes::default(),
+            cut: Cut::default(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),
             membership: Membership::default(),

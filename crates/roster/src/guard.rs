@@ -31,6 +31,11 @@ pub enum Objection {
     Emptied,
     /// The last admin would be cut.
     NoAdminLeft,
+    /// An admin would be cut: never unasked.
+    AdminCut {
+        /// Which.
+        admins: Vec<OsUser>,
+    },
     /// More people would be cut than `[guard] max_cuts`.
     TooManyCuts {
         /// How many.
@@ -53,6 +58,11 @@ impl fmt::Display for Objection {
         match self {
             Objection::Emptied => f.write_str("the roster is empty, everybody would be cut"),
             Objection::NoAdminLeft => f.write_str("the last admin would be cut"),
+            Objection::AdminCut { admins } => {
+                let names: Vec<_> = admins.iter().map(OsUser::as_str).collect();
+                let (who, is) = if names.len() == 1 { ("admin", "is") } else { ("admins", "are") };
+                write!(f, "the {who} {} would be cut, which {is} never done unasked", names.join(", "))
+            }
             Objection::TooManyCuts { cuts, max_cuts } => {
                 write!(f, "{cuts} people would be cut at once, [guard] max_cuts allows {max_cuts}")
             }
@@ -83,13 +93,15 @@ pub fn judge(
         roster.users.get(user).is_some_and(|person| person.tier == Tier::Admin)
     };
     let cuts = cuts(before, after);
-    let cuts_an_admin = cuts.iter().any(|user| is_admin(before, user));
+    let admins: Vec<OsUser> = cuts.iter().filter(|user| is_admin(before, user)).cloned().collect();
     let why = if !before.users.is_empty() && after.users.is_empty() {
         Objection::Emptied
     } else if cuts.len() > guard.max_cuts {
         Objection::TooManyCuts { cuts: cuts.len(), max_cuts: guard.max_cuts }
-    } else if cuts_an_admin && !after.users.keys().any(|user| is_admin(after, user)) {
+    } else if !admins.is_empty() && !after.users.keys().any(|user| is_admin(after, user)) {
         Objection::NoAdminLeft
+    } else if !admins.is_empty() {
+        Objection::AdminCut { admins }
     } else if let Some((from, to)) = renamed.filter(|_| !cuts.is_empty()) {
         Objection::HostRenamed { from: from.clone(), to: to.clone() }
     } else {
@@ -131,12 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn cutting_the_last_admin_is_held_invariant_2() {
+    fn cutting_an_admin_is_held_and_the_last_one_is_said_to_be_invariant_2() {
         let mut before = roster(&["a", "b", "c"]);
         before.users.extend([person("root1", Tier::Admin), person("root2", Tier::Admin)]);
         let mut one_left = before.clone();
         one_left.users.pop_last();
-        assert_eq!(judge(&before, &one_left, &GUARD, None), Verdict::Pass);
+        assert_eq!(
+            held(judge(&before, &one_left, &GUARD, None)),
+            r#"the admin root2 would be cut, which is never done unasked: ["root2"]"#
+        );
         let mut none_left = one_left.clone();
         none_left.users.pop_last();
         assert_eq!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use roster::derive;
 use roster::desired::Desired;
-use roster::ledger::{Applied, Degraded, Identity, Ledger, Reload, Waiting, WaitingCause};
+use roster::ledger::{Applied, Degraded, Identity, Ledger, Reload, Waiting, WaitingCause, Withheld};
 use roster::name::OsUser;
 use roster::observed::HostObserved;
 use roster::plan::{self, Action, Notice, Plan, Problem, Step, Subject, UnitsPlan};
@@ -439,6 +439,7 @@ pub(crate) struct HostWork {
     pub(crate) plan: Plan,
     pub(crate) units: UnitsPlan,
     pub(crate) identities: BTreeMap<OsUser, Identity>,
+    pub(crate) withheld: BTreeMap<OsUser, Withheld>,
 }
 
 /// Observes the machine and plans its steps. Changes nothing.
@@ -467,7 +468,7 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
     let mut plan = host.plan;
     plan.notices.extend(told);
     let units = services::plan(&desired, &ledger, &observed).await;
-    Ok(HostWork { desired, observed, plan, units, identities: host.identities })
+    Ok(HostWork { desired, observed, plan, units, identities: host.identities, withheld: host.withheld })
 }
 
 /// Which subjects this run works on. A change of the roster does not wake those that wait for their next try, but
@@ -508,12 +509,14 @@ fn reserve(daemon: &Daemon, host: &HostWork, reload: Reload) -> bool {
         ledger.ports != host.desired.ports
             || ledger.units != host.units.owned
             || ledger.reload != reload
+            || ledger.withheld != host.withheld
             || host.identities.iter().any(|(user, ids)| ledger.identities.get(user) != Some(ids))
     };
     !new || daemon.change_ledger(|ledger| {
         ledger.ports = host.desired.ports.clone();
         ledger.units = host.units.owned.clone();
         ledger.reload = reload;
+        ledger.withheld = host.withheld.clone();
         ledger.identities.extend(host.identities.iter().map(|(user, ids)| (user.clone(), ids.clone())));
     })
 }
@@ -585,7 +588,7 @@ fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subje
         daemon.in_force().map(|f| f.roster.users.keys().cloned().collect()).unwrap_or_default();
     ledger.degraded.retain(|subject, _| match subject {
         Subject::Machine => true,
-        Subject::User(user) => people.contains(user),
+        Subject::User(user) => people.contains(user) || ledger.cut.contains_key(user),
     });
     for notice in &running.notices {
         if !ledger.told.contains(notice) {

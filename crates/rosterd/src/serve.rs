@@ -218,11 +218,12 @@ impl Control {
                 subjects.insert(Subject::User(user.clone()), status);
             }
         }
-        for (subject, degraded) in &ledger.degraded {
-            subjects.insert(subject.clone(), SubjectStatus::Degraded(degraded.clone()));
-        }
         for (user, since) in &ledger.cut {
             subjects.insert(Subject::User(user.clone()), SubjectStatus::Cut { since: *since });
+        }
+        // Also of a cut that is not done whole.
+        for (subject, degraded) in &ledger.degraded {
+            subjects.insert(subject.clone(), SubjectStatus::Degraded(degraded.clone()));
         }
         let unreadable = daemon.ledger_trouble().map(|problem| {
             let now = jiff::Timestamp::now();

@@ -65,6 +65,14 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     table(reader, &mut fields, "panes", |reader, fields| {
         config.panes.memory_max = fields.take("memory_max").and_then(|field| read_memory_max(reader, &field));
     });
+    table(reader, &mut fields, "cut", |reader, fields| {
+        if let Some(value) = fields.take("end_sessions").and_then(|field| reader.boolean(field.node)) {
+            config.cut.end_sessions = value;
+        }
+        if let Some(field) = fields.take("groups") {
+            config.cut.groups = reader.names("cut.groups", field.node);
+        }
+    });
     table(reader, &mut fields, "guard", |reader, fields| {
         number(reader, fields, "max_cuts", (0, 10_000), &mut config.guard.max_cuts);
     });

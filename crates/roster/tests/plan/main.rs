@@ -11,5 +11,6 @@ mod machine;
 mod moves;
 mod properties;
 mod refresh;
+mod sequences;
 mod units;
 mod wiring;

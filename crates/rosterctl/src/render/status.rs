@@ -118,6 +118,10 @@ fn would_cut(cuts: &[OsUser], why: &Objection) -> String {
     let what = match why {
         Objection::Emptied => format!("is empty and would cut {people}, which is everybody"),
         Objection::NoAdminLeft => format!("would leave no admin and cut {people}"),
+        Objection::AdminCut { admins } => {
+            let who = if admins.len() == 1 { "the admin" } else { "the admins" };
+            format!("would cut {people}, with {who} {}", list(admins))
+        }
         Objection::TooManyCuts { max_cuts, .. } => {
             format!("would cut {people}, more than the {max_cuts} that [guard] max_cuts allows")
         }
