@@ -33,6 +33,7 @@ const PACKAGES: &[&str] = &[
     "sudo",
     "passwd",
     "acl",
+    "attr",
     "zsh",
     "tmux",
     "git",

@@ -52,7 +52,7 @@ fn a_cut_closes_every_way_in_and_a_return_opens_them_as_they_were_invariant_6(su
     // What ann left running: a process in her slice that is no session.
     machine
         .sh("systemd-run --quiet --unit=left --slice=user-$(id -u ann).slice --uid=ann sleep infinity
-             loginctl enable-linger ann")
+             systemctl start user@$(id -u ann).service")
         .ok();
     machine.eventually("ann's manager runs", Duration::from_secs(10), |m| {
         (m.sh("systemctl is-active user@$(id -u ann).service").status == 0).then_some(())

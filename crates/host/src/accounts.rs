@@ -152,6 +152,23 @@ impl Host {
     }
 }
 
+/// The texts as they are now.
+pub(crate) fn texts(etc: &OwnedFd) -> Result<Texts, Failure> {
+    Ok(read_all(etc)?.texts())
+}
+
+/// Changes the texts. The caller has the lock.
+pub(crate) fn rewrite(
+    etc: &OwnedFd,
+    change: impl FnOnce(&mut Database) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let old = read_all(etc)?;
+    let mut database = Database::new(&old.texts());
+    change(&mut database)?;
+    write_all(etc, &old, database.changed())?;
+    fsync(etc).map_err(|error| Failure::io("syncing /etc", error))
+}
+
 fn set(results: &mut [Option<Failure>], index: usize, result: Result<(), Failure>) {
     if let (Some(slot), Err(failure)) = (results.get_mut(index), result) {
         *slot = Some(failure);

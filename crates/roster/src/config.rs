@@ -37,6 +37,8 @@ pub struct Config {
     pub panes: Panes,
     /// What a person who leaves the roster loses besides their login, maps and services.
     pub cut: Cut,
+    /// The removal of people who left.
+    pub removal: Removal,
     /// What holds a run back.
     pub guard: Guard,
     /// The comparison with the cluster's `k8s_users` map.
@@ -274,6 +276,21 @@ pub struct Cut {
     pub groups: Vec<GroupName>,
 }
 
+/// The removal of people who left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Removal {
+    /// The folder of the archives.
+    #[schemars(extend("pattern" = "^/"))]
+    pub archives: PathBuf,
+}
+
+impl Default for Removal {
+    fn default() -> Self {
+        Removal { archives: "/var/backups/rosterd".into() }
+    }
+}
+
 /// The processes that work in homes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -346,6 +363,7 @@ impl Default for Config {
             .collect(),
             panes: Panes::default(),
             cut: Cut::default(),
+            removal: Removal::default(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),
             membership: Membership::default(),

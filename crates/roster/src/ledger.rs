@@ -39,6 +39,9 @@ pub struct Ledger {
     /// What cuts took, of people who left and of those to whom not everything is given back yet.
     #[serde(default)]
     pub withheld: BTreeMap<OsUser, Withheld>,
+    /// People who were cut and whose account and home were removed since, until one is made for them again.
+    #[serde(default)]
+    pub removed: BTreeMap<OsUser, Removed>,
     /// Subjects that are not what they should be.
     pub degraded: BTreeMap<Subject, Degraded>,
     /// Notices that were told already, so that each is told once.
@@ -65,6 +68,7 @@ impl Ledger {
                 if let Some(identity) = self.identities.get_mut(&account.user) {
                     identity.used = true;
                 }
+                self.removed.remove(&account.user);
             }
             Action::LockLogin { user, .. } => self.taken(user, &Due::Login),
             Action::RemoveFromGroup { user, group } => self.taken(user, &Due::Group(group.clone())),
@@ -91,6 +95,17 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Where what was removed is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// When.
+    pub since: Timestamp,
+    /// When the person was cut.
+    pub cut: Timestamp,
+    /// The archive of the home.
+    pub archive: String,
 }
 
 /// What a cut took from a person, so that a return gives back exactly that.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Degraded, WaitingCause};
+use crate::ledger::{Degraded, Identity, WaitingCause};
 use crate::name::OsUser;
 use crate::plan::{Notice, Problem, Step, Subject};
 
@@ -196,6 +196,17 @@ pub enum SubjectStatus {
         /// Since when.
         since: Timestamp,
     },
+}
+
+/// Somebody who left, as the ledger knows them: what a removal needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaver {
+    /// Since when they are cut.
+    pub cut: Timestamp,
+    /// The archive, when account and home are removed already.
+    pub archive: Option<String>,
+    /// The ids of the account; nothing when it never had any.
+    pub identity: Option<Identity>,
 }
 
 /// What a run tells while it goes on.

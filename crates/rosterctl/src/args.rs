@@ -186,6 +186,32 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: MembershipCommand,
     },
+    /// Archive and remove the account and home of somebody who was cut
+    ///
+    /// Shows what will go, archives the home, reads the archive back and compares it with the home, and only then removes
+    /// both. Interrupted, the same command goes on. What they own elsewhere stays and is shown; ids and ports stay
+    /// reserved. Refuses admins, and whatever could not be archived whole.
+    #[command(after_long_help = "Exit codes: 0 removed, 1 not.")]
+    Offboard {
+        /// Remove this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Remove without asking, for scripts: the name again
+        #[arg(long, value_name = "USER")]
+        yes: Option<String>,
+        /// End what they still run, and remove also an account that rosterd did not make
+        #[arg(long)]
+        force: bool,
+    },
+    /// Bring account and home back that `offboard` removed
+    ///
+    /// With the same ids, password and groups. They stay cut until the roster has them again.
+    #[command(after_long_help = "Exit codes: 0 restored, 1 not.")]
+    RestoreAccount {
+        /// The archive, or the manifest beside it
+        #[arg(value_name = "ARCHIVE", value_hint = ValueHint::FilePath)]
+        archive: PathBuf,
+    },
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file

@@ -8,6 +8,7 @@
 //! | `home::freshen` | `freshen`, which needs no daemon either |
 //! | [`user`], [`replace`] | changes of the roster: `user`; its file, replaced safely |
 //! | [`membership`] | the identity provider's group against the roster |
+//! | [`removal`] | `offboard` and `restore-account` |
 //! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
 //! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
 //! | [`tmux`], [`picker`] | the commands for tmux sessions; choosing among them on a terminal |
@@ -26,6 +27,7 @@ mod online;
 mod out;
 mod page;
 mod picker;
+mod removal;
 mod render;
 mod replace;
 mod tmux;
@@ -47,8 +49,10 @@ const FRESHEN: std::time::Duration = std::time::Duration::from_secs(10);
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|word| word == membership::WORD) {
-        return membership::work();
+    match std::env::args_os().nth(1) {
+        Some(word) if word == membership::WORD => return membership::work(),
+        Some(word) if word == removal::WORD => return removal::work(),
+        _ => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -75,6 +79,10 @@ fn main() -> ExitCode {
         }
         Command::User { command } => user::run(&cli.global, command, &out),
         Command::Membership { command } => membership::run(&cli.global, command, &out),
+        Command::Offboard { user, yes, force } => {
+            removal::offboard(&cli.global, user, yes.as_deref(), *force, &out)
+        }
+        Command::RestoreAccount { archive } => removal::restore(&cli.global, archive, &out),
         Command::Schema { what } => generated::schema(*what, &out),
         Command::Completions { shell } => generated::completions(*shell, &out),
         Command::Man { dir } => generated::man(dir.as_deref(), &out),

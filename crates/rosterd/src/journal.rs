@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use roster::change::Change;
 use roster::ledger::WaitingCause;
+use roster::name::OsUser;
 use roster::plan::{Notice, Problem, Subject};
 use roster::report::{Outcome, Run, StepRecord, StepResult};
 
@@ -22,6 +23,8 @@ pub(crate) mod id {
     pub(crate) const PROBLEM: &str = "3e13b919f09442f5841af584f489c60c";
     pub(crate) const NOTICE: &str = "0f112dd227ff4950ba5ea3682638ac33";
     pub(crate) const RECOVERED: &str = "28c1dc42ebdf4ea79e6c8b3b24596757";
+    pub(crate) const REMOVED: &str = "c1f4b8d0a5634f67b0b9a4e7d2f35a18";
+    pub(crate) const RESTORED: &str = "e93a6f1c7d2b4c0c8a54f16b0d7e2943";
     pub(crate) const RUN_ENDED: &str = "b5a25076c8fe46d38482f100ac142998";
 }
 
@@ -165,6 +168,28 @@ pub(crate) fn confirmed(generation: u64, by: u32, cuts: &[String]) {
     );
 }
 
+/// Account and home of somebody who was cut are removed.
+pub(crate) fn removed(generation: u64, user: &OsUser, archive: &str) {
+    tracing::info!(
+        message_id = id::REMOVED,
+        rosterd_generation = generation,
+        rosterd_user = user.as_str(),
+        rosterd_archive = archive,
+        "{user}: account and home removed, kept in {archive}"
+    );
+}
+
+/// They are back.
+pub(crate) fn restored(generation: u64, user: &OsUser, archive: &str) {
+    tracing::info!(
+        message_id = id::RESTORED,
+        rosterd_generation = generation,
+        rosterd_user = user.as_str(),
+        rosterd_archive = archive,
+        "{user}: account and home restored from {archive}; cut until the roster has them again"
+    );
+}
+
 /// A run ended.
 pub(crate) fn ended(run: &Run) {
     let done = run.steps.iter().filter(|record| record.result == StepResult::Done).count();
@@ -223,7 +248,7 @@ mod tests {
         };
         let here = ids(include_str!("journal.rs"), ": &str = \"", '"');
         let catalog = ids(include_str!("../../../packaging/rosterd.catalog"), "-- ", '\n');
-        assert_eq!(here.len(), 13);
+        assert_eq!(here.len(), 15);
         assert_eq!(here, catalog);
     }
 }

@@ -11,6 +11,7 @@ mod journal;
 mod preview;
 mod refresh;
 mod remotes;
+mod removal;
 mod run;
 mod serve;
 mod services;

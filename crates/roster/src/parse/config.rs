@@ -73,6 +73,9 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
             config.cut.groups = reader.names("cut.groups", field.node);
         }
     });
+    table(reader, &mut fields, "removal", |reader, fields| {
+        paths.file(reader, fields, "removal.archives", &mut config.removal.archives);
+    });
     table(reader, &mut fields, "guard", |reader, fields| {
         number(reader, fields, "max_cuts", (0, 10_000), &mut config.guard.max_cuts);
     });

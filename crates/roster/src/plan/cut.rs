@@ -27,6 +27,11 @@ impl Edges<'_> {
         let mut all = AllWithheld::new();
         let gone = |user: &&OsUser| !self.desired.accounts.contains_key(*user);
         for user in self.ledger.known().into_iter().filter(gone) {
+            // Nothing of them is left here; what is withheld waits for the account to be restored.
+            if self.ledger.removed.contains_key(user) {
+                all.extend(self.ledger.withheld.get(user).map(|kept| (user.clone(), kept.clone())));
+                continue;
+            }
             let known = self.ledger.withheld.get(user);
             let withheld = if self.ledger.cut.contains_key(user) {
                 known.cloned().unwrap_or_default()
