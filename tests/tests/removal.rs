@@ -64,7 +64,9 @@ fn a_home_goes_into_an_archive_and_comes_back_whole_invariant_6(suite: Suite) {
     save(&machine, &["ann", "bea"]);
     machine.sh("echo ann:secret | chpasswd").ok();
     machine.sh_as("ann", FILL).ok();
-    machine.sh("install -d -o ann /var/tmp/anns && touch /var/tmp/anns/file && chown ann /var/tmp/anns/file").ok();
+    machine
+        .sh("install -d -o ann /var/tmp/anns && touch /var/tmp/anns/file && chown ann /var/tmp/anns/file")
+        .ok();
     save(&machine, &["bea"]);
     let (home, lines) = (picture(&machine), account(&machine));
 
@@ -76,7 +78,10 @@ fn a_home_goes_into_an_archive_and_comes_back_whole_invariant_6(suite: Suite) {
     machine.run(&["pwck", "-q", "-r"]).ok();
     machine.run(&["grpck", "-r"]).ok();
     assert!(machine.exists("/var/tmp/anns/file"), "what is elsewhere stays");
-    assert_eq!(machine.sh("stat -c '%a %U' /var/backups/rosterd /var/backups/rosterd/*").ok(), "700 root\n600 root\n600 root\n");
+    assert_eq!(
+        machine.sh("stat -c '%a %U' /var/backups/rosterd /var/backups/rosterd/*").ok(),
+        "700 root\n600 root\n600 root\n"
+    );
     assert_eq!(machine.sh("ls -A /home").ok(), "bea\n");
     let status = machine.run(&["rosterctl", "status", "--json"]).json();
     assert_eq!(status["subjects"]["ann"], serde_json::Value::Null, "{status}");
@@ -106,9 +111,20 @@ fn a_home_goes_into_an_archive_and_comes_back_whole_invariant_6(suite: Suite) {
     for when in 1..200 {
         let calls = "renameat2,renameat,rename,unlink,unlinkat,fsync,mkdirat,ftruncate,sendto,sendmsg";
         let traced = machine.run(&[
-            "strace", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"),
-            "-e", &format!("inject={calls}:signal=SIGKILL:when={when}"),
-            "rosterctl", "offboard", "ann", "--yes", "ann",
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={calls}"),
+            "-e",
+            &format!("inject={calls}:signal=SIGKILL:when={when}"),
+            "rosterctl",
+            "offboard",
+            "ann",
+            "--yes",
+            "ann",
         ]);
         let whole = machine.exists("/home/ann");
         let sealed = machine.sh("ls /var/backups/rosterd/*.json 2>/dev/null | wc -l").ok().trim() != "0";
@@ -122,7 +138,7 @@ fn a_home_goes_into_an_archive_and_comes_back_whole_invariant_6(suite: Suite) {
         kills += 1;
         // Most kills come before anything is removed; from the archive on, the next try goes on from there.
         if !whole {
-            offboard(&machine).exits(0);
+            offboard(&machine).ok();
             assert!(!machine.exists("/home/ann") && account(&machine).is_empty(), "killed at call {when}");
             assert_eq!(machine.sh("ls -A /home").ok(), "bea\ncid\n", "killed at call {when}");
             let newest = machine.sh("ls /var/backups/rosterd/*.tar.zst | tail -n 1").ok();
@@ -156,14 +172,18 @@ fn what_stands_against_a_removal_is_told_and_nothing_is_removed_invariant_6(suit
     refused(&["rosterctl", "offboard", "old", "--yes", "old"], "before rosterd");
     machine.sh("groupadd -f docker && usermod -aG docker ann").ok();
     refused(&ann, "an admin, by the group docker");
-    machine.sh("gpasswd -d ann docker && echo root > /home/ann/rootfile && chmod 600 /home/ann/rootfile").ok();
+    machine
+        .sh("gpasswd -d ann docker && echo root > /home/ann/rootfile && chmod 600 /home/ann/rootfile")
+        .ok();
     refused(&ann, "cannot be read");
     machine.sh("rm /home/ann/rootfile && mkdir /home/ann/rootdir && touch /home/ann/rootdir/file").ok();
     refused(&ann, "belong to others and hold something");
     machine.sh("rm -r /home/ann/rootdir && systemd-run -q --uid=ann --slice=user-$(id -u ann).slice sleep infinity").ok();
     refused(&ann, "of their processes run, among them sleep");
     // Too little space: the folder of the archives is on a small file system.
-    machine.sh("mkdir -p /var/backups/rosterd && mount -t tmpfs -o size=1M,mode=700 none /var/backups/rosterd").ok();
+    machine
+        .sh("mkdir -p /var/backups/rosterd && mount -t tmpfs -o size=1M,mode=700 none /var/backups/rosterd")
+        .ok();
     let out = machine.run(&["rosterctl", "offboard", "ann", "--yes", "ann", "--force"]).exits(1);
     assert!(out.stderr.contains("are free in /var/backups/rosterd"), "{out}");
     machine.sh("umount /var/backups/rosterd; echo text > /home/ann/roots").ok();

@@ -248,7 +248,9 @@ impl Database {
                 return Err(collision(format!("{user} has another uid than {uid} by now")));
             }
         }
-        if self.owns_its_group(user) || self.passwd.line(user).is_none() && self.gids.get(&uid) == Some(&user.into()) {
+        if self.owns_its_group(user)
+            || self.passwd.line(user).is_none() && self.gids.get(&uid) == Some(&user.into())
+        {
             self.group.remove(user);
             if let Some(gshadow) = &mut self.gshadow {
                 gshadow.remove(user);
@@ -277,7 +279,8 @@ impl Database {
                 && line.split(':').count() == fields
                 && !line.contains(['\n', '\0'])
         };
-        let broken = || Failure::new(format!("the archive's lines of {user} are not whole"), "look at its manifest");
+        let broken =
+            || Failure::new(format!("the archive's lines of {user} are not whole"), "look at its manifest");
         let fits = is_line(&lines.passwd, 7)
             && lines.shadow.iter().all(|line| is_line(line, 9))
             && lines.group.iter().chain(&lines.gshadow).all(|line| is_line(line, 4))
@@ -432,7 +435,12 @@ impl Table {
     /// The lines that were there and are not taken out.
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let stays = |(index, _): &(usize, &Vec<u8>)| !self.gone.contains(index);
-        self.lines.iter().enumerate().filter(stays).map(|(_, line)| line.as_slice()).chain(self.new.iter().map(Vec::as_slice))
+        self.lines
+            .iter()
+            .enumerate()
+            .filter(stays)
+            .map(|(_, line)| line.as_slice())
+            .chain(self.new.iter().map(Vec::as_slice))
     }
 
     /// Every line of a name.
@@ -755,7 +763,8 @@ mod tests {
     #[test]
     fn an_account_goes_with_all_that_is_its_own_and_comes_back_to_the_byte() {
         let mut texts = texts();
-        texts.passwd = b"root:x:0:0:root:/root:/bin/bash\nzoe:x:1001:1001::/home/zoe:/bin/sh\n+::::::\n".to_vec();
+        texts.passwd =
+            b"root:x:0:0:root:/root:/bin/bash\nzoe:x:1001:1001::/home/zoe:/bin/sh\n+::::::\n".to_vec();
         texts.group = b"root:x:0:\nsudo:x:27:al,zoe,bo\nzoe:x:1001:\ndocker:x:28:zoe\n".to_vec();
         texts.shadow = b"root:*:20000:0:99999:7:::\nzoe:!$6$hash:20000:0:99999:7::1:\n".to_vec();
         texts.gshadow = Some(b"root:*::\nsudo:*::al,zoe,bo\nzoe:!::\ndocker:!::zoe\n".to_vec());
@@ -784,7 +793,10 @@ mod tests {
         let mut database = Database::new(&without);
         database.put_back("zoe", &lines).unwrap();
         let back = database.changed();
-        assert_eq!(text(back.passwd), "root:x:0:0:root:/root:/bin/bash\nzoe:x:1001:1001::/home/zoe:/bin/sh\n+::::::\n");
+        assert_eq!(
+            text(back.passwd),
+            "root:x:0:0:root:/root:/bin/bash\nzoe:x:1001:1001::/home/zoe:/bin/sh\n+::::::\n"
+        );
         assert_eq!(text(back.group), "root:x:0:\nsudo:x:27:al,bo,zoe\ndocker:x:28:zoe\nzoe:x:1001:\n");
         assert_eq!(back.shadow.unwrap(), texts.shadow);
         assert_eq!(back.subuid, texts.subuid);

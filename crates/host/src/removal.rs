@@ -67,7 +67,8 @@ pub struct Outside {
 }
 
 /// Where people own things outside their homes. `/proc`, `/sys`, `/run` and other homes are not looked at.
-const OUTSIDE: [&str; 8] = ["/tmp", "/var/tmp", "/var/spool", "/var/mail", "/var/lib", "/srv", "/opt", "/etc"];
+const OUTSIDE: [&str; 8] =
+    ["/tmp", "/var/tmp", "/var/spool", "/var/mail", "/var/lib", "/srv", "/opt", "/etc"];
 
 /// More than a look may take: what is beyond is not counted.
 const MOST_ENTRIES: u64 = 2_000_000;
@@ -160,8 +161,9 @@ impl Host {
         let (base, name) = self.base(path)?;
         let io = |errno| Failure::io(format!("making {}", path.display()), errno);
         mkdirat(&base, name, Mode::S_IRWXU).map_err(io)?;
-        let made = openat(&base, name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(io)?;
+        let made =
+            openat(&base, name, OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(io)?;
         fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(io)
     }
 
@@ -276,7 +278,8 @@ impl Host {
     }
 }
 
-const O_FOLDER: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const O_FOLDER: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const O_LISTED: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 /// Where a folder that is open is found by a child, whatever stands at its path by then.

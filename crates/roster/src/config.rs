@@ -21,6 +21,8 @@ pub struct Config {
     pub host: Option<HostName>,
     /// Where the roster is.
     pub roster: RosterSource,
+    /// The git repository that the roster comes from.
+    pub source: Source,
     /// New accounts.
     pub accounts: Accounts,
     /// What each tier brings on this machine.
@@ -45,6 +47,10 @@ pub struct Config {
     pub tier_check: TierCheck,
     /// The group of the identity provider that says who is in the roster.
     pub membership: Membership,
+    /// Who is told what happens.
+    pub announce: Announce,
+    /// The state of things for a monitoring.
+    pub metrics: Metrics,
     /// The processes that work in homes.
     pub worker: Worker,
     /// tmux sessions that survive a reboot.
@@ -58,6 +64,50 @@ pub struct RosterSource {
     /// The file that the admin edits.
     #[schemars(extend("pattern" = "^/"))]
     pub path: PathBuf,
+}
+
+/// The git repository that the roster comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// Its URL; without one, the roster is the file that an admin edits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = r"^https?://[^/@?#\s]+/[^?#\s]+$"))]
+    pub git: Option<String>,
+    /// The branch, tag or full name of a ref.
+    #[schemars(extend("pattern" = "^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
+    pub r#ref: String,
+    /// The roster in it.
+    #[schemars(extend("pattern" = "^[A-Za-z0-9_.][A-Za-z0-9_./-]*$"))]
+    pub path: String,
+    /// Who may sign its commits, as ssh-keygen reads it; without it no signature is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^/"))]
+    pub allowed_signers: Option<PathBuf>,
+    /// What opens a private repository, as git's credential store keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^/"))]
+    pub credentials_file: Option<PathBuf>,
+    /// From one fetch to the next, in seconds.
+    #[schemars(range(min = 10, max = 86_400))]
+    pub interval_s: u64,
+    /// How long a fetch may take, in seconds.
+    #[schemars(range(min = 1, max = 3600))]
+    pub deadline_s: u64,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Source {
+            git: None,
+            r#ref: "main".into(),
+            path: "roster.yaml".into(),
+            allowed_signers: None,
+            credentials_file: None,
+            interval_s: 300,
+            deadline_s: 60,
+        }
+    }
 }
 
 /// New accounts.
@@ -291,6 +341,26 @@ impl Default for Removal {
     }
 }
 
+/// Who is told what happens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Announce {
+    /// A file that holds the address of a webhook and nothing else: whoever knows it may write there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^/"))]
+    pub webhook_file: Option<PathBuf>,
+}
+
+/// The state of things for a monitoring.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// A file for the textfile collector of Prometheus' node exporter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^/"))]
+    pub textfile: Option<PathBuf>,
+}
+
 /// The processes that work in homes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -349,6 +419,7 @@ impl Default for Config {
         Config {
             host: None,
             roster: RosterSource::default(),
+            source: Source::default(),
             accounts: Accounts::default(),
             tiers: BTreeMap::from([(Tier::Admin, admin)]),
             maps: Maps::default(),
@@ -364,6 +435,8 @@ impl Default for Config {
             panes: Panes::default(),
             cut: Cut::default(),
             removal: Removal::default(),
+            announce: Announce::default(),
+            metrics: Metrics::default(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),
             membership: Membership::default(),

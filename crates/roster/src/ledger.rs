@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::announce::Announcements;
 use crate::desired::Ports;
 use crate::guard::Objection;
 use crate::name::{GroupName, HostName, OsUser, UnitName};
@@ -42,6 +43,12 @@ pub struct Ledger {
     /// People who were cut and whose account and home were removed since, until one is made for them again.
     #[serde(default)]
     pub removed: BTreeMap<OsUser, Removed>,
+    /// What is known of the git repository that the roster comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceState>,
+    /// What was announced, and what is still to be sent.
+    #[serde(default)]
+    pub announcements: Announcements,
     /// Subjects that are not what they should be.
     pub degraded: BTreeMap<Subject, Degraded>,
     /// Notices that were told already, so that each is told once.
@@ -95,6 +102,25 @@ impl Ledger {
             }
         }
     }
+}
+
+/// What is known of the git repository that the roster comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceState {
+    /// The commit that was fetched last.
+    pub commit: Option<String>,
+    /// Why it cannot be fetched, when it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<SourceFailure>,
+}
+
+/// Why the roster cannot be fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFailure {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// Where what was removed is kept.

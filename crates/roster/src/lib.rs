@@ -28,6 +28,7 @@
 //! | [`remote`] | what git remotes show, and what clones know of them |
 //! | [`report`] | what a run did, for people and programs |
 
+pub mod announce;
 pub mod change;
 pub mod config;
 pub mod derive;
@@ -50,5 +51,6 @@ pub mod report;
 #[cfg(test)]
 mod sample;
 pub mod schema;
+pub mod source;
 pub mod tier_check;
 pub mod wiring;

@@ -225,6 +225,11 @@ fn the_shipped_config_shows_the_defaults() {
     for policy in config.tiers.values_mut() {
         assert!(std::mem::take(&mut policy.limits) != roster::model::Limits::default());
     }
+    assert!(config.source.git.take().is_some());
+    assert!(config.source.allowed_signers.take().is_some());
+    assert!(config.source.credentials_file.take().is_some());
+    assert!(config.announce.webhook_file.take().is_some());
+    assert!(config.metrics.textfile.take().is_some());
     assert!(config.membership.authentik.take().is_some());
     assert!(config.membership.group.take().is_some());
     assert!(config.membership.token_file.take().is_some());

@@ -8,6 +8,7 @@
 //! | `home::freshen` | `freshen`, which needs no daemon either |
 //! | [`user`], [`replace`] | changes of the roster: `user`; its file, replaced safely |
 //! | [`membership`] | the identity provider's group against the roster |
+//! | [`webhook`], [`source`] | the daemon's workers that send an announcement and fetch the roster |
 //! | [`removal`] | `offboard` and `restore-account` |
 //! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
 //! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
@@ -30,8 +31,10 @@ mod picker;
 mod removal;
 mod render;
 mod replace;
+mod source;
 mod tmux;
 mod user;
+mod webhook;
 mod when;
 
 use std::process::ExitCode;
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(word) if word == membership::WORD => return membership::work(),
         Some(word) if word == removal::WORD => return removal::work(),
+        Some(word) if word == source::WORD => return source::work(),
+        Some(word) if word == webhook::WORD => return webhook::work(),
         _ => {}
     }
     let cli = match Cli::try_parse() {

@@ -4,7 +4,8 @@
 mod authentik;
 mod worker;
 
-pub(crate) use worker::{WORD, work};
+pub(crate) use authentik::chain;
+pub(crate) use worker::{WORD, become_rosterd, work};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

@@ -52,7 +52,13 @@ struct Person {
 }
 
 /// `rosterctl offboard USER`.
-pub(crate) fn offboard(global: &Global, user: &OsUser, yes: Option<&str>, force: bool, out: &Out) -> Result<u8> {
+pub(crate) fn offboard(
+    global: &Global,
+    user: &OsUser,
+    yes: Option<&str>,
+    force: bool,
+    out: &Out,
+) -> Result<u8> {
     let config = only_root(global, out)?;
     let leaver = online::asking(global.daemon(), async |client: &mut Client| client.leaver(user).await)?;
     if let Some(archive) = &leaver.archive {
@@ -62,7 +68,9 @@ pub(crate) fn offboard(global: &Global, user: &OsUser, yes: Option<&str>, force:
     let archives = Archives::open(&config.removal.archives)?;
     let host = Host::system();
     if let Some((aside, stem)) = moved_aside(&host, &person)? {
-        out.aside(&format!("An earlier removal of {user} was interrupted after its archive was whole; it goes on.\n"));
+        out.aside(&format!(
+            "An earlier removal of {user} was interrupted after its archive was whole; it goes on.\n"
+        ));
         return finish(global, &person, &archives, &stem, Some(&aside), out);
     }
     let lines = host.account_lines(user.as_str())?;
@@ -72,7 +80,11 @@ pub(crate) fn offboard(global: &Global, user: &OsUser, yes: Option<&str>, force:
         return finish(global, &person, &archives, &stem, None, out);
     }
     let manifest = look(&host, &person, lines)?;
-    out.text(&preview(&manifest, &host, &person)?)?;
+    let preview = preview(&manifest, &host, &person)?;
+    match out.json {
+        true => out.aside(&preview),
+        false => out.text(&preview)?,
+    }
     refuse(&host, &config, &leaver, &person, &manifest, force)?;
     let needed = manifest.measured.bytes.saturating_add(SPARE);
     let free = archives.free()?;
@@ -159,7 +171,9 @@ pub(crate) fn restore(global: &Global, archive: &Path, out: &Out) -> Result<u8> 
     let has_account = host.account_lines(user.as_str())?.is_some();
     let has_home = host.stands(&person.home)?;
     if has_account && has_home && leaver.archive.is_none() {
-        return Err(CommandError::new(format!("{user} has an account and a home: there is nothing to restore")));
+        return Err(CommandError::new(format!(
+            "{user} has an account and a home: there is nothing to restore"
+        )));
     }
     if let Some(name) = manifest.archive.as_ref().filter(|_| !has_home) {
         let restoring = person.home.with_file_name(format!(".rosterd-restoring-{user}"));
@@ -282,7 +296,12 @@ fn preview(manifest: &Manifest, host: &Host, person: &Person) -> Result<String> 
     let Manifest { user, home, measured, outside, uid, .. } = manifest;
     let mut text = format!("{user}, uid {uid}\n");
     let mut line = |text_of: String| text.push_str(&format!("  {text_of}\n"));
-    line(format!("home     {}, {} in {} files and folders", home.display(), size(measured.bytes), measured.entries));
+    line(format!(
+        "home     {}, {} in {} files and folders",
+        home.display(),
+        size(measured.bytes),
+        measured.entries
+    ));
     let running = host.processes(person.ids.0)?;
     let mut names: Vec<_> = running.iter().map(|process| clean(&process.name)).collect();
     names.sort();
@@ -297,7 +316,11 @@ fn preview(manifest: &Manifest, host: &Host, person: &Person) -> Result<String> 
     }
     line(outside_line);
     if measured.foreign.count > 0 {
-        line(format!("foreign  {} in the home that belong to others: {}", measured.foreign.count, named(&measured.foreign)));
+        line(format!(
+            "foreign  {} in the home that belong to others: {}",
+            measured.foreign.count,
+            named(&measured.foreign)
+        ));
     }
     Ok(text)
 }
@@ -341,7 +364,9 @@ fn refuse(
         }
     }
     if mounts.count > 0 {
-        return Err(not(format!("file systems are mounted in the home: {}", named(mounts))).next("unmount them"));
+        return Err(
+            not(format!("file systems are mounted in the home: {}", named(mounts))).next("unmount them")
+        );
     }
     if unreadable.count > 0 {
         return Err(not(format!(
@@ -349,16 +374,24 @@ fn refuse(
             unreadable.count,
             named(unreadable)
         ))
-        .next(format!("let {user} read their own: `runuser -u {user} -- chmod -R u+rX {}`", person.home.display()))
+        .next(format!(
+            "let {user} read their own: `runuser -u {user} -- chmod -R u+rX {}`",
+            person.home.display()
+        ))
         .next("what belongs to somebody else: give it to them (`chown -h`), or move it away"));
     }
     if stuck.count > 0 {
-        return Err(not(format!("folders in the home belong to others and hold something: {}", named(stuck)))
-            .next("rosterd opens nothing in a home as root: move them away, or give them to their person"));
+        return Err(not(format!(
+            "folders in the home belong to others and hold something: {}",
+            named(stuck)
+        ))
+        .next("rosterd opens nothing in a home as root: move them away, or give them to their person"));
     }
     let known = leaver.identity.as_ref().is_some_and(|identity| identity.created);
     if !known && !force {
-        return Err(not("the account was there before rosterd".into()).next("say `--force` if it is meant so"));
+        return Err(
+            not("the account was there before rosterd".into()).next("say `--force` if it is meant so")
+        );
     }
     if !force {
         still_runs(host, person).map_err(|error| error.next("`--force` ends it"))?;

@@ -58,6 +58,10 @@ pub(crate) fn apply(
     edits: impl Fn(&Roster) -> Result<(Vec<Edit>, String)>,
 ) -> Result<u8> {
     let path = &config.roster.path;
+    if let Some(url) = config.source.git.as_ref().filter(|_| !dry_run) {
+        return Err(CommandError::new(format!("the roster comes from {url}, so it is not changed here"))
+            .next("change it there; `--dry-run` shows the lines"));
+    }
     let name = path.display().to_string();
     for _ in 0..TRIES {
         let document = Document::read(path)?;

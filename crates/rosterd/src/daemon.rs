@@ -14,17 +14,19 @@ use jiff::Timestamp;
 use roster::config::Config;
 use roster::ledger::{Degraded, Ledger, WaitingCause};
 use roster::name::OsUser;
-use roster::parse;
 use roster::plan::{Problem, Subject};
 use roster::report::{Progress, Run, RunSummary, Trigger};
+use roster::{parse, source};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::accept::InForce;
+use crate::announce;
 use crate::homes::Homes;
 use crate::journal;
+use crate::metrics;
 use crate::run::{self, chain};
 use crate::sources::OnDisk;
 use crate::store::{Store, StoreError};
@@ -224,6 +226,10 @@ impl Daemon {
 
     /// Changes the ledger on disk and then here; false when it could not be written.
     pub(crate) fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) -> bool {
+        // What could not be read is not written over, whoever asks.
+        if self.unreadable.is_some() {
+            return false;
+        }
         let mut ledger = Ledger::clone(&self.ledger());
         change(&mut ledger);
         // What could not be written is tried again with the next change, whether or not there is one.
@@ -309,6 +315,12 @@ impl Daemon {
 
     pub(crate) fn in_force(&self) -> Option<Rc<InForce>> {
         self.in_force.borrow().clone()
+    }
+
+    /// The commit that the roster in force came from, when it came from git.
+    pub(crate) fn commit(&self) -> Option<String> {
+        let ledger = self.ledger();
+        ledger.applied.as_ref().and_then(|applied| source::commit_of(&applied.roster)).map(str::to_owned)
     }
 
     pub(crate) fn put_in_force(&self, new: InForce) {
@@ -557,6 +569,8 @@ pub(crate) async fn run_until_stopped(
 async fn one_run(daemon: Rc<Daemon>, ask: Ask) -> Option<Ask> {
     daemon.is_alive();
     let run: Run = run::reconcile(&daemon, &ask).await;
+    announce::note(&daemon, &run);
+    metrics::after_run(&daemon, &run).await;
     daemon.running.set(false);
     daemon.is_idle();
     if run.unfinished.is_empty() {

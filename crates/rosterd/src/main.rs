@@ -5,9 +5,11 @@
 //! daemon's program, which is root's, has no git and no TLS in it.
 
 mod accept;
+mod announce;
 mod daemon;
 mod homes;
 mod journal;
+mod metrics;
 mod preview;
 mod refresh;
 mod remotes;
@@ -15,6 +17,7 @@ mod removal;
 mod run;
 mod serve;
 mod services;
+mod source;
 mod sources;
 mod store;
 mod watch;
@@ -119,6 +122,8 @@ fn start() -> Result<(), (u8, String)> {
     local
         .block_on(&runtime, async {
             tokio::task::spawn_local(serve::serve(Rc::clone(&daemon), listener));
+            tokio::task::spawn_local(announce::send(Rc::clone(&daemon)));
+            tokio::task::spawn_local(source::follow(Rc::clone(&daemon)));
             let _ = sd_notify::notify(&[NotifyState::Ready]);
             tracing::info!(
                 message_id = journal::id::STARTED,

@@ -4,11 +4,12 @@
 use jiff::Timestamp;
 use roster::ledger::Removed;
 use roster::name::OsUser;
-use roster::report::Leaver;
+use roster::report::{Leaver, Trigger};
 
 use control::ControlError;
 
-use crate::daemon::Daemon;
+use crate::announce;
+use crate::daemon::{Ask, Daemon, Whom};
 use crate::journal;
 
 /// What the ledger knows of somebody who is cut or removed.
@@ -35,9 +36,13 @@ pub(crate) fn removed(daemon: &Daemon, user: &str, archive: String) -> Result<()
     };
     keep(daemon, |ledger| {
         ledger.cut.remove(&user);
-        ledger.removed.insert(user.clone(), Removed { since: Timestamp::now(), cut, archive: archive.clone() });
+        ledger
+            .removed
+            .insert(user.clone(), Removed { since: Timestamp::now(), cut, archive: archive.clone() });
     })?;
     journal::removed(ledger.generation, &user, &archive);
+    announce::say(daemon, format!("{user} is removed; account and home are kept in {archive}"));
+    daemon.ask(Ask::new(Trigger::Change, Whom::Everybody, None));
     Ok(())
 }
 
@@ -51,6 +56,8 @@ pub(crate) fn restored(daemon: &Daemon, user: &str, archive: &str) -> Result<(),
         ledger.cut.insert(user.clone(), removed.cut);
     })?;
     journal::restored(ledger.generation, &user, archive);
+    announce::say(daemon, format!("{user} is restored, and cut as before"));
+    daemon.ask(Ask::new(Trigger::Change, Whom::Everybody, None));
     Ok(())
 }
 

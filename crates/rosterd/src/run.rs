@@ -205,6 +205,7 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
         id: running.id,
         trigger: ask.trigger,
         generation: running.generation,
+        commit: daemon.commit(),
         started,
         took_ms: clock.elapsed().as_millis() as u64,
         outcome,
@@ -375,7 +376,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
             });
             if accepted {
                 running.generation = daemon.ledger().generation;
-                journal::accepted(running.generation, &changes);
+                journal::accepted(running.generation, daemon.commit().as_deref(), &changes);
                 daemon.put_in_force(*new);
             }
             accepted

@@ -273,6 +273,8 @@ impl Control {
         Status {
             generation: ledger.generation,
             since: ledger.applied.as_ref().map(|applied| applied.since),
+            commit: daemon.commit(),
+            source: ledger.source.clone(),
             activity: daemon.activity(),
             waiting: run::waits_for(&ledger)
                 .map(|waiting| WaitingStatus { since: waiting.since, cause: waiting.cause.clone() }),

@@ -23,6 +23,16 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     table(reader, &mut fields, "roster", |reader, fields| {
         paths.file(reader, fields, "roster.path", &mut config.roster.path);
     });
+    table(reader, &mut fields, "source", |reader, fields| {
+        let source = &mut config.source;
+        source.git = fields.take("git").and_then(|field| read_url(reader, &field, false));
+        read_git_name(reader, fields, "ref", &mut source.r#ref);
+        read_git_name(reader, fields, "path", &mut source.path);
+        paths.optional(reader, fields, "source.allowed_signers", &mut source.allowed_signers);
+        paths.optional(reader, fields, "source.credentials_file", &mut source.credentials_file);
+        number(reader, fields, "interval_s", (10, 86_400), &mut source.interval_s);
+        number(reader, fields, "deadline_s", (1, 3600), &mut source.deadline_s);
+    });
     table(reader, &mut fields, "accounts", |reader, fields| {
         if let Some(field) = fields.take("home_base")
             && let Some(path) = absolute(reader, &field)
@@ -85,6 +95,12 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     if let Some(field) = fields.take("membership") {
         read_membership(reader, &mut paths, &field, &mut config.membership);
     }
+    table(reader, &mut fields, "announce", |reader, fields| {
+        paths.optional(reader, fields, "announce.webhook_file", &mut config.announce.webhook_file);
+    });
+    table(reader, &mut fields, "metrics", |reader, fields| {
+        paths.optional(reader, fields, "metrics.textfile", &mut config.metrics.textfile);
+    });
     table(reader, &mut fields, "worker", |reader, fields| {
         number(reader, fields, "parallel", (1, 64), &mut config.worker.parallel);
         number(reader, fields, "deadline_s", (5, 86_400), &mut config.worker.deadline_s);
@@ -127,6 +143,27 @@ where
 {
     if let Some(value) = fields.take(key).and_then(|field| reader.number(field.node, range.0, range.1)) {
         *into = value;
+    }
+}
+
+/// A ref or a path in a repository: nothing that git could take for an option, a refspec or a way out.
+fn read_git_name(reader: &mut Reader, fields: &mut Fields<'_>, key: &'static str, into: &mut String) {
+    let Some(field) = fields.take(key) else { return };
+    let Some(text) = reader.text(field.node) else { return };
+    let first =
+        text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric() || key == "path" && "_.".contains(c));
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+    let steps = text
+        .split('/')
+        .all(|step| !step.is_empty() && step != "." && step != ".." && !step.ends_with(".lock"));
+    if first && plain && steps && text.len() <= 200 && !text.contains("..") {
+        *into = text.to_owned();
+    } else {
+        let what = format!("{} is not a plain {key} in a git repository", quoted(text));
+        let found = Found::new(field.node.span.clone(), what);
+        reader.tell(
+            found.help("letters, digits, `.`, `_`, `-` and `/`, such as `main` or `machines/roster.yaml`"),
+        );
     }
 }
 

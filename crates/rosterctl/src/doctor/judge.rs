@@ -294,6 +294,8 @@ mod tests {
             ("rosterd-reconcile.service", unit("loaded", "inactive", "static", "0")),
         ];
         let status = Status {
+            commit: None,
+            source: None,
             notices: Vec::new(),
             generation: 7,
             since: None,

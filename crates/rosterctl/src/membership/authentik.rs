@@ -66,7 +66,7 @@ async fn get(client: &Client, server: &str, ask: &Ask, token: &str) -> Result<Ve
 }
 
 /// With what led to it, and without the address: it is in the message already.
-fn chain(error: reqwest::Error) -> String {
+pub(crate) fn chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = error.source();

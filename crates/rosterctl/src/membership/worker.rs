@@ -166,6 +166,12 @@ fn read_task() -> std::result::Result<Task, String> {
     serde_json::from_slice(&text).map_err(|_| "this is not for use by hand".to_owned())
 }
 
+/// Becomes the system user `rosterd`, for workers that the daemon starts.
+pub(crate) fn become_rosterd() -> std::result::Result<(), String> {
+    let whom = whom_to_become().map_err(|error| error.to_string())?;
+    become_nobody(whom).map_err(|errno| format!("the worker could not become `{ACCOUNT}`: {errno}"))
+}
+
 /// No way back, nothing to inherit, no core dump with a token in it.
 fn become_nobody(whom: Option<(u32, u32)>) -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;

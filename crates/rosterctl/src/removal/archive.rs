@@ -66,7 +66,9 @@ pub(crate) struct Archives {
 impl Archives {
     pub(crate) fn open(path: &Path) -> Result<Archives> {
         let folder = host::Host::system().private_folder(path).map_err(|error| {
-            CommandError::new("the folder of the archives cannot be used").because(error.why.clone()).next(error.next)
+            CommandError::new("the folder of the archives cannot be used")
+                .because(error.why.clone())
+                .next(error.next)
         })?;
         Ok(Archives { folder, path: path.to_path_buf() })
     }
@@ -89,7 +91,8 @@ impl Archives {
 
     /// Removes what killed runs left of this person's archives. Those that are whole stay.
     pub(crate) fn clear(&self, user: &OsUser) -> Result<()> {
-        let cannot = |error: io::Error| CommandError::new("cannot clear the folder of the archives").because(error);
+        let cannot =
+            |error: io::Error| CommandError::new("cannot clear the folder of the archives").because(error);
         for entry in fs::read_dir(host::path_of(&self.folder)).map_err(cannot)? {
             let entry = entry.map_err(cannot)?;
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(&format!(".{user}-"))) {
@@ -100,7 +103,13 @@ impl Archives {
     }
 
     /// Packs a home, reads the archive back from the disk and compares it with the home. Only then it gets its name.
-    pub(crate) fn pack(&self, stem: &str, ids: (u32, u32), home: &OwnedFd, manifest: &mut Manifest) -> Result<()> {
+    pub(crate) fn pack(
+        &self,
+        stem: &str,
+        ids: (u32, u32),
+        home: &OwnedFd,
+        manifest: &mut Manifest,
+    ) -> Result<()> {
         let name = format!("{stem}.tar.zst");
         let partial = self.place(&format!(".{name}"));
         let cannot = |error: io::Error| {
@@ -164,7 +173,8 @@ impl Archives {
             CommandError::new(format!("cannot write {}", self.shown(&name).display())).because(error)
         };
         let partial = self.place(&format!(".{name}"));
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&partial).map_err(cannot)?;
+        let mut file =
+            File::options().write(true).create_new(true).mode(0o600).open(&partial).map_err(cannot)?;
         serde_json::to_writer_pretty(&mut file, manifest).map_err(io::Error::from).map_err(cannot)?;
         file.sync_all().map_err(cannot)?;
         fs::rename(&partial, self.place(&name)).map_err(cannot)?;
@@ -173,10 +183,14 @@ impl Archives {
 }
 
 /// Unpacks an archive into a folder that is its person's, and compares the two.
-pub(crate) fn restore(file: &Path, ids: (u32, u32), folder: &OwnedFd, manifest: &Manifest) -> Result<Vec<String>> {
-    let broken = |why: String| {
-        CommandError::new(format!("the archive {} cannot be restored: {why}", file.display()))
-    };
+pub(crate) fn restore(
+    file: &Path,
+    ids: (u32, u32),
+    folder: &OwnedFd,
+    manifest: &Manifest,
+) -> Result<Vec<String>> {
+    let broken =
+        |why: String| CommandError::new(format!("the archive {} cannot be restored: {why}", file.display()));
     // First of all: nothing is made of an archive that is not what it was.
     let read = unpack_into(file, io::sink()).map_err(|error| broken(error.to_string()))?;
     if (&read.archive_sha256, &read.tar_sha256) != (&manifest.archive_sha256, &manifest.tar_sha256) {

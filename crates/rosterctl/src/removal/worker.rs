@@ -175,7 +175,9 @@ fn become_and_work() -> std::result::Result<(), String> {
             Err(tar(&["--create", "--format=posix", "--sparse", "--one-file-system", "--sort=name", "."]))
         }
         Task::Compare => Err(tar(&["--compare"])),
-        Task::Unpack => Err(tar(&["--extract", "--same-permissions", "--no-same-owner", "--delay-directory-restore"])),
+        Task::Unpack => {
+            Err(tar(&["--extract", "--same-permissions", "--no-same-owner", "--delay-directory-restore"]))
+        }
         Task::Empty => empty().map_err(|error| error.to_string()),
     }
 }
@@ -241,9 +243,9 @@ fn empty() -> io::Result<()> {
             true => fs::remove_dir_all(entry.path()),
             false => fs::remove_file(entry.path()),
         };
-        failed = failed.or(removed.err().map(|error| {
-            io::Error::other(format!("{}: {error}", entry.file_name().display()))
-        }));
+        failed = failed.or(removed
+            .err()
+            .map(|error| io::Error::other(format!("{}: {error}", entry.file_name().display()))));
     }
     failed.map_or(Ok(()), Err)
 }

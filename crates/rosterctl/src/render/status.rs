@@ -23,7 +23,13 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
         Some(run) => format!("last run {}", last_run(run, now)),
         None => "no run yet".into(),
     };
-    page.open(&format!("{word}: "), style, &format!("{generation}; {last}."));
+    let commit = status.commit.as_ref().map_or_else(String::new, |commit| format!(", commit {commit:.12}"));
+    page.open(&format!("{word}: "), style, &format!("{generation}{commit}; {last}."));
+    if let Some(failed) = status.source.as_ref().and_then(|source| source.failed.as_ref()) {
+        let lead = format!("not fetched since {}: ", ago(failed.since, now));
+        page.open(&lead, Style::Bad, &format!("what is in force stays: {}", failed.why));
+        next(&mut page, 2, "see [source] in config.toml; it is tried again by itself");
+    }
     if let Some(activity) = &status.activity {
         page.hang("rosterd: ", Style::Faint, activity, Style::Plain);
     }
@@ -212,7 +218,10 @@ mod tests {
             since: Some(at("2026-03-01T09:00:00Z")),
             activity: None,
             waiting: None,
+            commit: None,
+            source: None,
             last_run: Some(RunSummary {
+                commit: None,
                 id: "20260301T115600Z-0001".into(),
                 trigger: Trigger::Request,
                 generation: 12,
