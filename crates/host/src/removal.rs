@@ -204,7 +204,7 @@ impl Host {
         Ok(made)
     }
 
-    /// The processes of a uid.
+    /// The processes of a uid, without its own idle manager, which logind keeps for a while after a session.
     pub fn processes(&self, uid: u32) -> Result<Vec<Process>, Failure> {
         let io = |error| Failure::io("reading /proc", error);
         let mut found = Vec::new();
@@ -215,8 +215,11 @@ impl Host {
             let Ok(status) = std::fs::read_to_string(entry.path().join("status")) else { continue };
             let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
             let ids = field("Uid:").unwrap_or_default();
+            let cgroups = std::fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+            let manager = format!("/user@{uid}.service/init.scope");
+            let is_manager = cgroups.lines().any(|line| line.ends_with(&manager));
             let is_zombie = field("State:").is_some_and(|state| state.trim_start().starts_with('Z'));
-            if !is_zombie && ids.split_whitespace().any(|id| id.parse() == Ok(uid)) {
+            if !is_zombie && !is_manager && ids.split_whitespace().any(|id| id.parse() == Ok(uid)) {
                 let name = field("Name:").unwrap_or_default().trim().to_owned();
                 found.push(Process { pid, name });
             }

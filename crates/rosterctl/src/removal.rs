@@ -98,10 +98,8 @@ pub(crate) fn offboard(
         .next("free some space, or set `archives` of [removal] in config.toml to another disk"));
     }
     typed(user, yes, out)?;
-    if !host.processes(person.ids.0)?.is_empty() {
-        host.end_sessions(person.ids.0)?;
-        still_runs(&host, &person)?;
-    }
+    host.end_sessions(person.ids.0)?;
+    still_runs(&host, &person)?;
     archives.clear(user)?;
     let stem = pack(&host, &person, &archives, manifest)?;
     let aside = aside(&person, &stem);

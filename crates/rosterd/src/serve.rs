@@ -12,7 +12,9 @@ use control::{Call, CallError, Connection, ControlError, DESCRIPTION, INTERFACE,
 use roster::ledger::{Degraded, WaitingCause};
 use roster::name::OsUser;
 use roster::plan::{Notice, Plan, Subject};
-use roster::report::{Leaver, Outcome, Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
+use roster::report::{
+    Leaver, Outcome, Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
