@@ -179,6 +179,9 @@ fn what_stands_against_a_removal_is_told_and_nothing_is_removed_invariant_6(suit
     machine.sh("rm /home/ann/rootfile && mkdir /home/ann/rootdir && touch /home/ann/rootdir/file").ok();
     refused(&ann, "belong to others and hold something");
     machine.sh("rm -r /home/ann/rootdir && systemd-run -q --uid=ann --slice=user-$(id -u ann).slice sleep infinity").ok();
+    machine.eventually("she runs something", std::time::Duration::from_secs(10), |m| {
+        (m.sh("pgrep -u ann -x sleep").status == 0).then_some(())
+    });
     refused(&ann, "of their processes run, among them sleep");
     // Too little space: the folder of the archives is on a small file system.
     machine

@@ -116,12 +116,12 @@ fn each_thing_is_announced_once_whatever_the_server_does_and_metrics_follow(suit
     machine.eventually("it is started again", Duration::from_secs(30), |m| {
         (m.run(&["rosterctl", "status"]).status == 0).then_some(())
     });
+    machine.run(&["systemctl", "restart", "rosterd"]).ok();
     {
         let mut site = site.lock().unwrap();
         site.status = 200;
         site.posted.clear();
     }
-    machine.run(&["systemctl", "restart", "rosterd"]).ok();
     let texts = || -> Vec<String> {
         let site = site.lock().unwrap();
         let text =
@@ -302,7 +302,10 @@ fn the_life_of_one_person_is_told_by_the_journal_alone_invariant_10(suite: Suite
     machine.run(&["rosterctl", "offboard", "dave", "--yes", "dave"]).ok();
     let archive = machine.sh("ls /var/backups/rosterd/dave-*.json").ok();
     machine.run(&["rosterctl", "restore-account", archive.trim()]).ok();
+    // An account of the name exists, so the group alone does not decide that it is the same person.
     members(&["ann", "dave"]);
+    assert!(!machine.read_file("/etc/ttyd-user-map").contains("dave"));
+    user(&["add", "dave", "authentik_user=dave", "k8s_user=dave", "tier=power-user"]);
     assert_eq!(machine.read_file("/home/dave/work"), "work\n");
 
     // Nothing but fields: who, which step, and the kind of the record.

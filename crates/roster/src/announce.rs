@@ -145,6 +145,7 @@ mod tests {
             steps: steps.iter().map(record).collect(),
             problems: Vec::new(),
             notices: Vec::new(),
+            unfinished: BTreeSet::new(),
         }
     }
 

@@ -23,6 +23,8 @@ const WORD: &str = "webhook-worker";
 
 /// For one announcement, from the start of the worker.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a daemon that stops waits for the one that is under way.
+pub(crate) const LAST_WORD: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_secs(15);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
@@ -47,7 +49,8 @@ pub(crate) fn say(daemon: &Daemon, text: String) {
 pub(crate) async fn send(daemon: Rc<Daemon>) {
     let mut ends = daemon.run_ends();
     let mut failures: u32 = 0;
-    loop {
+    // One that is under way is seen to its end, so that what the server has taken is not sent again after a restart.
+    while !daemon.is_stopping() {
         let next = daemon.ledger().announcements.queue.first().cloned();
         let file = daemon.config().announce.webhook_file;
         let wait = match (next, file) {

@@ -122,7 +122,7 @@ fn start() -> Result<(), (u8, String)> {
     local
         .block_on(&runtime, async {
             tokio::task::spawn_local(serve::serve(Rc::clone(&daemon), listener));
-            tokio::task::spawn_local(announce::send(Rc::clone(&daemon)));
+            let sender = tokio::task::spawn_local(announce::send(Rc::clone(&daemon)));
             tokio::task::spawn_local(source::follow(Rc::clone(&daemon)));
             let _ = sd_notify::notify(&[NotifyState::Ready]);
             tracing::info!(
@@ -132,7 +132,9 @@ fn start() -> Result<(), (u8, String)> {
                 env!("CARGO_PKG_VERSION"),
                 daemon.ledger().generation
             );
-            daemon::run_until_stopped(Rc::clone(&daemon), asked).await
+            let ended = daemon::run_until_stopped(Rc::clone(&daemon), asked).await;
+            let _ = tokio::time::timeout(announce::LAST_WORD, sender).await;
+            ended
         })
         .map_err(|error| broken("the daemon ended", &error))
 }

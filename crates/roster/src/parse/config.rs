@@ -574,9 +574,22 @@ impl Paths {
             ("tier_check.k8s_users", config.tier_check.k8s_users.as_ref()),
             ("tmux.state", Some(&config.tmux.state)),
             ("membership.token_file", config.membership.token_file.as_ref()),
+            ("source.allowed_signers", config.source.allowed_signers.as_ref()),
+            ("source.credentials_file", config.source.credentials_file.as_ref()),
+            ("removal.archives", Some(&config.removal.archives)),
+            ("announce.webhook_file", config.announce.webhook_file.as_ref()),
+            ("metrics.textfile", config.metrics.textfile.as_ref()),
         ];
         let homes = &config.accounts.home_base;
-        for key in ["maps.ttyd_user_map", "maps.ttyd_admins", "maps.dispatch", "claude.managed_settings"] {
+        let written = [
+            "maps.ttyd_user_map",
+            "maps.ttyd_admins",
+            "maps.dispatch",
+            "claude.managed_settings",
+            "removal.archives",
+            "metrics.textfile",
+        ];
+        for key in written {
             let path = named.iter().find(|(name, _)| *name == key).and_then(|(_, path)| path.as_ref());
             if let (Some(span), Some(path)) = (self.given.get(key), path)
                 && let Some(file) = is_or_is_in(&path.to_string_lossy(), NEVER_WRITTEN.iter().copied())
