@@ -27,7 +27,13 @@ fn a_run_with_nothing_to_do_writes_nothing_and_runs_no_program(suite: Suite) {
     assert!(lines.iter().any(|line| line.contains("</etc>, \"passwd\"")), "strace saw no run:\n{traced}");
     let executed: Vec<_> = lines.iter().filter(|line| line.contains("execve(")).collect();
     assert_eq!(executed.len(), 4, "one worker for each of two homes and of two remotes: {executed:#?}");
-    assert!(executed.iter().all(|line| line.contains("\"/proc/self/exe\", [\"")), "{executed:#?}");
+    assert!(
+        executed.iter().all(|line| {
+            let ours = ["[\"rosterd-worker\"]", "[\"rosterd-look\"]"];
+            line.contains("\"/proc/self/fd/") && ours.iter().any(|name| line.contains(name))
+        }),
+        "{executed:#?}"
+    );
     let written: Vec<_> = lines
         .iter()
         .filter(|line| {
