@@ -136,7 +136,7 @@ fn each_thing_is_announced_once_whatever_the_server_does_and_metrics_follow(suit
     };
     let mut all = vec!["[devvm] ann joined: the account is made", "[devvm] bea joined: the account is made"];
     sent(&all);
-    save(&machine, &[bea.clone()], 0);
+    save(&machine, std::slice::from_ref(&bea), 0);
     all.push("[devvm] ann left and is cut; account and files stay");
     sent(&all);
     // Held is announced once, however often it is looked at.
@@ -295,10 +295,9 @@ fn the_life_of_one_person_is_told_by_the_journal_alone_invariant_10(suite: Suite
     user(&["park", "dave"]);
     user(&["unpark", "dave"]);
     members(&["ann"]);
-    assert_eq!(
-        machine.sh("grep -c '^ *# .*dave' /etc/rosterd/roster.yaml || true").ok().trim().is_empty(),
-        false
-    );
+    let text = machine.read_file("/etc/rosterd/roster.yaml");
+    let is_note = |line: &str| line.trim_start().starts_with('#') && line.contains("dave");
+    assert!(text.lines().any(is_note), "{text}");
     machine.run(&["rosterctl", "offboard", "dave", "--yes", "dave"]).ok();
     let archive = machine.sh("ls /var/backups/rosterd/dave-*.json").ok();
     machine.run(&["rosterctl", "restore-account", archive.trim()]).ok();

@@ -269,10 +269,11 @@ impl Host {
                         }
                     }
                     let is_folder = folder::kind(&entry) == SFlag::S_IFDIR && entry.st_dev == device;
-                    if is_folder && ahead.len() < 512 {
-                        if let Ok(inner) = openat(&folder, name.as_os_str(), O_LISTED, Mode::empty()) {
-                            ahead.push((inner, path.join(&name)));
-                        }
+                    if is_folder
+                        && ahead.len() < 512
+                        && let Ok(inner) = openat(&folder, name.as_os_str(), O_LISTED, Mode::empty())
+                    {
+                        ahead.push((inner, path.join(&name)));
                     }
                 }
             }
