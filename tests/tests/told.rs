@@ -79,13 +79,14 @@ fn answer(mut stream: TcpStream, site: &Mutex<Site>) -> std::io::Result<()> {
     }
 }
 
-/// The owner of the socket with this local port.
+/// The owner of the connected socket with this local port. One whose process was killed has none: it shows as root's.
 fn uid_of(port: u16) -> Option<u32> {
+    const ESTABLISHED: &str = "01";
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let line = table.lines().find(|line| {
-        line.split_whitespace().nth(1).is_some_and(|at| at.ends_with(&format!(":{port:04X}")))
-    })?;
-    line.split_whitespace().nth(7)?.parse().ok()
+    let at = format!(":{port:04X}");
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row.len() > 7 && row[1].ends_with(&at) && row[3] == ESTABLISHED)?;
+    row[7].parse().ok().filter(|_| row[9] != "0")
 }
 
 fn person(name: &str, tier: &str) -> String {
