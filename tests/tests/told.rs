@@ -85,7 +85,7 @@ fn uid_of(port: u16) -> Option<u32> {
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let at = format!(":{port:04X}");
     let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let row = rows.find(|row| row.len() > 7 && row[1].ends_with(&at) && row[3] == ESTABLISHED)?;
+    let row = rows.find(|row| row.len() > 9 && row[1].ends_with(&at) && row[3] == ESTABLISHED)?;
     row[7].parse().ok().filter(|_| row[9] != "0")
 }
 
