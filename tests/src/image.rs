@@ -33,6 +33,7 @@ const PACKAGES: &[&str] = &[
     "sudo",
     "passwd",
     "acl",
+    "attr",
     "zsh",
     "tmux",
     "git",
@@ -44,11 +45,14 @@ const PACKAGES: &[&str] = &[
     "libnss-extrausers",
     "libnss-sss",
     "nano",
+    // A way in by key. It listens only where a test starts it: machines share the host's loopback.
+    "openssh-server",
+    "openssh-client",
 ];
 
 /// What is done to the image once. Housekeeping timers would make measurements uncertain.
 const CUSTOMIZE: &str = r#"
-for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer dpkg-db-backup.timer fstrim.timer; do
+for unit in ssh.service ssh.socket apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer dpkg-db-backup.timer fstrim.timer; do
     ln -sf /dev/null "$1/etc/systemd/system/$unit"
 done
 # Only the tests that want them name them.

@@ -10,7 +10,9 @@ fn varlinkctl_introspects_and_calls() {
     let machine = Machine::with_rosterd(Suite::Trixie);
     let socket = "/run/rosterd/control.sock";
     let interface = machine.run(&["varlinkctl", "introspect", socket, "io.rosterd.Control"]).ok();
-    for method in ["Status", "Plan", "Reconcile", "Wait", "History", "Show", "Confirm"] {
+    for method in
+        ["Status", "Plan", "Reconcile", "Wait", "History", "Show", "Confirm", "Leaver", "Removed", "Restored"]
+    {
         assert!(interface.contains(&format!("method {method}")), "{interface}");
     }
     let status = machine

@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use roster::name::OsUser;
 use roster::plan::Plan;
-use roster::report::{Progress, Run, RunSummary, Status};
+use roster::report::{Leaver, Progress, Run, RunSummary, Status};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zlink::tokio::unix;
 
-use crate::{ControlError, HistoryReply, PlanReply, ProgressReply, ShowReply, StatusReply};
+use crate::{ControlError, HistoryReply, LeaverReply, PlanReply, ProgressReply, ShowReply, StatusReply};
 
 /// How often, and after what time each, a connection is tried that the kernel has no room for.
 const TRIES: u32 = 100;
@@ -64,6 +64,9 @@ trait Control {
     async fn history(&mut self, limit: u32) -> zlink::Result<Result<HistoryReply, ControlError>>;
     async fn show(&mut self, run: &str) -> zlink::Result<Result<ShowReply, ControlError>>;
     async fn confirm(&mut self, cuts: Vec<String>) -> zlink::Result<Result<(), ControlError>>;
+    async fn leaver(&mut self, user: &str) -> zlink::Result<Result<LeaverReply, ControlError>>;
+    async fn removed(&mut self, user: &str, archive: &str) -> zlink::Result<Result<(), ControlError>>;
+    async fn restored(&mut self, user: &str, archive: &str) -> zlink::Result<Result<(), ControlError>>;
 }
 
 /// One connection to the daemon.
@@ -131,6 +134,24 @@ impl Client {
     /// Lets a held roster proceed that would cut exactly `cuts`.
     pub async fn confirm(&mut self, cuts: &[OsUser]) -> Result<(), ClientError> {
         answer(self.connection.confirm(cuts.iter().map(OsUser::to_string).collect()).await)
+    }
+}
+
+impl Client {
+    /// What the daemon knows of somebody who is cut or removed.
+    pub async fn leaver(&mut self, user: &OsUser) -> Result<Leaver, ClientError> {
+        let reply = answer(self.connection.leaver(user.as_str()).await)?;
+        read(reply.leaver)
+    }
+
+    /// Tells that account and home of somebody who was cut are removed.
+    pub async fn removed(&mut self, user: &OsUser, archive: &str) -> Result<(), ClientError> {
+        answer(self.connection.removed(user.as_str(), archive).await)
+    }
+
+    /// Tells that they are back; the person is cut again, until the roster has them.
+    pub async fn restored(&mut self, user: &OsUser, archive: &str) -> Result<(), ClientError> {
+        answer(self.connection.restored(user.as_str(), archive).await)
     }
 }
 

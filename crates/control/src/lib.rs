@@ -53,6 +53,13 @@ pub struct ShowReply {
     pub run: Value,
 }
 
+/// Answer to `Leaver`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LeaverReply {
+    /// A [`roster::report::Leaver`].
+    pub leaver: Value,
+}
+
 /// Why the daemon refuses.
 #[derive(Debug, Clone, PartialEq, Eq, zlink::ReplyError)]
 #[zlink(interface = "io.rosterd.Control")]

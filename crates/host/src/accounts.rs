@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::fsync;
 use roster::name::{GroupName, OsUser};
+use roster::observed::LoginState;
 use roster::plan::{NewAccount, NewHome};
 use roster::report::StepResult;
 
@@ -43,6 +44,9 @@ pub(crate) struct UserChange<'a> {
 pub(crate) enum What<'a> {
     Account(&'a NewAccount),
     Member { user: &'a OsUser, group: &'a GroupName },
+    NoMember { user: &'a OsUser, group: &'a GroupName },
+    Lock { user: &'a OsUser, before: LoginState },
+    Restore { user: &'a OsUser, before: LoginState },
 }
 
 impl Host {
@@ -127,6 +131,12 @@ impl Host {
                     })
                     .map(|()| database.add(account, &aging)),
                 What::Member { user, group } => database.add_member(user.as_str(), group.as_str()),
+                What::NoMember { user, group } => {
+                    database.remove_member(user.as_str(), group.as_str());
+                    Ok(())
+                }
+                What::Lock { user, before } => database.lock_login(user.as_str(), before),
+                What::Restore { user, before } => database.restore_login(user.as_str(), before),
             };
             set(results, index, result);
         }
@@ -140,6 +150,23 @@ impl Host {
         // Too late to take anything back: the accounts are there.
         fsync(&etc).map_err(|error| LockError::Failed(Failure::io("syncing /etc", error)))
     }
+}
+
+/// The texts as they are now.
+pub(crate) fn texts(etc: &OwnedFd) -> Result<Texts, Failure> {
+    Ok(read_all(etc)?.texts())
+}
+
+/// Changes the texts. The caller has the lock.
+pub(crate) fn rewrite(
+    etc: &OwnedFd,
+    change: impl FnOnce(&mut Database) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let old = read_all(etc)?;
+    let mut database = Database::new(&old.texts());
+    change(&mut database)?;
+    write_all(etc, &old, database.changed())?;
+    fsync(etc).map_err(|error| Failure::io("syncing /etc", error))
 }
 
 fn set(results: &mut [Option<Failure>], index: usize, result: Result<(), Failure>) {

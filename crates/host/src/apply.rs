@@ -36,10 +36,14 @@ enum Way {
 
 fn way(action: &Action) -> Way {
     match action {
-        Action::CreateAccount(_) | Action::AddToGroup { .. } => Way::Users,
+        Action::CreateAccount(_)
+        | Action::AddToGroup { .. }
+        | Action::RemoveFromGroup { .. }
+        | Action::LockLogin { .. }
+        | Action::RestoreLogin { .. } => Way::Users,
         Action::CreateHome(_) => Way::Homes,
         Action::SetEnvKeys { .. } => Way::EnvFiles,
-        Action::WriteFile(_) | Action::RemoveFile { .. } => Way::Alone,
+        Action::WriteFile(_) | Action::RemoveFile { .. } | Action::EndSessions { .. } => Way::Alone,
         // Those of units are applied by `units`, at another time.
         Action::StopUnit { .. }
         | Action::EnableUnit { .. }
@@ -94,6 +98,7 @@ impl Run<'_> {
         let alone = match &step.action {
             Action::WriteFile(file) => Some(self.host.write_file(file)),
             Action::RemoveFile { path } => Some(self.host.remove_file(path)),
+            Action::EndSessions { uid, .. } => Some(crate::sessions::end(*uid)),
             _ => None,
         };
         if let Some(result) = alone {
@@ -153,6 +158,9 @@ impl Run<'_> {
                     let what = match &step.action {
                         Action::CreateAccount(account) => What::Account(account),
                         Action::AddToGroup { user, group } => What::Member { user, group },
+                        Action::RemoveFromGroup { user, group } => What::NoMember { user, group },
+                        Action::LockLogin { user, before } => What::Lock { user, before: *before },
+                        Action::RestoreLogin { user, before } => What::Restore { user, before: *before },
                         _ => return None,
                     };
                     let place = |needed: &usize| together.binary_search(needed).ok();

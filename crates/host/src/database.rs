@@ -2,11 +2,13 @@
 //! say whether an account can be added and what the files are with it. Lines that are not about it keep every
 //! byte, NIS lines stay last, and what a killed run had added already is used again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use roster::observed::LoginState;
 use roster::plan::NewAccount;
 
 use crate::failure::Failure;
+use crate::removal::AccountLines;
 
 /// The six texts. A machine without the last three has none of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -155,6 +157,175 @@ impl Database {
         Ok(())
     }
 
+    /// Takes an account out of a group, if it is in it.
+    pub(crate) fn remove_member(&mut self, user: &str, group: &str) {
+        self.group.remove_from_list(group, user);
+        if let Some(gshadow) = &mut self.gshadow {
+            gshadow.remove_from_list(group, user);
+        }
+    }
+
+    /// Locks a password as `usermod --lock` does, and lets the account expire.
+    pub(crate) fn lock_login(&mut self, user: &str, before: LoginState) -> Result<(), Failure> {
+        self.change_login(user, |password, expires| {
+            if !before.locked && !password.starts_with(b"!") {
+                password.insert(0, b'!');
+            }
+            *expires = LoginState::CUT.expires.map_or_else(Vec::new, |day| day.to_string().into_bytes());
+        })
+    }
+
+    /// Takes back what [`Database::lock_login`] did. What somebody has changed since stays as they made it.
+    pub(crate) fn restore_login(&mut self, user: &str, before: LoginState) -> Result<(), Failure> {
+        self.change_login(user, |password, expires| {
+            if !before.locked && password.starts_with(b"!") {
+                password.remove(0);
+            }
+            let cut = LoginState::CUT.expires.map(|day| day.to_string().into_bytes());
+            if Some(&*expires) == cut.as_ref() {
+                *expires = before.expires.map_or_else(Vec::new, |day| day.to_string().into_bytes());
+            }
+        })
+    }
+
+    /// Changes the second and the eighth field of a line of `shadow`.
+    fn change_login(
+        &mut self,
+        user: &str,
+        change: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>),
+    ) -> Result<(), Failure> {
+        if self.passwd.line(user).is_none() {
+            return Err(collision(format!("there is no account {user} any more")));
+        }
+        let malformed = || {
+            let why = format!("/etc/shadow has no whole line of {user}");
+            Failure::new(why, "`pwck` and `pwconv` mend it; the next run tries again")
+        };
+        let line = self.shadow.line(user).ok_or_else(malformed)?;
+        let mut fields: Vec<Vec<u8>> = line.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect();
+        let [_, password, _, _, _, _, _, expires, _] = fields.as_mut_slice() else { return Err(malformed()) };
+        change(password, expires);
+        self.shadow.set_bytes(user, fields.join(&b':'));
+        Ok(())
+    }
+
+    /// What the files say of one account.
+    pub(crate) fn lines_of(&self, user: &str) -> Option<AccountLines> {
+        let text = |line: &[u8]| String::from_utf8_lossy(line).into_owned();
+        let one = |table: &Table| table.line(user).map(text);
+        let ranges = |ranges: &Option<Ranges>| {
+            ranges.iter().flat_map(|ranges| ranges.table.all(user)).map(text).collect()
+        };
+        let own = one(&self.group).filter(|_| self.owns_its_group(user));
+        Some(AccountLines {
+            passwd: one(&self.passwd)?,
+            shadow: one(&self.shadow),
+            gshadow: self.gshadow.as_ref().filter(|_| own.is_some()).and_then(one),
+            group: own,
+            member_of: self.group.lists_with(user).into_iter().filter(|group| group != user).collect(),
+            subuid: ranges(&self.subuid),
+            subgid: ranges(&self.subgid),
+        })
+    }
+
+    /// Whether the group of the account's name is its primary one, and nobody else's.
+    fn owns_its_group(&self, user: &str) -> bool {
+        let field = |line: Option<&[u8]>, index| {
+            line.and_then(|line| line.split(|byte| *byte == b':').nth(index)).map(<[u8]>::to_vec)
+        };
+        let gid = field(self.passwd.line(user), 3);
+        let shared = self.passwd.lines().filter(|line| field(Some(line), 3) == gid).count() > 1;
+        let members = field(self.group.line(user), 3).unwrap_or_default();
+        let alone = members.is_empty() || members == user.as_bytes();
+        gid.is_some() && gid == field(self.group.line(user), 2) && !shared && alone
+    }
+
+    /// Takes an account out of all files, if it is there. What a killed removal has left is taken out as well.
+    pub(crate) fn remove(&mut self, user: &str, uid: u32) -> Result<(), Failure> {
+        if let Some(owner) = self.passwd.line(user) {
+            let found = owner.split(|byte| *byte == b':').nth(2).and_then(|id| std::str::from_utf8(id).ok());
+            if found != Some(&uid.to_string()) {
+                return Err(collision(format!("{user} has another uid than {uid} by now")));
+            }
+        }
+        if self.owns_its_group(user)
+            || self.passwd.line(user).is_none() && self.gids.get(&uid) == Some(&user.into())
+        {
+            self.group.remove(user);
+            if let Some(gshadow) = &mut self.gshadow {
+                gshadow.remove(user);
+            }
+        }
+        for group in self.group.lists_with(user) {
+            self.group.remove_from_list(&group, user);
+        }
+        if let Some(gshadow) = &mut self.gshadow {
+            for group in gshadow.lists_with(user) {
+                gshadow.remove_from_list(&group, user);
+            }
+        }
+        for ranges in [&mut self.subuid, &mut self.subgid].into_iter().flatten() {
+            ranges.table.remove(user);
+        }
+        self.shadow.remove(user);
+        self.passwd.remove(user);
+        Ok(())
+    }
+
+    /// Puts an account back that was taken out, with what it had; groups that are gone since are left out.
+    pub(crate) fn put_back(&mut self, user: &str, lines: &AccountLines) -> Result<(), Failure> {
+        let is_line = |line: &str, fields: usize| {
+            line.split(':').next() == Some(user)
+                && line.split(':').count() == fields
+                && !line.contains(['\n', '\0'])
+        };
+        let broken =
+            || Failure::new(format!("the archive's lines of {user} are not whole"), "look at its manifest");
+        let fits = is_line(&lines.passwd, 7)
+            && lines.shadow.iter().all(|line| is_line(line, 9))
+            && lines.group.iter().chain(&lines.gshadow).all(|line| is_line(line, 4))
+            && lines.subuid.iter().chain(&lines.subgid).all(|line| is_line(line, 3));
+        let uid: u32 = lines.passwd.split(':').nth(2).and_then(|id| id.parse().ok()).ok_or_else(broken)?;
+        if !fits {
+            return Err(broken());
+        }
+        if let Some(there) = self.passwd.line(user).filter(|there| *there != lines.passwd.as_bytes()) {
+            let there = String::from_utf8_lossy(there).into_owned();
+            return Err(collision(format!("there is an account {user} already: {there}")));
+        }
+        if let Some(other) = self.uids.get(&uid).filter(|other| *other != user) {
+            return Err(collision(format!("uid {uid} belongs to {other} by now")));
+        }
+        if let Some(group) = &lines.group {
+            let gid = group.split(':').nth(2).and_then(|id| id.parse().ok()).ok_or_else(broken)?;
+            if let Some(other) = self.gids.get(&gid).filter(|other| *other != user) {
+                return Err(collision(format!("gid {gid} belongs to group {other} by now")));
+            }
+            self.group.set(user, group.clone());
+        }
+        if let (Some(table), Some(line)) = (&mut self.gshadow, &lines.gshadow) {
+            table.set(user, line.clone());
+        }
+        if let Some(line) = &lines.shadow {
+            self.shadow.set(user, line.clone());
+        }
+        for (ranges, kept) in [(&mut self.subuid, &lines.subuid), (&mut self.subgid, &lines.subgid)] {
+            for line in kept {
+                let ranges = ranges.get_or_insert_with(|| Ranges::new(b""));
+                if !ranges.table.all(user).any(|there| there == line.as_bytes()) {
+                    ranges.table.push(user, line.clone());
+                }
+            }
+        }
+        for group in &lines.member_of {
+            if self.group_exists(group).is_ok() {
+                self.add_to_group(user, group);
+            }
+        }
+        self.passwd.set(user, lines.passwd.clone());
+        Ok(())
+    }
+
     /// The six texts, of which only those that changed are present.
     pub(crate) fn changed(self) -> Changed {
         Changed {
@@ -226,6 +397,8 @@ struct Table {
     names: HashMap<Vec<u8>, usize>,
     /// Lines to come: after the last ordinary line, before the first of NIS.
     new: Vec<Vec<u8>>,
+    /// Which of `lines` are taken out.
+    gone: BTreeSet<usize>,
     changed: bool,
 }
 
@@ -242,7 +415,7 @@ impl Table {
             let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
             names.entry(name.to_vec()).or_insert(index);
         }
-        Table { lines, names, new: Vec::new(), changed: false }
+        Table { lines, names, new: Vec::new(), gone: BTreeSet::new(), changed: false }
     }
 
     fn line(&self, name: &str) -> Option<&[u8]> {
@@ -259,6 +432,43 @@ impl Table {
         if index < old { self.lines.get_mut(index) } else { self.new.get_mut(index - old) }
     }
 
+    /// The lines that were there and are not taken out.
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let stays = |(index, _): &(usize, &Vec<u8>)| !self.gone.contains(index);
+        self.lines
+            .iter()
+            .enumerate()
+            .filter(stays)
+            .map(|(_, line)| line.as_slice())
+            .chain(self.new.iter().map(Vec::as_slice))
+    }
+
+    /// Every line of a name.
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.lines().filter(move |line| line.split(|byte| *byte == b':').next() == Some(name.as_bytes()))
+    }
+
+    /// Takes every line of a name out.
+    fn remove(&mut self, name: &str) {
+        self.names.remove(name.as_bytes());
+        for (index, line) in self.lines.iter().enumerate() {
+            if line.split(|byte| *byte == b':').next() == Some(name.as_bytes()) {
+                self.gone.insert(index);
+                self.changed = true;
+            }
+        }
+    }
+
+    /// The names of the lines whose list at the end has this member.
+    fn lists_with(&self, member: &str) -> Vec<String> {
+        let has = |line: &&[u8]| {
+            let list = line.rsplit(|byte| *byte == b':').next().unwrap_or_default();
+            list.split(|byte| *byte == b',').any(|other| other == member.as_bytes())
+        };
+        let name = |line: &[u8]| line.split(|byte| *byte == b':').next().unwrap_or_default().to_vec();
+        self.lines().filter(has).filter_map(|line| String::from_utf8(name(line)).ok()).collect()
+    }
+
     fn push(&mut self, name: &str, line: String) {
         self.names.entry(name.as_bytes().to_vec()).or_insert(self.lines.len() + self.new.len());
         self.new.push(line.into_bytes());
@@ -267,16 +477,21 @@ impl Table {
 
     /// Puts `line` in the place of the one of the same name, or at the end.
     fn set(&mut self, name: &str, line: String) {
-        match self.names.get(name.as_bytes()).copied() {
-            Some(index) => {
-                if let Some(old) = self.get_mut(index)
-                    && old != line.as_bytes()
-                {
-                    *old = line.into_bytes();
-                    self.changed = true;
-                }
-            }
-            None => self.push(name, line),
+        if self.names.contains_key(name.as_bytes()) {
+            self.set_bytes(name, line.into_bytes());
+        } else {
+            self.push(name, line);
+        }
+    }
+
+    /// Puts `line` in the place of the one of the same name, if there is one.
+    fn set_bytes(&mut self, name: &str, line: Vec<u8>) {
+        let index = self.names.get(name.as_bytes()).copied();
+        if let Some(old) = index.and_then(|index| self.get_mut(index))
+            && *old != line
+        {
+            *old = line;
+            self.changed = true;
         }
     }
 
@@ -293,6 +508,17 @@ impl Table {
         }
         line.extend_from_slice(member.as_bytes());
         self.changed = true;
+    }
+
+    /// Takes `member` out of the comma-separated list at the end of the line of `name`.
+    fn remove_from_list(&mut self, name: &str, member: &str) {
+        let Some(line) = self.line(name) else { return };
+        let at = line.iter().rposition(|byte| *byte == b':').map_or(0, |colon| colon + 1);
+        let (head, list) = line.split_at(at);
+        let rest: Vec<&[u8]> =
+            list.split(|byte| *byte == b',').filter(|other| *other != member.as_bytes()).collect();
+        let line = [head, &rest.join(&b',')].concat();
+        self.set_bytes(name, line);
     }
 
     /// Who has the id in the third field.
@@ -314,9 +540,11 @@ impl Table {
         }
         let nis = |line: &Vec<u8>| matches!(line.first(), Some(b'+' | b'-'));
         let at = self.lines.iter().position(nis).unwrap_or(self.lines.len());
-        let (before, after) = self.lines.split_at_checked(at).unwrap_or((&self.lines, &[]));
-        let mut text = Vec::with_capacity(before.len() * 40 + self.new.len() * 80);
-        for line in before.iter().chain(&self.new).chain(after) {
+        let mut text = Vec::with_capacity(self.lines.len() * 40 + self.new.len() * 80);
+        let stay = |range: std::ops::Range<usize>| {
+            range.filter(|index| !self.gone.contains(index)).filter_map(|index| self.lines.get(index))
+        };
+        for line in stay(0..at).chain(&self.new).chain(stay(at..self.lines.len())) {
             text.extend_from_slice(line);
             text.push(b'\n');
         }
@@ -530,6 +758,52 @@ mod tests {
         assert!(text(changed.group).ends_with("\nalice:!:1000:\n"));
         assert!(text(changed.shadow).ends_with("\nalice:!:0::::::\n"));
         assert_eq!(changed.gshadow, None);
+    }
+
+    #[test]
+    fn an_account_goes_with_all_that_is_its_own_and_comes_back_to_the_byte() {
+        let mut texts = texts();
+        texts.passwd =
+            b"root:x:0:0:root:/root:/bin/bash\nzoe:x:1001:1001::/home/zoe:/bin/sh\n+::::::\n".to_vec();
+        texts.group = b"root:x:0:\nsudo:x:27:al,zoe,bo\nzoe:x:1001:\ndocker:x:28:zoe\n".to_vec();
+        texts.shadow = b"root:*:20000:0:99999:7:::\nzoe:!$6$hash:20000:0:99999:7::1:\n".to_vec();
+        texts.gshadow = Some(b"root:*::\nsudo:*::al,zoe,bo\nzoe:!::\ndocker:!::zoe\n".to_vec());
+        texts.subuid = Some(b"al:1:2\nzoe:100000:65536\nzoe:900000:10\n".to_vec());
+        let lines = Database::new(&texts).lines_of("zoe").unwrap();
+        assert_eq!(lines.member_of, ["sudo", "docker"]);
+        assert!(!format!("{lines:?}").contains("hash"), "{lines:?}");
+        let mut database = Database::new(&texts);
+        assert!(database.remove("zoe", 1002).is_err());
+        database.remove("zoe", 1001).unwrap();
+        let gone = database.changed();
+        assert_eq!(text(gone.passwd.clone()), "root:x:0:0:root:/root:/bin/bash\n+::::::\n");
+        assert_eq!(text(gone.group.clone()), "root:x:0:\nsudo:x:27:al,bo\ndocker:x:28:\n");
+        assert_eq!(text(gone.shadow.clone()), "root:*:20000:0:99999:7:::\n");
+        assert_eq!(text(gone.gshadow.clone()), "root:*::\nsudo:*::al,bo\ndocker:!::\n");
+        assert_eq!(text(gone.subuid.clone()), "al:1:2\n");
+
+        let without = Texts {
+            passwd: gone.passwd.unwrap(),
+            group: gone.group.unwrap(),
+            shadow: gone.shadow.unwrap(),
+            gshadow: gone.gshadow,
+            subuid: gone.subuid,
+            subgid: texts.subgid.clone(),
+        };
+        let mut database = Database::new(&without);
+        database.put_back("zoe", &lines).unwrap();
+        let back = database.changed();
+        assert_eq!(
+            text(back.passwd),
+            "root:x:0:0:root:/root:/bin/bash\nzoe:x:1001:1001::/home/zoe:/bin/sh\n+::::::\n"
+        );
+        assert_eq!(text(back.group), "root:x:0:\nsudo:x:27:al,bo,zoe\ndocker:x:28:zoe\nzoe:x:1001:\n");
+        assert_eq!(back.shadow.unwrap(), texts.shadow);
+        assert_eq!(back.subuid, texts.subuid);
+        // Its uid went to somebody else meanwhile: by hand, since rosterd never does that.
+        let mut taken = without;
+        taken.passwd.extend_from_slice(b"eve:x:1001:1001::/home/eve:/bin/sh\n");
+        assert!(Database::new(&taken).put_back("zoe", &lines).unwrap_err().why.contains("belongs to eve"));
     }
 
     #[test]

@@ -8,10 +8,20 @@ use roster::report::StepResult;
 
 /// What went wrong and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) why: String,
-    pub(crate) next: String,
+pub struct Failure {
+    /// What went wrong.
+    pub why: String,
+    /// What an admin can do.
+    pub next: String,
 }
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Failure {}
 
 impl Failure {
     pub(crate) fn new(why: impl Into<String>, next: impl Into<String>) -> Failure {

@@ -135,6 +135,11 @@ fn ours() -> (u32, u32) {
 }
 
 impl Host {
+    /// Replaces a file that is no step of a plan, whole.
+    pub fn write_whole_file(&self, file: &WholeFile) -> Result<(), Failure> {
+        self.write_file(file)
+    }
+
     pub(crate) fn write_file(&self, file: &WholeFile) -> Result<(), Failure> {
         let (folder, name) =
             folder::open_parent(self.root(), &file.path, Missing::Create).map_err(|error| error.failure())?;

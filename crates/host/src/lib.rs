@@ -15,6 +15,8 @@
 //! | `files` | generated files and environment files |
 //! | `units`, `systemd` | units of people: what they do, stopping, enabling, starting; all in a few calls |
 //! | `ports` | who listens on a port |
+//! | `sessions` | ends what somebody runs |
+//! | `removal` | an account out of the database and back, a home out of its place and back |
 //! | `folder` | the only way to a path: from folder to folder, past nothing that others may change |
 
 mod accounts;
@@ -29,6 +31,8 @@ mod lock;
 mod observe;
 mod parse;
 mod ports;
+mod removal;
+mod sessions;
 mod systemd;
 mod units;
 
@@ -50,7 +54,9 @@ use roster::observed::{HostObserved, UnitsObserved};
 use roster::plan::Plan;
 use roster::report::StepResult;
 
+pub use failure::Failure;
 pub use observe::ObserveError;
+pub use removal::{AccountLines, Outside, Process, path_of};
 pub use units::UnitsError;
 
 /// Shows what the machine is. Reads each file once, whatever the number of people.

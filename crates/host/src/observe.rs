@@ -67,6 +67,11 @@ impl Host {
         if groups.is_empty() {
             return Err(ObserveError::Empty { path: "/etc/group".into() });
         }
+        // Its bytes are gone with this line: nothing of a password is kept.
+        let logins = files::read(&etc, OsStr::new("shadow"), MAX_DATABASE_BYTES)
+            .map_err(|why| ObserveError::Unreadable { path: "/etc/shadow".into(), why })?
+            .map(|content| parse::shadow(&content.bytes))
+            .unwrap_or_default();
         let mut limits = LoginDefs::new(&linked_text(&etc, "login.defs")?.unwrap_or_default()).id_limits();
         // As for useradd: without the file, new accounts get no subordinate ids.
         let subuids = match text(&etc, "subuid")? {
@@ -118,6 +123,7 @@ impl Host {
             shells: self.shells(roster, config),
             accounts,
             groups,
+            logins,
             subuids,
             subgids,
             limits,

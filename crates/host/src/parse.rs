@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roster::observed::{GroupEntry, IdLimits, PasswdEntry, SubordinateRange};
+use roster::observed::{GroupEntry, IdLimits, LoginState, PasswdEntry, SubordinateRange};
 
 /// `/etc/passwd`. As for the C library, the first line of a name counts; lines that it would skip are skipped.
 pub(crate) fn passwd(text: &str) -> BTreeMap<String, PasswdEntry> {
@@ -33,6 +33,22 @@ pub(crate) fn group(text: &str) -> BTreeMap<String, GroupEntry> {
         }
     }
     groups
+}
+
+/// `/etc/shadow`, without any password.
+pub(crate) fn shadow(text: &[u8]) -> BTreeMap<String, LoginState> {
+    let mut logins = BTreeMap::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        if let [name, password, _, _, _, _, _, expires, _] = fields[..]
+            && let Ok(name) = std::str::from_utf8(name)
+        {
+            let expires = std::str::from_utf8(expires).ok().and_then(|day| day.parse().ok());
+            let locked = matches!(password.first(), Some(b'!' | b'*'));
+            logins.entry(name.to_string()).or_insert(LoginState { locked, expires });
+        }
+    }
+    logins
 }
 
 /// `/etc/subuid` or `/etc/subgid`.

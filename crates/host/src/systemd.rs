@@ -164,6 +164,24 @@ impl Systemd {
         self.manager("ResetFailedUnit", &(name,)).await
     }
 
+    /// Ends the sessions of a uid, if logind runs and knows of any.
+    pub(crate) async fn terminate_user(&self, uid: u32) -> Result<(), CallError> {
+        let (path, interface) = ("/org/freedesktop/login1", "org.freedesktop.login1.Manager");
+        let service = Some("org.freedesktop.login1");
+        let terminate = async {
+            match self.bus.call_method(service, path, Some(interface), "TerminateUser", &(uid,)).await {
+                Err(Error::MethodError(name, ..))
+                    if name.as_str().ends_with(".NoSuchUser")
+                        || name.as_str().ends_with(".ServiceUnknown") =>
+                {
+                    Ok(())
+                }
+                other => other.map(drop),
+            }
+        };
+        within(terminate).await
+    }
+
     /// Reads all units and drop-ins again.
     pub(crate) async fn reload(&self, what: Reload) -> Result<(), CallError> {
         self.manager::<_, ()>("Reload", &()).await?;

@@ -54,7 +54,7 @@ impl From<CallError> for UnitsError {
 }
 
 /// Blocks this thread until `work` is done. The daemon's own runtime lives on another thread.
-fn block_on<T, E: From<CallError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+pub(crate) fn block_on<T, E: From<CallError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -8,16 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Limits, Tier};
 use crate::name::{
-    GroupName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell, UnitTemplate,
-    VariableName,
+    GroupName, HostName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell,
+    UnitTemplate, VariableName,
 };
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// The name by which the roster's `hosts` know this machine; its own host name when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
     /// Where the roster is.
     pub roster: RosterSource,
+    /// The git repository that the roster comes from.
+    pub source: Source,
     /// New accounts.
     pub accounts: Accounts,
     /// What each tier brings on this machine.
@@ -34,10 +39,20 @@ pub struct Config {
     pub file: Vec<FileEntry>,
     /// What bounds each pane of a terminal session.
     pub panes: Panes,
+    /// What a person who leaves the roster loses besides their login, maps and services.
+    pub cut: Cut,
+    /// The removal of people who left.
+    pub removal: Removal,
     /// What holds a run back.
     pub guard: Guard,
     /// The comparison with the cluster's `k8s_users` map.
     pub tier_check: TierCheck,
+    /// The group of the identity provider that says who is in the roster.
+    pub membership: Membership,
+    /// Who is told what happens.
+    pub announce: Announce,
+    /// The state of things for a monitoring.
+    pub metrics: Metrics,
     /// The processes that work in homes.
     pub worker: Worker,
     /// tmux sessions that survive a reboot.
@@ -51,6 +66,50 @@ pub struct RosterSource {
     /// The file that the admin edits.
     #[schemars(extend("pattern" = "^/"))]
     pub path: PathBuf,
+}
+
+/// The git repository that the roster comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Source {
+    /// Its URL; without one, the roster is the file that an admin edits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = r"^https?://[^/@?#\s]+/[^?#\s]+$"))]
+    pub git: Option<String>,
+    /// The branch, tag or full name of a ref.
+    #[schemars(extend("pattern" = "^[A-Za-z0-9][A-Za-z0-9._/-]*$"))]
+    pub r#ref: String,
+    /// The roster in it.
+    #[schemars(extend("pattern" = "^[A-Za-z0-9_.][A-Za-z0-9_./-]*$"))]
+    pub path: String,
+    /// Who may sign its commits, as ssh-keygen reads it; without it no signature is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^/"))]
+    pub allowed_signers: Option<PathBuf>,
+    /// What opens a private repository, as git's credential store keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^/"))]
+    pub credentials_file: Option<PathBuf>,
+    /// From one fetch to the next, in seconds.
+    #[schemars(range(min = 10, max = 86_400))]
+    pub interval_s: u64,
+    /// How long a fetch may take, in seconds.
+    #[schemars(range(min = 1, max = 3600))]
+    pub deadline_s: u64,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Source {
+            git: None,
+            r#ref: "main".into(),
+            path: "roster.yaml".into(),
+            allowed_signers: None,
+            credentials_file: None,
+            interval_s: 300,
+            deadline_s: 60,
+        }
+    }
 }
 
 /// New accounts.
@@ -313,6 +372,83 @@ pub struct TierCheck {
     pub k8s_users: Option<PathBuf>,
 }
 
+/// The group of the identity provider that says who is in the roster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Membership {
+    /// Whether the group is asked, and whether the roster may be changed by it.
+    pub mode: MembershipMode,
+    /// The address of Authentik.
+    #[schemars(extend("pattern" = r"^https?://[^/@?#\s]+[^?#\s]*$"))]
+    pub authentik: Option<String>,
+    /// The name of the group, exactly.
+    pub group: Option<String>,
+    /// The file that holds the token of the API and nothing else.
+    #[schemars(extend("pattern" = "^/"))]
+    pub token_file: Option<PathBuf>,
+    /// How long the whole of the reading may take, in seconds.
+    #[schemars(range(min = 1, max = 3600))]
+    pub deadline_s: u64,
+}
+
+/// What may come of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MembershipMode {
+    /// Nobody asks.
+    #[default]
+    Off,
+    /// Differences are told.
+    Report,
+    /// The roster may be changed.
+    Apply,
+}
+
+/// What a person who leaves the roster loses besides their login, maps and services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cut {
+    /// Whether what they run is ended.
+    pub end_sessions: bool,
+    /// The Unix groups that they are taken out of, and put into again when they return.
+    pub groups: Vec<GroupName>,
+}
+
+/// The removal of people who left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Removal {
+    /// The folder of the archives.
+    #[schemars(extend("pattern" = "^/"))]
+    pub archives: PathBuf,
+}
+
+impl Default for Removal {
+    fn default() -> Self {
+        Removal { archives: "/var/backups/rosterd".into() }
+    }
+}
+
+/// Who is told what happens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Announce {
+    /// A file that holds the address of a webhook and nothing else: whoever knows it may write there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^/"))]
+    pub webhook_file: Option<PathBuf>,
+}
+
+/// The state of things for a monitoring.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// A file for the textfile collector of Prometheus' node exporter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = "^/"))]
+    pub textfile: Option<PathBuf>,
+}
+
 /// The processes that work in homes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -369,7 +505,9 @@ impl Default for Config {
             })
         };
         Config {
+            host: None,
             roster: RosterSource::default(),
+            source: Source::default(),
             accounts: Accounts::default(),
             tiers: BTreeMap::from([(Tier::Admin, admin)]),
             maps: Maps::default(),
@@ -384,8 +522,13 @@ impl Default for Config {
             .collect(),
             file: Vec::new(),
             panes: Panes::default(),
+            cut: Cut::default(),
+            removal: Removal::default(),
+            announce: Announce::default(),
+            metrics: Metrics::default(),
             guard: Guard::default(),
             tier_check: TierCheck::default(),
+            membership: Membership::default(),
             worker: Worker::default(),
             tmux: Tmux::default(),
         }
@@ -427,6 +570,18 @@ impl Default for Claude {
 impl Default for Guard {
     fn default() -> Self {
         Guard { max_cuts: 3 }
+    }
+}
+
+impl Default for Membership {
+    fn default() -> Self {
+        Membership {
+            mode: MembershipMode::Off,
+            authentik: None,
+            group: None,
+            token_file: None,
+            deadline_s: 60,
+        }
     }
 }
 

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::announce::Announcements;
 use crate::desired::Ports;
 use crate::guard::Objection;
-use crate::name::{OsUser, UnitName};
+use crate::name::{GroupName, HostName, OsUser, UnitName};
+use crate::observed::LoginState;
 use crate::plan::{Action, Problem, Subject};
 
 /// Everything that rosterd remembers.
@@ -35,6 +37,18 @@ pub struct Ledger {
     pub reload: Reload,
     /// People who left, and since when.
     pub cut: BTreeMap<OsUser, Timestamp>,
+    /// What cuts took, of people who left and of those to whom not everything is given back yet.
+    #[serde(default)]
+    pub withheld: BTreeMap<OsUser, Withheld>,
+    /// People who were cut and whose account and home were removed since, until one is made for them again.
+    #[serde(default)]
+    pub removed: BTreeMap<OsUser, Removed>,
+    /// What is known of the git repository that the roster comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceState>,
+    /// What was announced, and what is still to be sent.
+    #[serde(default)]
+    pub announcements: Announcements,
     /// Subjects that are not what they should be.
     pub degraded: BTreeMap<Subject, Degraded>,
     /// Notices that were told already, so that each is told once.
@@ -53,14 +67,105 @@ impl Ledger {
             .collect()
     }
 
-    /// Takes note of a step that was applied: the ids of an account that was made are never chosen anew.
+    /// Takes note of a step that was applied: the ids of an account that was made are never chosen anew, and what a
+    /// cut took, or a return gave back, is no longer to be done.
     pub fn applied(&mut self, action: &Action) {
-        if let Action::CreateAccount(account) = action
-            && let Some(identity) = self.identities.get_mut(&account.user)
-        {
-            identity.used = true;
+        match action {
+            Action::CreateAccount(account) => {
+                if let Some(identity) = self.identities.get_mut(&account.user) {
+                    identity.used = true;
+                }
+                self.removed.remove(&account.user);
+            }
+            Action::LockLogin { user, .. } => self.taken(user, &Due::Login),
+            Action::RemoveFromGroup { user, group } => self.taken(user, &Due::Group(group.clone())),
+            Action::EndSessions { user, .. } => self.taken(user, &Due::Sessions),
+            Action::RestoreLogin { user, .. } => self.given_back(user, |withheld| withheld.login = None),
+            Action::AddToGroup { user, group } => {
+                self.given_back(user, |withheld| withheld.groups.retain(|other| other != group));
+            }
+            _ => {}
         }
     }
+
+    fn taken(&mut self, user: &OsUser, due: &Due) {
+        if let Some(withheld) = self.withheld.get_mut(user) {
+            withheld.due.remove(due);
+        }
+    }
+
+    fn given_back(&mut self, user: &OsUser, change: impl FnOnce(&mut Withheld)) {
+        if let Some(withheld) = self.withheld.get_mut(user) {
+            change(withheld);
+            if withheld.is_empty() {
+                self.withheld.remove(user);
+            }
+        }
+    }
+}
+
+/// What is known of the git repository that the roster comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceState {
+    /// The commit that was fetched last.
+    pub commit: Option<String>,
+    /// Why it cannot be fetched, when it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<SourceFailure>,
+}
+
+/// Why the roster cannot be fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFailure {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Where what was removed is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// When.
+    pub since: Timestamp,
+    /// When the person was cut.
+    pub cut: Timestamp,
+    /// The archive of the home.
+    pub archive: String,
+}
+
+/// What a cut took from a person, so that a return gives back exactly that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// The login as it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginState>,
+    /// The groups that the person was taken out of.
+    #[serde(default)]
+    pub groups: BTreeSet<GroupName>,
+    /// What of the cut is still to be done. Once done it is not done again, whatever an admin changes by hand
+    /// (invariant 6).
+    #[serde(default)]
+    pub due: BTreeSet<Due>,
+}
+
+impl Withheld {
+    /// Whether there is nothing to give back and nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.login.is_none() && self.groups.is_empty() && self.due.is_empty()
+    }
+}
+
+/// A part of a cut that is still to be done.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Due {
+    /// The login is not locked yet.
+    Login,
+    /// The person is still in the group.
+    Group(GroupName),
+    /// What the person runs is not ended yet.
+    Sessions,
 }
 
 /// What systemd has not read yet of what was written for it. The greater includes the lesser.
@@ -83,6 +188,10 @@ pub struct Applied {
     pub roster: String,
     /// The text of the config at the time.
     pub config: String,
+    /// The name by which this machine's part of the roster was chosen. Without one all of it is in force: so it was
+    /// before `hosts` was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostName>,
     /// When it was accepted.
     pub since: Timestamp,
 }

@@ -13,12 +13,15 @@
 //! | [`name`] | validated names: what is in one of these types is safe in a file, a path or an argument |
 //! | [`model`] | the roster: people and the policy of each |
 //! | [`config`] | this host and this site |
+//! | [`hosts`] | the part of a roster that one machine applies |
 //! | [`desired`] | what should be |
 //! | [`mod@derive`] | from roster, config and ports to what should be |
 //! | [`observed`] | what is |
 //! | [`moves`], [`wiring`] | clones that have to move, and what git is told in a home: wanted, seen and done |
 //! | [`plan`] | the steps between the two, as data |
+//! | [`edit`] | changes of the roster's text that leave every other line as it is |
 //! | [`guard`], [`tier_check`] | what holds a roster back |
+//! | [`membership`] | the group of the identity provider against the roster |
 //! | [`change`] | the difference of two rosters, for people |
 //! | [`files`] | files of the homes and of the machine: their kinds, what should be, what is seen, what is done |
 //! | [`envfile`] | environment files as text |
@@ -26,15 +29,19 @@
 //! | [`remote`] | what git remotes show, and what clones know of them |
 //! | [`report`] | what a run did, for people and programs |
 
+pub mod announce;
 pub mod change;
 pub mod config;
 pub mod derive;
 pub mod desired;
 pub mod diagnostic;
+pub mod edit;
 pub mod envfile;
 pub mod files;
 pub mod guard;
+pub mod hosts;
 pub mod ledger;
+pub mod membership;
 pub mod model;
 pub mod moves;
 pub mod name;
@@ -46,5 +53,6 @@ pub mod report;
 #[cfg(test)]
 mod sample;
 pub mod schema;
+pub mod source;
 pub mod tier_check;
 pub mod wiring;

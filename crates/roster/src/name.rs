@@ -124,6 +124,8 @@ names! {
     ProgramPath: check_program_path, pattern r"^([A-Za-z0-9_][A-Za-z0-9._+-]{0,63}|/[A-Za-z0-9._/+-]+)$";
     /// The name of an environment variable.
     VariableName: check_variable, pattern r"^[A-Za-z_][A-Za-z0-9_]{0,63}$";
+    /// The name of a machine, with or without its domain.
+    HostName: check_host_name, pattern r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$";
     /// A host's name, or a glob of names with `*` and `?`.
     HostGlob: check_host_glob, pattern r"^[A-Za-z0-9*?]([A-Za-z0-9.*?-]*[A-Za-z0-9*?])?$";
 }
@@ -475,6 +477,19 @@ fn check_ssh_key(text: &str) -> Result<(), NameError> {
         || !data.starts_with("AAAA")
     {
         return refuse("is not a whole ssh key: what follows the type is cut short or garbled");
+    }
+    Ok(())
+}
+
+fn check_host_name(text: &str) -> Result<(), NameError> {
+    if text.is_empty() || text.len() > 253 {
+        return refuse("is not the name of a host");
+    }
+    if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        return refuse("may hold only letters, digits, `.`, `_` and `-`");
+    }
+    if text.starts_with(['-', '.', '_']) || text.ends_with(['-', '.', '_']) {
+        return refuse("may not begin or end with `-`, `.` or `_`");
     }
     Ok(())
 }

@@ -18,6 +18,8 @@ pub struct HostObserved {
     pub accounts: BTreeMap<String, PasswdEntry>,
     /// `/etc/group` by name.
     pub groups: BTreeMap<String, GroupEntry>,
+    /// Whether each account of `/etc/shadow` can log in.
+    pub logins: BTreeMap<String, LoginState>,
     /// `/etc/subuid` in its order.
     pub subuids: Vec<SubordinateRange>,
     /// `/etc/subgid` in its order.
@@ -62,6 +64,20 @@ pub struct PasswdEntry {
     pub home: PathBuf,
     /// Login shell.
     pub shell: String,
+}
+
+/// Whether somebody can log in, as `/etc/shadow` has it. The password itself is never kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginState {
+    /// No password that could be typed is accepted.
+    pub locked: bool,
+    /// The day since 1970 from which on PAM refuses the account, whatever the way in: keys too.
+    pub expires: Option<i64>,
+}
+
+impl LoginState {
+    /// What a cut makes of it. Day 0 would be read as "never" by some (shadow(5)).
+    pub const CUT: LoginState = LoginState { locked: true, expires: Some(1) };
 }
 
 /// A line of `/etc/group`.

@@ -7,8 +7,8 @@
 
 mod config;
 mod files;
-mod node;
-mod reader;
+pub(crate) mod node;
+pub(crate) mod reader;
 mod roster;
 mod source;
 mod toml;
@@ -34,6 +34,19 @@ pub fn roster(file: &str, bytes: &[u8]) -> Result<Roster, Diagnostics> {
         None => Roster::default(),
     };
     source.judge(roster, reader)
+}
+
+/// The tree of a roster's text, without its byte order mark: nothing when there is no value in it, an error when it is
+/// not YAML as a roster may be.
+pub(crate) fn tree(text: &str) -> Result<Option<node::Node<'_>>, ()> {
+    let mut reader = reader::Reader::new(reader::Format::Yaml);
+    let root = yaml::parse(text, &mut reader);
+    if reader.found.is_empty() { Ok(root) } else { Err(()) }
+}
+
+/// Whether a text without quotes is read as that text, and not as a number, a boolean or nothing.
+pub(crate) fn is_plain_text(text: &str) -> bool {
+    yaml::is_text(text)
 }
 
 /// Reads a configuration; `file` is only its name in the diagnostics.

@@ -11,10 +11,12 @@ use crate::files::{FileAction, FileStatus};
 use crate::ledger::Reload;
 use crate::moves::Move;
 use crate::name::{GroupName, OsUser, Shell, UnitName};
+use crate::observed::LoginState;
 use crate::remote::{FastForward, Fetch};
 use crate::wiring::Wire;
 
 mod accounts;
+mod cut;
 mod files;
 mod home;
 mod home_files;
@@ -219,8 +221,36 @@ pub enum Action {
         /// Whose managers.
         what: Reload,
     },
-    /// A person left the roster. Recorded once; the maps lose the person by their own steps.
+    /// A person left the roster. Recorded once; what else a cut takes are steps of their own.
     Cut,
+    /// Locks the password of an account and lets the account expire, so that no way in through PAM is left.
+    LockLogin {
+        /// The account.
+        user: OsUser,
+        /// Its login until now.
+        before: LoginState,
+    },
+    /// Gives back a login that a cut had locked, as far as nobody has changed it since.
+    RestoreLogin {
+        /// The account.
+        user: OsUser,
+        /// Its login before the cut.
+        before: LoginState,
+    },
+    /// Takes an account out of a group.
+    RemoveFromGroup {
+        /// The account.
+        user: OsUser,
+        /// The group.
+        group: GroupName,
+    },
+    /// Ends everything that runs in the slice of a person.
+    EndSessions {
+        /// The account.
+        user: OsUser,
+        /// Its uid.
+        uid: u32,
+    },
     /// A person who had been cut is back.
     Return,
     /// Work in a home, done by a worker as its user.
@@ -244,6 +274,10 @@ impl Action {
             Action::StartUnit { .. } => "start-unit",
             Action::Reload { .. } => "reload",
             Action::Cut => "cut",
+            Action::LockLogin { .. } => "lock-login",
+            Action::RestoreLogin { .. } => "restore-login",
+            Action::RemoveFromGroup { .. } => "remove-from-group",
+            Action::EndSessions { .. } => "end-sessions",
             Action::Return => "return",
             Action::Home(HomeAction::RemoveUnfinished { .. }) => "remove-unfinished-clone",
             Action::Home(HomeAction::MakeFolder { .. }) => "make-folder",
@@ -300,6 +334,17 @@ impl fmt::Display for Action {
             }
             Action::Reload { .. } => f.write_str("reload systemd"),
             Action::Cut => f.write_str("no longer sent sessions; account and files stay"),
+            Action::LockLogin { .. } => f.write_str("lock and expire the login"),
+            Action::RestoreLogin { before, .. } => {
+                let password = if before.locked { "locked" } else { "unlocked" };
+                write!(f, "give the login back as it was: password {password}")?;
+                match before.expires {
+                    Some(day) => write!(f, ", expires on day {day}"),
+                    None => f.write_str(", never expires"),
+                }
+            }
+            Action::RemoveFromGroup { group, .. } => write!(f, "remove from group {group}"),
+            Action::EndSessions { .. } => f.write_str("end all sessions and processes"),
             Action::Return => f.write_str("give access back"),
             Action::Home(HomeAction::RemoveUnfinished { path }) => {
                 write!(f, "remove the unfinished clone ~/{path}")

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Degraded, WaitingCause};
+use crate::ledger::{Degraded, Identity, SourceState, WaitingCause};
 use crate::name::OsUser;
 use crate::plan::{Notice, Problem, Seen, Step, Subject};
 use crate::remote::Answer;
@@ -59,6 +59,9 @@ pub struct Run {
     pub trigger: Trigger,
     /// The generation it applied.
     pub generation: u64,
+    /// The commit that the roster in force came from, when it came from git.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// When it began.
     pub started: Timestamp,
     /// How long it took, in milliseconds.
@@ -118,6 +121,12 @@ pub struct Status {
     pub generation: u64,
     /// Since when.
     pub since: Option<Timestamp>,
+    /// The commit that the roster in force came from, when it came from git.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// What is known of the git repository that it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceState>,
     /// What the daemon does right now, in words; nothing between runs.
     pub activity: Option<String>,
     /// Why the roster on disk is not in force, when it is not.
@@ -194,6 +203,9 @@ pub struct RunSummary {
     pub trigger: Trigger,
     /// The generation it applied.
     pub generation: u64,
+    /// The commit that the roster in force came from, when it came from git.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// When it began.
     pub started: Timestamp,
     /// How long it took, in milliseconds.
@@ -215,6 +227,7 @@ impl From<&Run> for RunSummary {
             id: run.id.clone(),
             trigger: run.trigger,
             generation: run.generation,
+            commit: run.commit.clone(),
             started: run.started,
             took_ms: run.took_ms,
             outcome: run.outcome,
@@ -239,6 +252,17 @@ pub enum SubjectStatus {
         /// Since when.
         since: Timestamp,
     },
+}
+
+/// Somebody who left, as the ledger knows them: what a removal needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaver {
+    /// Since when they are cut.
+    pub cut: Timestamp,
+    /// The archive, when account and home are removed already.
+    pub archive: Option<String>,
+    /// The ids of the account; nothing when it never had any.
+    pub identity: Option<Identity>,
 }
 
 /// What a run tells while it goes on.

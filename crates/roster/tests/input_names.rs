@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use proptest::prelude::*;
 use roster::name::{
-    Domain, Email, GroupName, HostGlob, KubeUser, Login, MemorySize, Namespace, ObjectId, OsUser, Quantity,
-    RefName, RepoName, ServiceName, Shell, SshKey,
+    Domain, Email, GroupName, HostGlob, HostName, KubeUser, Login, MemorySize, Namespace, ObjectId, OsUser,
+    Quantity, RefName, RepoName, ServiceName, Shell, SshKey,
 };
 
 fn accepts<T: FromStr>(text: &str) -> bool {
@@ -34,7 +34,7 @@ proptest! {
             accepts::<OsUser>(&text), accepts::<GroupName>(&text), accepts::<Login>(&text), accepts::<KubeUser>(&text),
             accepts::<Namespace>(&text), accepts::<RepoName>(&text), accepts::<Domain>(&text), accepts::<Shell>(&text),
             accepts::<ServiceName>(&text), accepts::<Quantity>(&text), accepts::<MemorySize>(&text),
-            accepts::<HostGlob>(&text),
+            accepts::<HostGlob>(&text), accepts::<HostName>(&text),
         ];
         if accepted.contains(&true) {
             prop_assert!(!text.is_empty() && !text.starts_with('-'));

@@ -169,8 +169,8 @@ fn parser_and_schema_agree_on_the_corpus_of_configurations() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let Ok(table) = read(&path) else { continue };
-        // What a folder or a file is to another, and which folders are the system's, only the parser knows.
-        if ["homes_in_", "paths_below", "one_file", "map_where", "files_that"]
+        // What a key, a folder or a file is to another, and which folders are the system's, only the parser knows.
+        if ["homes_in_", "paths_below", "one_file", "map_where", "files_that", "membership_incomplete"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
         {
@@ -221,11 +221,20 @@ fn uncommented() -> String {
 #[test]
 fn the_shipped_config_shows_the_defaults() {
     let mut config = config(&uncommented());
+    assert!(config.host.take().is_some());
     // The keys without a default are shown with an example, and the empty tiers are the same as none.
     assert!(config.panes.memory_max.take().is_some());
     for policy in config.tiers.values_mut() {
         assert!(std::mem::take(&mut policy.limits) != roster::model::Limits::default());
     }
+    assert!(config.source.git.take().is_some());
+    assert!(config.source.allowed_signers.take().is_some());
+    assert!(config.source.credentials_file.take().is_some());
+    assert!(config.announce.webhook_file.take().is_some());
+    assert!(config.metrics.textfile.take().is_some());
+    assert!(config.membership.authentik.take().is_some());
+    assert!(config.membership.group.take().is_some());
+    assert!(config.membership.token_file.take().is_some());
     assert!(config.code.infra.take().is_some());
     assert!(config.code.repositories.take().is_some());
     assert!(config.code.push_remote.take().is_some());

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use roster::name::OsUser;
+use roster::edit::Assignment;
+use roster::name::{HostName, OsUser};
 use tmux_persist::{Moment, SessionName};
 
 /// Where `rosterd.socket` listens.
@@ -21,7 +22,7 @@ pub(crate) const CONFIG: &str = "/etc/rosterd/config.toml";
 #[command(after_long_help = "Exit codes:\n  \
     0    done, or as the roster says\n  \
     1    an error, or the roster is not valid\n  \
-    2    plan: there are changes to make\n  \
+    2    plan, membership plan: there are changes to make\n  \
     3    degraded: some people are not as the roster says\n  \
     4    a guard holds the roster until `rosterctl confirm`\n  \
     5    wait: the time ran out\n  \
@@ -69,8 +70,11 @@ pub(crate) enum Command {
         /// [default: the roster that the configuration names]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
+        /// Count the people of this machine [default: the one this is, as the configuration names it]
+        #[arg(long, value_name = "HOST")]
+        host: Option<HostName>,
     },
-    /// Show what should be on this machine, without looking at it
+    /// Show what should be on a machine, without looking at it
     ///
     /// Accounts, ports and the generated files that follow from roster and configuration alone. Needs no daemon.
     #[command(
@@ -80,6 +84,9 @@ pub(crate) enum Command {
         /// Read this roster, `-` for standard input [default: the one that the configuration names]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
+        /// Derive the part of this machine [default: the one this is, as the configuration names it]
+        #[arg(long, value_name = "HOST")]
+        host: Option<HostName>,
         /// Keep the ports in this JSON file: {service: {os_user: port}}
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         ports: Option<PathBuf>,
@@ -159,6 +166,52 @@ pub(crate) enum Command {
     /// by itself, so it answers also when the daemon is dead. Changes nothing.
     #[command(after_long_help = "Exit codes: 0 nothing is red, 3 something is.")]
     Doctor,
+    /// Change the roster: add, set, park, unpark, remove people
+    ///
+    /// Edits the roster's text. Only the lines of that person change; comments, order and layout stay. Nothing is
+    /// written when the result would not be valid. The text before is kept beside it, as roster.yaml~. The daemon
+    /// takes a change over when it sees it: `rosterctl wait` waits until then.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Compare the identity provider's group with the roster
+    ///
+    /// The group says who, the roster what. A member without a row gets one at the floor tier; the row of somebody who
+    /// left becomes a comment. Admins are never taken out, and what could be somebody else is left to a person. A group
+    /// that cannot be read whole, or is empty, changes nothing.
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Membership {
+        #[command(subcommand)]
+        command: MembershipCommand,
+    },
+    /// Archive and remove the account and home of somebody who was cut
+    ///
+    /// Shows what will go, archives the home, reads the archive back and compares it with the home, and only then removes
+    /// both. Interrupted, the same command goes on. What they own elsewhere stays and is shown; ids and ports stay
+    /// reserved. Refuses admins, and whatever could not be archived whole.
+    #[command(after_long_help = "Exit codes: 0 removed, 1 not.")]
+    Offboard {
+        /// Remove this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Remove without asking, for scripts: the name again
+        #[arg(long, value_name = "USER")]
+        yes: Option<String>,
+        /// End what they still run, and remove also an account that rosterd did not make
+        #[arg(long)]
+        force: bool,
+    },
+    /// Bring account and home back that `offboard` removed
+    ///
+    /// With the same ids, password and groups. They stay cut until the roster has them again.
+    #[command(after_long_help = "Exit codes: 0 restored, 1 not.")]
+    RestoreAccount {
+        /// The archive, or the manifest beside it
+        #[arg(value_name = "ARCHIVE", value_hint = ValueHint::FilePath)]
+        archive: PathBuf,
+    },
     /// Print the JSON Schema of the roster or the configuration
     Schema {
         /// Print the schema of this file
@@ -179,6 +232,88 @@ pub(crate) enum Command {
         /// Write rosterctl.1 and one page for each command to this folder
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
+    },
+}
+
+/// What is done about the group.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembershipCommand {
+    /// Show who would join and leave, and what is for a person to decide
+    #[command(after_long_help = "Exit codes: 0 they agree, 2 they differ, 1 error.")]
+    Plan,
+    /// Change the roster so that they agree; needs `mode = "apply"` of [membership] in config.toml
+    #[command(after_long_help = "Exit codes: 0 done, 1 error.")]
+    Apply {
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// What is changed in the roster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Add a person behind everybody else
+    #[command(
+        after_long_help = "For example: rosterctl user add dave authentik_user=dave k8s_user=dave tier=namespace-owner namespaces=dave\n\nExit codes: 0 done, 1 not."
+    )]
+    Add {
+        /// Add this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Give it these fields: tier=admin, repos=website,docs, quota.cpu=4
+        #[arg(value_name = "FIELD=VALUE", required = true)]
+        fields: Vec<Assignment>,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Change fields of a person
+    #[command(
+        after_long_help = "For example: rosterctl user set carol tier=power-user namespaces=\n\nExit codes: 0 done, 1 not."
+    )]
+    Set {
+        /// Change this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Set a field (tier=admin), take it away (email=), add to a list (repos+=docs) or take from it (repos-=docs)
+        #[arg(value_name = "FIELD=VALUE", required = true)]
+        fields: Vec<Assignment>,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Stop the services of a person; account and data stay
+    #[command(after_long_help = "Exit codes: 0 done, 1 not.")]
+    Park {
+        /// Park this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let the services of a person run again
+    #[command(after_long_help = "Exit codes: 0 done, 1 not.")]
+    Unpark {
+        /// Unpark this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take a person's lines out of the roster
+    ///
+    /// They lose access; account, files and ports stay, and all comes back with their lines.
+    #[command(after_long_help = "Exit codes: 0 done, 1 not.")]
+    Remove {
+        /// Take out this account
+        #[arg(value_name = "USER")]
+        user: OsUser,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 

@@ -6,6 +6,10 @@
 //! | [`args`] | the command line |
 //! | [`offline`] | commands that need no daemon: `validate`, `derive` |
 //! | `home::freshen` | `freshen`, which needs no daemon either |
+//! | [`user`], [`replace`] | changes of the roster: `user`; its file, replaced safely |
+//! | [`membership`] | the identity provider's group against the roster |
+//! | [`webhook`], [`source`] | the daemon's workers that send an announcement and fetch the roster |
+//! | [`removal`] | `offboard` and `restore-account` |
 //! | [`generated`] | what comes from the types: `schema`, `completions`, `man` |
 //! | [`online`] | commands that ask the daemon: `plan`, `reconcile`, `wait`, `status`, `history`, `show`, `confirm` |
 //! | [`tmux`], [`picker`] | the commands for tmux sessions; choosing among them on a terminal |
@@ -18,13 +22,19 @@ mod args;
 mod doctor;
 mod error;
 mod generated;
+mod membership;
 mod offline;
 mod online;
 mod out;
 mod page;
 mod picker;
+mod removal;
 mod render;
+mod replace;
+mod source;
 mod tmux;
+mod user;
+mod webhook;
 mod when;
 
 use std::process::ExitCode;
@@ -42,6 +52,13 @@ const FRESHEN: std::time::Duration = std::time::Duration::from_secs(10);
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    match std::env::args_os().nth(1) {
+        Some(word) if word == membership::WORD => return membership::work(),
+        Some(word) if word == removal::WORD => return removal::work(),
+        Some(word) if word == source::WORD => return source::work(),
+        Some(word) if word == webhook::WORD => return webhook::work(),
+        _ => {}
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -52,9 +69,12 @@ fn main() -> ExitCode {
     };
     let out = Out::new(cli.global.json);
     let code = match &cli.command {
-        Command::Validate { file } => offline::validate(&cli.global, file.as_deref(), &out),
-        Command::Derive { file, ports, k8s_users } => {
-            offline::derive(&cli.global, file.as_deref(), ports.as_deref(), k8s_users.as_deref(), &out)
+        Command::Validate { file, host } => {
+            offline::validate(&cli.global, file.as_deref(), host.as_ref(), &out)
+        }
+        Command::Derive { file, host, ports, k8s_users } => {
+            let (ports, k8s_users) = (ports.as_deref(), k8s_users.as_deref());
+            offline::derive(&cli.global, file.as_deref(), host.as_ref(), ports, k8s_users, &out)
         }
         Command::Freshen => {
             for line in home::freshen(FRESHEN) {
@@ -62,6 +82,12 @@ fn main() -> ExitCode {
             }
             Ok(0)
         }
+        Command::User { command } => user::run(&cli.global, command, &out),
+        Command::Membership { command } => membership::run(&cli.global, command, &out),
+        Command::Offboard { user, yes, force } => {
+            removal::offboard(&cli.global, user, yes.as_deref(), *force, &out)
+        }
+        Command::RestoreAccount { archive } => removal::restore(&cli.global, archive, &out),
         Command::Schema { what } => generated::schema(*what, &out),
         Command::Completions { shell } => generated::completions(*shell, &out),
         Command::Man { dir } => generated::man(dir.as_deref(), &out),

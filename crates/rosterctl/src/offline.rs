@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use roster::config::Config;
 use roster::desired::{Ports, UnknownPorts};
 use roster::diagnostic::Diagnostics;
+use roster::hosts;
 use roster::model::Roster;
-use roster::name::Shell;
+use roster::name::{HostName, Shell};
 use roster::observed::FileState;
 
 use crate::args::{CONFIG, Global};
@@ -25,7 +26,12 @@ const LONGEST: u64 = 64 << 20;
 /// `rosterctl validate`.
 ///
 /// A configuration that is not valid does not keep the roster from being looked at: both are told at once.
-pub(crate) fn validate(global: &Global, file: Option<&Path>, out: &Out) -> Result<u8> {
+pub(crate) fn validate(
+    global: &Global,
+    file: Option<&Path>,
+    host: Option<&HostName>,
+    out: &Out,
+) -> Result<u8> {
     let mut found = Vec::new();
     // A roster is YAML, whatever its name; what is called TOML is meant as a configuration.
     let is_config = file.is_some_and(|file| file.extension().is_some_and(|extension| extension == "toml"));
@@ -52,7 +58,16 @@ pub(crate) fn validate(global: &Global, file: Option<&Path>, out: &Out) -> Resul
         let (name, bytes) = read_roster(file, &config)?;
         match roster::parse::roster(&name, &bytes) {
             Ok(roster) if !out.json => {
-                out.text(&format!("{name}: valid, {}\n", count(roster.users.len(), "person", "people")))?;
+                let people = count(roster.users.len(), "person", "people");
+                let spread = roster.users.values().any(|person| !person.hosts.is_empty());
+                let here = match this_host(host, &config) {
+                    Ok(host) if spread => {
+                        format!(", {} of them on {host}", hosts::part(&roster, &host).users.len())
+                    }
+                    // Without `hosts` the name is of no interest.
+                    _ => String::new(),
+                };
+                out.text(&format!("{name}: valid, {people}{here}\n"))?;
             }
             Ok(_) => {}
             Err(diagnostics) => found.push(diagnostics),
@@ -76,16 +91,15 @@ pub(crate) fn validate(global: &Global, file: Option<&Path>, out: &Out) -> Resul
 pub(crate) fn derive(
     global: &Global,
     file: Option<&Path>,
+    host: Option<&HostName>,
     ports: Option<&Path>,
     k8s_users: Option<&Path>,
     out: &Out,
 ) -> Result<u8> {
-    let config = match read_config(global)? {
-        Some((name, bytes)) => valid(&name, roster::parse::config(&name, &bytes), out)?,
-        None => Config::default(),
-    };
+    let config = valid_configuration(global, out)?;
     let (name, bytes) = read_roster(file, &config)?;
     let roster = valid(&name, roster::parse::roster(&name, &bytes), out)?;
+    let roster = hosts::part(&roster, &this_host(host, &config)?);
     let ports = ports.map(read_ports).transpose()?.unwrap_or_default();
     if let Some(path) = k8s_users {
         check_tiers(&roster, path, out)?;
@@ -124,7 +138,24 @@ fn read_sources(config: &Config) -> BTreeMap<PathBuf, FileState> {
     roster::files::sources(config).into_iter().map(|path| (path.clone(), read(path))).collect()
 }
 
-fn valid<T>(name: &str, parsed: std::result::Result<T, Diagnostics>, out: &Out) -> Result<T> {
+/// The machine whose part it is about: the one that was named, or this one, as the daemon knows it.
+fn this_host(named: Option<&HostName>, config: &Config) -> Result<HostName> {
+    if let Some(host) = named.or(config.host.as_ref()) {
+        return Ok(host.clone());
+    }
+    let own = nix::unistd::gethostname().map_err(|error| {
+        CommandError::new("cannot find out what this machine is called")
+            .because(error)
+            .next("name one with --host")
+    })?;
+    HostName::new(own.to_string_lossy()).map_err(|error| {
+        CommandError::new("this machine's name is not that of a host")
+            .because(error)
+            .next("name one with --host, or set `host` in config.toml")
+    })
+}
+
+pub(crate) fn valid<T>(name: &str, parsed: std::result::Result<T, Diagnostics>, out: &Out) -> Result<T> {
     parsed.map_err(|diagnostics| {
         out.aside(&diagnostics.render(out.aside.colour));
         CommandError::new(format!("{name} is not valid"))
@@ -173,6 +204,14 @@ fn read_ports(path: &Path) -> Result<Ports> {
             "it must be JSON like {\"t3\": {\"alice\": 3773}}, the `ports` of `rosterctl derive --json`",
         )
     })
+}
+
+/// The configuration, or the defaults where there is none.
+pub(crate) fn valid_configuration(global: &Global, out: &Out) -> Result<Config> {
+    match read_config(global)? {
+        Some((name, bytes)) => valid(&name, roster::parse::config(&name, &bytes), out),
+        None => Ok(Config::default()),
+    }
 }
 
 /// The configuration's bytes; nothing when the default place is empty, which means the defaults.

@@ -102,6 +102,10 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             }
             Command::Validate { .. }
             | Command::Tmux(_)
+            | Command::User { .. }
+            | Command::Membership { .. }
+            | Command::Offboard { .. }
+            | Command::RestoreAccount { .. }
             | Command::Derive { .. }
             | Command::Freshen
             | Command::Doctor
@@ -113,11 +117,30 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
 }
 
 /// One answer that the daemon has at hand.
-async fn answer<T>(asked: impl Future<Output = std::result::Result<T, ClientError>>, out: &Out) -> Result<T> {
-    tokio::time::timeout(PATIENCE, patiently(asked, out, "waiting for rosterd")).await.unwrap_or_else(|_| {
-        Err(CommandError::new(format!("rosterd has not answered for {} s", PATIENCE.as_secs()))
-            .next("systemctl status rosterd; journalctl -u rosterd -n 50"))
+/// One question of a command that works by itself.
+pub(crate) fn asking<T>(
+    socket: &Path,
+    ask: impl AsyncFnOnce(&mut Client) -> std::result::Result<T, ClientError>,
+) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::new("cannot start").because(error))?;
+    runtime.block_on(async {
+        let mut client = Client::connect(socket).await.map_err(explain)?;
+        tokio::time::timeout(PATIENCE, ask(&mut client)).await.map_err(|_| silent())?.map_err(explain)
     })
+}
+
+fn silent() -> CommandError {
+    CommandError::new(format!("rosterd has not answered for {} s", PATIENCE.as_secs()))
+        .next("systemctl status rosterd; journalctl -u rosterd -n 50")
+}
+
+async fn answer<T>(asked: impl Future<Output = std::result::Result<T, ClientError>>, out: &Out) -> Result<T> {
+    tokio::time::timeout(PATIENCE, patiently(asked, out, "waiting for rosterd"))
+        .await
+        .unwrap_or_else(|_| Err(silent()))
 }
 
 /// One answer that may take its time; a terminal is told what is waited for.
@@ -258,7 +281,7 @@ fn to_confirm(waiting: Option<WaitingStatus>, yes: bool, out: &Out) -> Result<Op
         }
     };
     // With --json only the answer may be on standard output; the admin still sees what is confirmed.
-    let shown = render::held(&cuts, why, if out.json { out.aside } else { out.look });
+    let shown = render::held(&cuts, &why, if out.json { out.aside } else { out.look });
     match out.json {
         true => out.aside(&shown),
         false => out.text(&shown)?,

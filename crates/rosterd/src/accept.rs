@@ -4,8 +4,10 @@ use jiff::Timestamp;
 use roster::change::{self, Change};
 use roster::config::Config;
 use roster::guard::{self, Verdict};
+use roster::hosts;
 use roster::ledger::{Ledger, Waiting, WaitingCause};
 use roster::model::Roster;
+use roster::name::HostName;
 use roster::parse;
 use sha2::{Digest, Sha256};
 
@@ -14,8 +16,19 @@ use crate::sources::{OnDisk, SourceError};
 /// A roster and a config that belong together.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct InForce {
+    /// This machine's part of the roster.
     pub(crate) roster: Roster,
+    /// How many people the roster has on other machines only.
+    pub(crate) elsewhere: usize,
     pub(crate) config: Config,
+}
+
+impl InForce {
+    pub(crate) fn new(whole: Roster, config: Config, host: Option<&HostName>) -> Self {
+        let everybody = whole.users.len();
+        let roster = host.map(|host| hosts::part(&whole, host)).unwrap_or(whole);
+        InForce { elsewhere: everybody - roster.users.len(), roster, config }
+    }
 }
 
 /// What is done with the content on disk.
@@ -26,7 +39,7 @@ pub(crate) enum Decision {
     /// There is no roster, and there never was one: nothing to do.
     NothingYet,
     /// It takes the place of what is in force.
-    Accept { new: Box<InForce>, roster: String, config: String, changes: Vec<Change> },
+    Accept { new: Box<InForce>, roster: String, config: String, host: HostName, changes: Vec<Change> },
     /// What is in force stays.
     Wait(Waiting),
 }
@@ -61,7 +74,11 @@ pub(crate) fn decide(
             return wait(WaitingCause::Invalid { diagnostics: problems.join("\n") });
         }
     };
-    let new = InForce { roster, config };
+    let host = match (&config.host, &disk.host) {
+        (Some(host), _) | (None, Ok(host)) => host.clone(),
+        (None, Err(error)) => return wait(WaitingCause::Invalid { diagnostics: error.to_string() }),
+    };
+    let new = InForce::new(roster, config, Some(&host));
     let text = |bytes: &Result<Vec<u8>, SourceError>| {
         bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default()
     };
@@ -69,18 +86,21 @@ pub(crate) fn decide(
     if let Some(applied) = &ledger.applied
         && applied.roster == roster_text
         && applied.config == config_text
+        && applied.host.as_ref() == Some(&host)
     {
         return Decision::Unchanged;
     }
     let nobody = Roster::default();
     let before = in_force.map_or(&nobody, |in_force| &in_force.roster);
-    if let Verdict::Held { cuts, why } = guard::judge(before, &new.roster, &new.config.guard)
+    let name_before = ledger.applied.as_ref().and_then(|applied| applied.host.as_ref());
+    let renamed = name_before.filter(|before| **before != host).map(|before| (before, &host));
+    if let Verdict::Held { cuts, why } = guard::judge(before, &new.roster, &new.config.guard, renamed)
         && !confirmed(ledger, disk)
     {
         return wait(WaitingCause::Held { cuts, why, confirmed: false });
     }
     let changes = change::between(before, &new.roster);
-    Decision::Accept { new: Box::new(new), roster: roster_text, config: config_text, changes }
+    Decision::Accept { new: Box::new(new), roster: roster_text, config: config_text, host, changes }
 }
 
 /// Without a file the defaults hold, as if it were empty; but one that has vanished is no decision for the defaults.
@@ -118,7 +138,7 @@ pub(crate) fn waiting(ledger: &Ledger, disk: &OnDisk, cause: WaitingCause, now: 
     Waiting { since, cause, fingerprint }
 }
 
-/// A digest of both texts, or of why they cannot be read.
+/// A digest of both texts and the machine's name, or of why they cannot be read.
 fn fingerprint(disk: &OnDisk) -> String {
     let mut digest = Sha256::new();
     for part in [&disk.roster, &disk.config] {
@@ -129,6 +149,10 @@ fn fingerprint(disk: &OnDisk) -> String {
             }
             Err(error) => digest.update(error.to_string()),
         }
+    }
+    match &disk.host {
+        Ok(host) => digest.update(host.as_str()),
+        Err(error) => digest.update(error.to_string()),
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -155,14 +179,19 @@ mod tests {
             roster_path: "/etc/rosterd/roster.yaml".into(),
             roster: Ok(roster.into()),
             config: Ok(Vec::new()),
+            host: Ok(host("devvm")),
         }
+    }
+
+    fn host(name: &str) -> HostName {
+        HostName::new(name).unwrap()
     }
 
     /// A ledger in which `roster` is in force.
     fn applied(roster: &str) -> (Ledger, InForce) {
-        let in_force =
-            InForce { roster: parse::roster("r", roster.as_bytes()).unwrap(), config: Config::default() };
-        let applied = Applied { roster: roster.into(), config: String::new(), since: NOW };
+        let in_force = InForce::new(parse::roster("r", roster.as_bytes()).unwrap(), Config::default(), None);
+        let applied =
+            Applied { roster: roster.into(), config: String::new(), host: Some(host("devvm")), since: NOW };
         (Ledger { generation: 1, applied: Some(applied), ..Ledger::default() }, in_force)
     }
 
@@ -267,5 +296,77 @@ mod tests {
             panic!("taken over")
         };
         assert_eq!(first, second);
+    }
+
+    /// `ann` everywhere, `bea` on devvm, `cid` on another machine.
+    const SPREAD: &str = "users:\n  \
+        ann: {authentik_user: ann, k8s_user: ann, tier: power-user}\n  \
+        bea: {authentik_user: bea, k8s_user: bea, tier: power-user, hosts: [devvm]}\n  \
+        cid: {authentik_user: cid, k8s_user: cid, tier: power-user, hosts: [other]}\n";
+
+    fn names(roster: &Roster) -> Vec<&str> {
+        roster.users.keys().map(|user| user.as_str()).collect()
+    }
+
+    #[test]
+    fn a_machine_takes_over_its_part_by_its_own_name_or_the_configured_one() {
+        let mut disk = disk(SPREAD);
+        let Decision::Accept { new, host: by, .. } = decide_on(&Ledger::default(), None, &disk) else {
+            panic!("not accepted")
+        };
+        assert_eq!((names(&new.roster), by), (vec!["ann", "bea"], host("devvm")));
+        disk.config = Ok(b"host = \"other.example.org\"".to_vec());
+        disk.host = Err(SourceError::NoName("none".into()));
+        let Decision::Accept { new, .. } = decide_on(&Ledger::default(), None, &disk) else {
+            panic!("not accepted")
+        };
+        assert_eq!(names(&new.roster), ["ann", "cid"]);
+    }
+
+    #[test]
+    fn whom_hosts_takes_off_this_machine_leaves_it_and_the_guard_counts_them_invariant_2() {
+        let all = ["ann", "bea", "cid", "dan", "eve"];
+        let (ledger, in_force) = applied(&people(&all));
+        let away = |names: &[&str]| {
+            names.iter().fold(people(&all), |text, name| {
+                text.replace(&format!("k8s_user: {name},"), &format!("k8s_user: {name}, hosts: [other],"))
+            })
+        };
+        let Decision::Accept { changes, .. } = decide_on(&ledger, Some(&in_force), &disk(&away(&["ann"])))
+        else {
+            panic!("not accepted")
+        };
+        assert_eq!(changes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ann: left"]);
+        let decision = decide_on(&ledger, Some(&in_force), &disk(&away(&all[..4])));
+        let Decision::Wait(Waiting { cause: WaitingCause::Held { cuts, .. }, .. }) = decision else {
+            panic!("not held")
+        };
+        assert_eq!(cuts.len(), 4);
+    }
+
+    #[test]
+    fn another_name_of_the_machine_cuts_nobody_unasked_and_no_name_changes_nothing_invariant_2() {
+        let (ledger, mut in_force) = applied(SPREAD);
+        in_force.roster = hosts::part(&in_force.roster, &host("devvm"));
+        let mut disk = disk(SPREAD);
+        assert!(matches!(decide_on(&ledger, Some(&in_force), &disk), Decision::Unchanged));
+        disk.host = Ok(host("localhost"));
+        let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &disk) else { panic!("cut") };
+        assert!(matches!(&waiting.cause, WaitingCause::Held { cuts, .. } if cuts.len() == 1), "{waiting:?}");
+        disk.host = Err(SourceError::NoName("`(none)` is no name".into()));
+        let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &disk) else { panic!("cut") };
+        assert!(matches!(&waiting.cause, WaitingCause::Invalid { .. }), "{waiting:?}");
+    }
+
+    /// A version that did not look at `hosts` had everybody in force; those who leave now are counted.
+    #[test]
+    fn a_ledger_from_before_hosts_is_judged_with_everybody_in_force_invariant_2() {
+        let (mut ledger, in_force) = applied(SPREAD);
+        ledger.applied.as_mut().unwrap().host = None;
+        let Decision::Accept { new, changes, .. } = decide_on(&ledger, Some(&in_force), &disk(SPREAD)) else {
+            panic!("not accepted")
+        };
+        assert_eq!(names(&new.roster), ["ann", "bea"]);
+        assert_eq!(changes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["cid: left"]);
     }
 }

@@ -14,18 +14,20 @@ use jiff::Timestamp;
 use roster::config::Config;
 use roster::ledger::{Degraded, Ledger, WaitingCause};
 use roster::name::OsUser;
-use roster::parse;
 use roster::plan::{Problem, Seen, Subject};
 use roster::remote::Answer;
 use roster::report::{Outcome, Progress, RemoteStatus, Run, RunSummary, Trigger};
+use roster::{parse, source};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::accept::InForce;
+use crate::announce;
 use crate::homes::Homes;
 use crate::journal;
+use crate::metrics;
 use crate::run::{self, chain};
 use crate::sources::OnDisk;
 use crate::store::{Store, StoreError};
@@ -182,7 +184,7 @@ impl Daemon {
         let in_force = ledger.applied.as_ref().and_then(|applied| {
             let config = parse::config("config.toml in force", applied.config.as_bytes()).ok()?;
             let roster = parse::roster("roster.yaml in force", applied.roster.as_bytes()).ok()?;
-            Some(Rc::new(InForce { roster, config }))
+            Some(Rc::new(InForce::new(roster, config, applied.host.as_ref())))
         });
         if in_force.is_none() && ledger.applied.is_some() {
             tracing::error!(
@@ -230,12 +232,12 @@ impl Daemon {
 
     /// Changes the ledger on disk and then here; false when it could not be written.
     pub(crate) fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) -> bool {
-        let mut ledger = Ledger::clone(&self.ledger());
-        change(&mut ledger);
+        // What is here stands for one that could not be read, and must never take its place, whoever asks.
         if self.unreadable.is_some() {
-            // What is here stands for one that could not be read, and must never take its place.
             return false;
         }
+        let mut ledger = Ledger::clone(&self.ledger());
+        change(&mut ledger);
         if ledger == **self.ledger.borrow() {
             return true;
         }
@@ -356,6 +358,12 @@ impl Daemon {
 
     pub(crate) fn in_force(&self) -> Option<Rc<InForce>> {
         self.in_force.borrow().clone()
+    }
+
+    /// The commit that the roster in force came from, when it came from git.
+    pub(crate) fn commit(&self) -> Option<String> {
+        let ledger = self.ledger();
+        ledger.applied.as_ref().and_then(|applied| source::commit_of(&applied.roster)).map(str::to_owned)
     }
 
     pub(crate) fn put_in_force(&self, new: InForce) {
@@ -642,6 +650,8 @@ pub(crate) async fn run_until_stopped(
 async fn one_run(daemon: Rc<Daemon>, ask: Ask) -> Option<Ask> {
     daemon.is_alive();
     let run: Run = run::reconcile(&daemon, &ask).await;
+    announce::note(&daemon, &run);
+    metrics::after_run(&daemon, &run).await;
     daemon.running.set(false);
     daemon.is_idle();
     if run.unfinished.is_empty() {

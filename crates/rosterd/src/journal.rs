@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use roster::announce::Announcement;
 use roster::change::Change;
 use roster::ledger::WaitingCause;
+use roster::name::OsUser;
 use roster::plan::{Notice, Problem, Subject};
 use roster::report::{Outcome, Run, StepRecord, StepResult};
 
@@ -22,6 +24,12 @@ pub(crate) mod id {
     pub(crate) const PROBLEM: &str = "3e13b919f09442f5841af584f489c60c";
     pub(crate) const NOTICE: &str = "0f112dd227ff4950ba5ea3682638ac33";
     pub(crate) const RECOVERED: &str = "28c1dc42ebdf4ea79e6c8b3b24596757";
+    pub(crate) const FETCHED: &str = "7ac3d15e9f084d2b8e6b1f40c95a73d8";
+    pub(crate) const NOT_FETCHED: &str = "d40b8e27f1a94c6e9a3d5c18b7e602f9";
+    pub(crate) const ANNOUNCED: &str = "5f0d9b3a4e7c4b60a2c81e95d7f4036b";
+    pub(crate) const NOT_ANNOUNCED: &str = "b27e41c9d86f4a1f93d05c7a18e6b4f2";
+    pub(crate) const REMOVED: &str = "c1f4b8d0a5634f67b0b9a4e7d2f35a18";
+    pub(crate) const RESTORED: &str = "e93a6f1c7d2b4c0c8a54f16b0d7e2943";
     pub(crate) const RUN_ENDED: &str = "b5a25076c8fe46d38482f100ac142998";
 }
 
@@ -108,7 +116,7 @@ pub(crate) fn recovered(run: &str, generation: u64, subject: &Subject) {
 }
 
 /// A new content of roster or config is in force: what changed about each person, then that it is.
-pub(crate) fn accepted(generation: u64, changes: &[Change]) {
+pub(crate) fn accepted(generation: u64, commit: Option<&str>, changes: &[Change]) {
     for change in changes {
         tracing::info!(
             message_id = id::CHANGED,
@@ -126,7 +134,9 @@ pub(crate) fn accepted(generation: u64, changes: &[Change]) {
     tracing::info!(
         message_id = id::ACCEPTED,
         rosterd_generation = generation,
-        "generation {generation} is in force: {told}"
+        rosterd_commit = commit.unwrap_or_default(),
+        "generation {generation} is in force{}: {told}",
+        commit.map_or_else(String::new, |commit| format!(", commit {commit:.12}"))
     );
 }
 
@@ -162,6 +172,55 @@ pub(crate) fn confirmed(generation: u64, by: u32, cuts: &[String]) {
         rosterd_peer_uid = by,
         "uid {by} confirmed the cut of {}",
         cuts.join(", ")
+    );
+}
+
+/// The repository of the roster has another commit.
+pub(crate) fn fetched(url: &str, commit: &str) {
+    tracing::info!(message_id = id::FETCHED, rosterd_commit = commit, "{url} is at commit {commit}");
+}
+
+/// It cannot be read; what is in force stays. Told once for as long as it lasts.
+pub(crate) fn not_fetched(url: &str, why: &str) {
+    tracing::error!(
+        message_id = id::NOT_FETCHED,
+        "the roster cannot be fetched from {url}, what is in force stays: {why}"
+    );
+}
+
+/// Something was told to the webhook.
+pub(crate) fn announced(announcement: &Announcement) {
+    tracing::info!(message_id = id::ANNOUNCED, "announced: {}", announcement.text);
+}
+
+/// The webhook does not take it; it is tried again, and that is told once.
+pub(crate) fn not_announced(announcement: &Announcement, why: &str) {
+    tracing::warn!(
+        message_id = id::NOT_ANNOUNCED,
+        "not announced yet, tried again by itself: {}: {why}",
+        announcement.text
+    );
+}
+
+/// Account and home of somebody who was cut are removed.
+pub(crate) fn removed(generation: u64, user: &OsUser, archive: &str) {
+    tracing::info!(
+        message_id = id::REMOVED,
+        rosterd_generation = generation,
+        rosterd_user = user.as_str(),
+        rosterd_archive = archive,
+        "{user}: account and home removed, kept in {archive}"
+    );
+}
+
+/// They are back.
+pub(crate) fn restored(generation: u64, user: &OsUser, archive: &str) {
+    tracing::info!(
+        message_id = id::RESTORED,
+        rosterd_generation = generation,
+        rosterd_user = user.as_str(),
+        rosterd_archive = archive,
+        "{user}: account and home restored from {archive}; cut until the roster has them again"
     );
 }
 
@@ -223,7 +282,7 @@ mod tests {
         };
         let here = ids(include_str!("journal.rs"), ": &str = \"", '"');
         let catalog = ids(include_str!("../../../packaging/rosterd.catalog"), "-- ", '\n');
-        assert_eq!(here.len(), 13);
+        assert_eq!(here.len(), 19);
         assert_eq!(here, catalog);
     }
 }

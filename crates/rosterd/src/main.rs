@@ -5,15 +5,19 @@
 //! daemon's program, which is root's, has no git and no TLS in it.
 
 mod accept;
+mod announce;
 mod daemon;
 mod homes;
 mod journal;
+mod metrics;
 mod preview;
 mod refresh;
 mod remotes;
+mod removal;
 mod run;
 mod serve;
 mod services;
+mod source;
 mod sources;
 mod store;
 mod watch;
@@ -118,6 +122,8 @@ fn start() -> Result<(), (u8, String)> {
     local
         .block_on(&runtime, async {
             tokio::task::spawn_local(serve::serve(Rc::clone(&daemon), listener));
+            let sender = tokio::task::spawn_local(announce::send(Rc::clone(&daemon)));
+            tokio::task::spawn_local(source::follow(Rc::clone(&daemon)));
             let _ = sd_notify::notify(&[NotifyState::Ready]);
             tracing::info!(
                 message_id = journal::id::STARTED,
@@ -126,7 +132,9 @@ fn start() -> Result<(), (u8, String)> {
                 env!("CARGO_PKG_VERSION"),
                 daemon.ledger().generation
             );
-            daemon::run_until_stopped(Rc::clone(&daemon), asked).await
+            let ended = daemon::run_until_stopped(Rc::clone(&daemon), asked).await;
+            let _ = tokio::time::timeout(announce::LAST_WORD, sender).await;
+            ended
         })
         .map_err(|error| broken("the daemon ended", &error))
 }

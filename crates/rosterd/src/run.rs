@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use roster::derive;
 use roster::desired::Desired;
-use roster::ledger::{Applied, Degraded, Identity, Ledger, Reload, Waiting, WaitingCause};
+use roster::ledger::{Applied, Degraded, Identity, Ledger, Reload, Waiting, WaitingCause, Withheld};
 use roster::name::OsUser;
 use roster::observed::HostObserved;
 use roster::plan::{self, Action, Notice, Plan, Problem, Step, Subject, UnitsPlan};
@@ -209,6 +209,7 @@ pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
         id: running.id,
         trigger: ask.trigger,
         generation: running.generation,
+        commit: daemon.commit(),
         started,
         took_ms: clock.elapsed().as_millis() as u64,
         outcome,
@@ -246,6 +247,9 @@ async fn prepare(daemon: &Rc<Daemon>, running: &mut Running<'_>, homes: &Homes) 
         return Err(Outcome::Failed);
     }
     let Some(in_force) = daemon.in_force() else { return Err(outcome_of(&daemon.ledger())) };
+    if in_force.roster.users.is_empty() && in_force.elsewhere > 0 {
+        running.notices.push(nobody_here(&daemon.ledger(), in_force.elsewhere));
+    }
     if tiers_differ(daemon, running, &in_force) {
         return Err(Outcome::Failed);
     }
@@ -390,7 +394,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
             }
             daemon.change_ledger(|ledger| ledger.waiting = Some(waiting))
         }
-        Decision::Accept { new, roster, config, changes } => {
+        Decision::Accept { new, roster, config, host, changes } => {
             let accepted = daemon.change_ledger(|ledger| {
                 // Another configuration may be what mends anybody.
                 let reconfigured = ledger.applied.as_ref().is_none_or(|applied| applied.config != config);
@@ -398,7 +402,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
                     ledger.degraded.values_mut().for_each(|degraded| degraded.next_try = now);
                 }
                 ledger.generation += 1;
-                ledger.applied = Some(Applied { roster, config, since: now });
+                ledger.applied = Some(Applied { roster, config, host: Some(host), since: now });
                 ledger.waiting = None;
                 // Who changed is tried at once, whatever their back-off says.
                 for change in &changes {
@@ -409,7 +413,7 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
             });
             if accepted {
                 running.generation = daemon.ledger().generation;
-                journal::accepted(running.generation, &changes);
+                journal::accepted(running.generation, daemon.commit().as_deref(), &changes);
                 daemon.put_in_force(*new);
             }
             accepted
@@ -417,6 +421,20 @@ fn accept_disk(daemon: &Rc<Daemon>, running: &mut Running<'_>) -> bool {
     };
     daemon.considered(disk, kept);
     kept
+}
+
+/// A misspelt host looks like this.
+fn nobody_here(ledger: &Ledger, elsewhere: usize) -> Notice {
+    let host = ledger.applied.as_ref().and_then(|applied| applied.host.as_ref());
+    let name = host.map_or_else(String::new, |host| format!(", {host}"));
+    let people = journal::count(elsewhere, "person", "people");
+    Notice {
+        subject: Subject::Machine,
+        text: format!(
+            "the roster has {people}, and nobody on this machine{name}: `hosts` names other machines; \
+             `host` in config.toml is the name that it is compared with"
+        ),
+    }
 }
 
 /// Compares the tiers with the cluster's map; a difference stops the run before any change.
@@ -463,6 +481,7 @@ pub(crate) struct HostWork {
     pub(crate) plan: Plan,
     pub(crate) units: UnitsPlan,
     pub(crate) identities: BTreeMap<OsUser, Identity>,
+    pub(crate) withheld: BTreeMap<OsUser, Withheld>,
 }
 
 /// Observes the machine and plans its steps. Changes nothing.
@@ -493,7 +512,7 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
     plan.append(files);
     plan.notices.extend(told);
     let units = services::plan(&desired, &ledger, &observed).await;
-    Ok(HostWork { desired, observed, plan, units, identities: host.identities })
+    Ok(HostWork { desired, observed, plan, units, identities: host.identities, withheld: host.withheld })
 }
 
 /// Which subjects this run works on. A change of the roster does not wake those that wait for their next try, but
@@ -534,12 +553,14 @@ fn reserve(daemon: &Daemon, host: &HostWork, reload: Reload) -> bool {
         ledger.ports != host.desired.ports
             || ledger.units != host.units.owned
             || ledger.reload != reload
+            || ledger.withheld != host.withheld
             || host.identities.iter().any(|(user, ids)| ledger.identities.get(user) != Some(ids))
     };
     !new || daemon.change_ledger(|ledger| {
         ledger.ports = host.desired.ports.clone();
         ledger.units = host.units.owned.clone();
         ledger.reload = reload;
+        ledger.withheld = host.withheld.clone();
         ledger.identities.extend(host.identities.iter().map(|(user, ids)| (user.clone(), ids.clone())));
     })
 }
@@ -611,7 +632,7 @@ fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subje
         daemon.in_force().map(|f| f.roster.users.keys().cloned().collect()).unwrap_or_default();
     ledger.degraded.retain(|subject, _| match subject {
         Subject::Machine => true,
-        Subject::User(user) => people.contains(user),
+        Subject::User(user) => people.contains(user) || ledger.cut.contains_key(user),
     });
     for notice in &running.notices {
         if !ledger.told.contains(notice) {

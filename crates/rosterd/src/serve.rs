@@ -12,7 +12,7 @@ use control::{Call, CallError, Connection, ControlError, DESCRIPTION, INTERFACE,
 use roster::ledger::{Degraded, WaitingCause};
 use roster::name::OsUser;
 use roster::plan::{Notice, Plan, Seen, Subject};
-use roster::report::{Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
+use roster::report::{Leaver, Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::daemon::{Ask, Daemon, Whom};
 use crate::journal;
 use crate::preview::preview;
+use crate::removal;
 use crate::run::{self, chain};
 use crate::store::StoreError;
 
@@ -122,6 +123,19 @@ struct Confirm {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Person {
+    user: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    user: String,
+    archive: String,
+}
+
+#[derive(Deserialize)]
 struct Describe {
     interface: String,
 }
@@ -147,6 +161,9 @@ impl Control {
             (Some("History"), _) => self.history(call).await.and_then(|runs| one("runs", &runs)),
             (Some("Show"), _) => self.show(call).and_then(|run| one("run", &run)),
             (Some("Confirm"), _) => self.confirm(call).map(|()| None),
+            (Some("Leaver"), _) => self.leaver(call).and_then(|leaver| one("leaver", &leaver)),
+            (Some("Removed"), _) => self.removed(call).map(|()| None),
+            (Some("Restored"), _) => self.restored(call).map(|()| None),
             (Some("Reconcile"), _) => match self.reconcile(call) {
                 Ok(told) => return tell(connection, call, told, None).await,
                 Err(error) => Err(error),
@@ -221,11 +238,12 @@ impl Control {
                 subjects.insert(Subject::User(user.clone()), status);
             }
         }
-        for (subject, degraded) in &ledger.degraded {
-            subjects.insert(subject.clone(), SubjectStatus::Degraded(degraded.clone()));
-        }
         for (user, since) in &ledger.cut {
             subjects.insert(Subject::User(user.clone()), SubjectStatus::Cut { since: *since });
+        }
+        // Also of a cut that is not done whole.
+        for (subject, degraded) in &ledger.degraded {
+            subjects.insert(subject.clone(), SubjectStatus::Degraded(degraded.clone()));
         }
         let unreadable = daemon.ledger_trouble().map(|problem| {
             let now = jiff::Timestamp::now();
@@ -260,6 +278,8 @@ impl Control {
         Status {
             generation: ledger.generation,
             since: ledger.applied.as_ref().map(|applied| applied.since),
+            commit: daemon.commit(),
+            source: ledger.source.clone(),
             activity: daemon.activity(),
             waiting: run::waits_for(&ledger)
                 .map(|waiting| WaitingStatus { since: waiting.since, cause: waiting.cause.clone() }),
@@ -363,6 +383,27 @@ impl Control {
         }
         self.daemon.ask(Ask::new(Trigger::Change, Whom::Everybody, None));
         Ok(())
+    }
+
+    /// What the ledger knows of somebody who is cut or removed.
+    fn leaver(&self, call: &Call) -> Result<Leaver, CallError> {
+        self.may_change()?;
+        let Person { user } = call.parameters()?;
+        Ok(removal::leaver(&self.daemon, &user)?)
+    }
+
+    /// Account and home of somebody who was cut are removed, and kept in this archive.
+    fn removed(&self, call: &Call) -> Result<(), CallError> {
+        self.may_change()?;
+        let Kept { user, archive } = call.parameters()?;
+        Ok(removal::removed(&self.daemon, &user, archive)?)
+    }
+
+    /// They were restored from this archive.
+    fn restored(&self, call: &Call) -> Result<(), CallError> {
+        self.may_change()?;
+        let Kept { user, archive } = call.parameters()?;
+        Ok(removal::restored(&self.daemon, &user, &archive)?)
     }
 }
 

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use roster::config::Config;
+use roster::name::HostName;
 use roster::parse;
 
 /// More than any roster needs; the parser has a smaller limit with a better message.
@@ -30,6 +31,9 @@ pub(crate) enum SourceError {
     NotOurs { path: PathBuf, uid: u32, mode: u32 },
     #[error("{} is bigger than {} MiB", .0.display(), MOST_BYTES >> 20)]
     TooBig(PathBuf),
+    /// Without a name nobody can say whose `hosts` it is, and an empty name would cut them all (invariant 8).
+    #[error("this machine's name cannot be used ({0}); set it with hostnamectl, or `host` in config.toml")]
+    NoName(String),
 }
 
 /// What is on disk at one moment.
@@ -41,6 +45,8 @@ pub(crate) struct OnDisk {
     pub(crate) roster: Result<Vec<u8>, SourceError>,
     /// The bytes of the config.
     pub(crate) config: Result<Vec<u8>, SourceError>,
+    /// What the machine calls itself.
+    pub(crate) host: Result<HostName, SourceError>,
 }
 
 /// Reads a file that decides what root does. Every folder on the way to it is root's and nobody else's to change:
@@ -80,8 +86,15 @@ impl OnDisk {
         let config = read(config_path);
         let parsed = config.as_ref().ok().and_then(|bytes| parse::config("config.toml", bytes).ok());
         let roster_path = parsed.as_ref().unwrap_or(in_force).roster.path.clone();
-        OnDisk { roster: read(&roster_path), roster_path, config }
+        OnDisk { roster: read(&roster_path), roster_path, config, host: own_name() }
     }
+}
+
+fn own_name() -> Result<HostName, SourceError> {
+    let name = nix::unistd::gethostname().map_err(|error| SourceError::NoName(error.to_string()))?;
+    let name = name.to_string_lossy().into_owned();
+    HostName::new(name.as_str())
+        .map_err(|error| SourceError::NoName(format!("`{}` {error}", name.escape_debug())))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Accounts as `useradd` makes them, and beside it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use roster::name::GroupName;
+use roster::observed::LoginState;
 use roster::plan::{Action, Subject};
 use roster::report::StepResult;
 
@@ -50,6 +51,74 @@ fn an_account_is_what_useradd_makes_to_the_byte() {
     }
     assert_eq!(ours.picture("home"), theirs.picture("home"));
     ours.check_with_shadow();
+}
+
+/// Locked, expired and out of the group as shadow's own tools do it, and back to the byte.
+#[test]
+fn a_cut_is_what_usermod_and_gpasswd_make_of_it_and_a_return_takes_it_back() {
+    if !can_run() {
+        return;
+    }
+    let tree = || {
+        let tree = Tree::new();
+        tree.apply(&plan(vec![
+            create(account("alice", 1000, &["docker"])),
+            create(account("bob", 1001, &["docker"])),
+        ]));
+        for (user, password) in [("alice", "$6$salt$hash"), ("bob", "!")] {
+            let shadow =
+                tree.read("etc/shadow").replace(&format!("{user}:!:"), &format!("{user}:{password}:"));
+            tree.write("etc/shadow", &shadow, 0o640, 42);
+        }
+        tree
+    };
+    let (theirs, ours) = (tree(), tree());
+    let before = FILES.map(|file| ours.picture(&format!("etc/{file}")));
+    for arguments in [["--lock", "--expiredate", "1", "alice"], ["--lock", "--expiredate", "1", "bob"]] {
+        let output = theirs.shadow("usermod", &arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output =
+        Command::new("gpasswd").arg("-Q").arg(theirs.root()).args(["-d", "alice", "docker"]).output();
+    assert!(output.unwrap().status.success());
+    let (open, locked) =
+        (LoginState { locked: false, expires: None }, LoginState { locked: true, expires: None });
+    let of = |name: &str, action| step(Subject::User(user(name)), action, &[]);
+    let docker = || GroupName::new("docker").unwrap();
+    let cut = vec![
+        of("alice", Action::LockLogin { user: user("alice"), before: open }),
+        of("bob", Action::LockLogin { user: user("bob"), before: locked }),
+        of("alice", Action::RemoveFromGroup { user: user("alice"), group: docker() }),
+    ];
+    // A kill may have it done a second time.
+    for _ in 0..2 {
+        assert_eq!(ours.apply(&plan(cut.clone())), vec![Some(StepResult::Done); 3]);
+        for file in FILES {
+            let path = format!("etc/{file}");
+            assert_eq!(ours.picture(&path), theirs.picture(&path));
+        }
+    }
+    let observed = ours.host().observe(&Default::default(), &Default::default()).unwrap();
+    assert_eq!(observed.logins["alice"], LoginState::CUT);
+    let back = vec![
+        of("alice", Action::RestoreLogin { user: user("alice"), before: open }),
+        of("bob", Action::RestoreLogin { user: user("bob"), before: locked }),
+        of("alice", Action::AddToGroup { user: user("alice"), group: docker() }),
+    ];
+    assert_eq!(ours.apply(&plan(back)), vec![Some(StepResult::Done); 3]);
+    let after = FILES.map(|file| ours.picture(&format!("etc/{file}")));
+    let sorted =
+        |pictures: &[BTreeMap<_, String>; 6]| format!("{pictures:?}").replace("alice,bob", "bob,alice");
+    assert_eq!(sorted(&after), sorted(&before));
+    ours.check_with_shadow();
+
+    // A password and a date that an admin gave meanwhile are the admin's.
+    ours.apply(&plan(vec![of("alice", Action::LockLogin { user: user("alice"), before: open })]));
+    let shadow = ours.read("etc/shadow").replace("!$6$salt$hash", "$6$new");
+    ours.write("etc/shadow", &shadow.replace(":1:\n", ":30000:\n"), 0o640, 42);
+    ours.apply(&plan(vec![of("alice", Action::RestoreLogin { user: user("alice"), before: open })]));
+    let alice = ours.read("etc/shadow").lines().find(|line| line.starts_with("alice:")).unwrap().to_owned();
+    assert!(alice.starts_with("alice:$6$new:") && alice.ends_with(":30000:"), "{alice}");
 }
 
 #[test]

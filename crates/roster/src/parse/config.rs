@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, PushRemote, Service};
+use crate::config::{Config, Membership, MembershipMode, PushRemote, Service};
 use crate::diagnostic::quoted;
 use crate::model::Tier;
 use crate::name::{RemoteName, ServiceName, UnitTemplate};
@@ -20,8 +20,19 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     let Some(mut fields) = reader.fields(root, "the configuration", &(0..0)) else { return config };
     let mut paths = Paths::default();
 
+    config.host = fields.take("host").and_then(|field| reader.name(field.node));
     table(reader, &mut fields, "roster", |reader, fields| {
         paths.file(reader, fields, "roster.path", &mut config.roster.path);
+    });
+    table(reader, &mut fields, "source", |reader, fields| {
+        let source = &mut config.source;
+        source.git = fields.take("git").and_then(|field| read_url(reader, &field, false));
+        read_git_name(reader, fields, "ref", &mut source.r#ref);
+        read_git_name(reader, fields, "path", &mut source.path);
+        paths.optional(reader, fields, "source.allowed_signers", &mut source.allowed_signers);
+        paths.optional(reader, fields, "source.credentials_file", &mut source.credentials_file);
+        number(reader, fields, "interval_s", (10, 86_400), &mut source.interval_s);
+        number(reader, fields, "deadline_s", (1, 3600), &mut source.deadline_s);
     });
     table(reader, &mut fields, "accounts", |reader, fields| {
         if let Some(field) = fields.take("home_base")
@@ -71,11 +82,31 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     table(reader, &mut fields, "panes", |reader, fields| {
         config.panes.memory_max = fields.take("memory_max").and_then(|field| read_memory_max(reader, &field));
     });
+    table(reader, &mut fields, "cut", |reader, fields| {
+        if let Some(value) = fields.take("end_sessions").and_then(|field| reader.boolean(field.node)) {
+            config.cut.end_sessions = value;
+        }
+        if let Some(field) = fields.take("groups") {
+            config.cut.groups = reader.names("cut.groups", field.node);
+        }
+    });
+    table(reader, &mut fields, "removal", |reader, fields| {
+        paths.file(reader, fields, "removal.archives", &mut config.removal.archives);
+    });
     table(reader, &mut fields, "guard", |reader, fields| {
         number(reader, fields, "max_cuts", (0, 10_000), &mut config.guard.max_cuts);
     });
     table(reader, &mut fields, "tier_check", |reader, fields| {
         paths.optional(reader, fields, "tier_check.k8s_users", &mut config.tier_check.k8s_users);
+    });
+    if let Some(field) = fields.take("membership") {
+        read_membership(reader, &mut paths, &field, &mut config.membership);
+    }
+    table(reader, &mut fields, "announce", |reader, fields| {
+        paths.optional(reader, fields, "announce.webhook_file", &mut config.announce.webhook_file);
+    });
+    table(reader, &mut fields, "metrics", |reader, fields| {
+        paths.optional(reader, fields, "metrics.textfile", &mut config.metrics.textfile);
     });
     table(reader, &mut fields, "worker", |reader, fields| {
         number(reader, fields, "parallel", (1, 64), &mut config.worker.parallel);
@@ -122,6 +153,27 @@ where
     }
 }
 
+/// A ref or a path in a repository: nothing that git could take for an option, a refspec or a way out.
+fn read_git_name(reader: &mut Reader, fields: &mut Fields<'_>, key: &'static str, into: &mut String) {
+    let Some(field) = fields.take(key) else { return };
+    let Some(text) = reader.text(field.node) else { return };
+    let first =
+        text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric() || key == "path" && "_.".contains(c));
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+    let steps = text
+        .split('/')
+        .all(|step| !step.is_empty() && step != "." && step != ".." && !step.ends_with(".lock"));
+    if first && plain && steps && text.len() <= 200 && !text.contains("..") {
+        *into = text.to_owned();
+    } else {
+        let what = format!("{} is not a plain {key} in a git repository", quoted(text));
+        let found = Found::new(field.node.span.clone(), what);
+        reader.tell(
+            found.help("letters, digits, `.`, `_`, `-` and `/`, such as `main` or `machines/roster.yaml`"),
+        );
+    }
+}
+
 /// A tier that is not mentioned keeps what it has.
 fn read_tiers(reader: &mut Reader, field: &Field<'_>, config: &mut Config) {
     let Some(mut fields) = reader.fields(field.node, "`[tiers]`", field.key_span) else { return };
@@ -151,6 +203,66 @@ fn read_push_remote(reader: &mut Reader, field: &Field<'_>) -> Option<PushRemote
         .and_then(|field| read_url(reader, &field, false));
     fields.finish(reader);
     Some(PushRemote { name: name?, url: url? })
+}
+
+fn read_membership(reader: &mut Reader, paths: &mut Paths, field: &Field<'_>, membership: &mut Membership) {
+    let Some(mut fields) = reader.fields(field.node, "`[membership]`", field.key_span) else { return };
+    let modes =
+        [("off", MembershipMode::Off), ("report", MembershipMode::Report), ("apply", MembershipMode::Apply)];
+    let mode = fields.take("mode").and_then(|field| reader.choice(field.node, "mode", &modes));
+    membership.mode = mode.unwrap_or_default();
+    let authentik = match mode {
+        Some(MembershipMode::Report | MembershipMode::Apply) => {
+            fields.require("authentik", "add `authentik = \"https://…\"`, the address of Authentik")
+        }
+        _ => fields.take("authentik"),
+    };
+    membership.authentik = authentik.and_then(|field| read_server(reader, &field));
+    let group = match mode {
+        Some(MembershipMode::Report | MembershipMode::Apply) => {
+            fields.require("group", "add `group = \"…\"`, the name of the group")
+        }
+        _ => fields.take("group"),
+    };
+    membership.group = group.and_then(|field| {
+        let name = reader.text(field.node)?;
+        let good = !name.trim().is_empty() && name.len() <= 200 && !name.contains(char::is_control);
+        if !good {
+            let found =
+                Found::new(field.node.span.clone(), format!("{} is not the name of a group", quoted(name)));
+            reader.tell(found);
+        }
+        good.then(|| name.to_owned())
+    });
+    paths.optional(reader, &mut fields, "membership.token_file", &mut membership.token_file);
+    if membership.token_file.is_none() && membership.mode != MembershipMode::Off {
+        let found = Found::new(field.key_span.clone(), "`[membership]` has no `token_file`");
+        reader.tell(found.help(
+            "add `token_file = \"/etc/rosterd/authentik-token\"`, a file with the token and nothing else",
+        ));
+    }
+    number(reader, &mut fields, "deadline_s", (1, 3600), &mut membership.deadline_s);
+    fields.finish(reader);
+}
+
+/// The address of a server that gets a token: by TLS, or on this machine.
+fn read_server(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
+    let text = reader.text(field.node)?;
+    let rest = text.strip_prefix("https://").or(text.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let odd = text.contains(['@', '?', '#']) || text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let local = ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|name| host.strip_prefix(name).is_some_and(|port| port.is_empty() || port.starts_with(':')));
+    let problem = if host.is_empty() || odd {
+        "is not the address of a server, such as `https://auth.example.org`"
+    } else if text.starts_with("http://") && !local {
+        "is not by TLS, and the token would travel in the clear"
+    } else {
+        return Some(text.to_owned());
+    };
+    reader.tell(Found::new(field.node.span.clone(), format!("{} {problem}", quoted(text))));
+    None
 }
 
 fn read_services<'n>(reader: &mut Reader, paths: &mut Paths, field: &Field<'n>) -> Vec<Service> {
@@ -482,9 +594,23 @@ impl Paths {
             ("claude.managed_settings", Some(&config.claude.managed_settings)),
             ("tier_check.k8s_users", config.tier_check.k8s_users.as_ref()),
             ("tmux.state", Some(&config.tmux.state)),
+            ("membership.token_file", config.membership.token_file.as_ref()),
+            ("source.allowed_signers", config.source.allowed_signers.as_ref()),
+            ("source.credentials_file", config.source.credentials_file.as_ref()),
+            ("removal.archives", Some(&config.removal.archives)),
+            ("announce.webhook_file", config.announce.webhook_file.as_ref()),
+            ("metrics.textfile", config.metrics.textfile.as_ref()),
         ];
         let homes = &config.accounts.home_base;
-        for key in ["maps.ttyd_user_map", "maps.ttyd_admins", "maps.dispatch", "claude.managed_settings"] {
+        let written = [
+            "maps.ttyd_user_map",
+            "maps.ttyd_admins",
+            "maps.dispatch",
+            "claude.managed_settings",
+            "removal.archives",
+            "metrics.textfile",
+        ];
+        for key in written {
             let path = named.iter().find(|(name, _)| *name == key).and_then(|(_, path)| path.as_ref());
             if let (Some(span), Some(path)) = (self.given.get(key), path)
                 && let Some(file) = is_or_is_in(&path.to_string_lossy(), NEVER_WRITTEN.iter().copied())

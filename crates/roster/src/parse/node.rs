@@ -1,20 +1,23 @@
-//! The tree that both front ends build: what a file says, and where it says it.
+//! The tree that both front ends build: what a file says, and where it says it. Edits of the text work on it too.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// A place in the text, in bytes.
-pub(super) type Span = Range<usize>;
+pub(crate) type Span = Range<usize>;
 
 /// A value and its place.
 #[derive(Debug)]
-pub(super) struct Node<'t> {
-    pub(super) span: Span,
-    pub(super) value: Value<'t>,
+pub(crate) struct Node<'t> {
+    /// Of a collection only its first token.
+    pub(crate) span: Span,
+    /// Where all of it ends.
+    pub(crate) end: usize,
+    pub(crate) value: Value<'t>,
 }
 
 #[derive(Debug)]
-pub(super) enum Value<'t> {
+pub(crate) enum Value<'t> {
     Null,
     Bool(bool),
     /// A number as it is written, so that `007` stays what it is.
@@ -30,8 +33,8 @@ pub(super) enum Value<'t> {
 
 /// A key and what stands under it. Keys may repeat: the reader tells it.
 #[derive(Debug)]
-pub(super) struct Entry<'t> {
-    pub(super) key: Cow<'t, str>,
-    pub(super) key_span: Span,
-    pub(super) value: Node<'t>,
+pub(crate) struct Entry<'t> {
+    pub(crate) key: Cow<'t, str>,
+    pub(crate) key_span: Span,
+    pub(crate) value: Node<'t>,
 }

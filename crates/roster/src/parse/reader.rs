@@ -392,7 +392,7 @@ impl<'n> Fields<'n> {
 }
 
 /// The known word that `text` was probably meant to be.
-fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+pub(crate) fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     if text.len() > 40 {
         return None;
     }

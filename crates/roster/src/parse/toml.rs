@@ -13,7 +13,7 @@ pub(super) fn parse<'t>(text: &'t str, reader: &mut Reader) -> Option<Node<'t>> 
         return None;
     }
     match DeTable::parse(text) {
-        Ok(table) => Some(Node { span: 0..0, value: mapping(table.into_inner()) }),
+        Ok(table) => Some(Node { span: 0..0, end: 0, value: mapping(table.into_inner()) }),
         Err(error) => {
             let span = error.span().unwrap_or(text.len()..text.len());
             reader.tell(Found::new(span, format!("not valid TOML: {}", error.message())));
@@ -73,5 +73,5 @@ fn node(value: Spanned<DeValue<'_>>) -> Node<'_> {
         DeValue::Array(items) => Value::Sequence(items.into_iter().map(node).collect()),
         DeValue::Table(table) => mapping(table),
     };
-    Node { span, value }
+    Node { end: span.end, span, value }
 }

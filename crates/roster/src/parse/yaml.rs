@@ -112,6 +112,7 @@ impl<'t> Builder<'t, '_> {
         if self.values > MOST_VALUES {
             return Err(Found::new(span, format!("the roster has more than {MOST_VALUES} values")).into());
         }
+        let mut end = span.end;
         let value = match event {
             Event::Scalar(text, ScalarStyle::Plain, ..) => plain(text),
             Event::Scalar(text, ..) => Value::Text(text),
@@ -124,7 +125,11 @@ impl<'t> Builder<'t, '_> {
                 let mut items = Vec::new();
                 loop {
                     match self.next()? {
-                        (Event::SequenceEnd, _) => break Value::Sequence(items),
+                        (Event::SequenceEnd, close) => {
+                            let last = items.last().map(|item: &Node<'_>| item.end);
+                            end = end_of(&close, last, end);
+                            break Value::Sequence(items);
+                        }
                         (event, span) => items.push(self.node(event, span)?),
                     }
                 }
@@ -133,7 +138,11 @@ impl<'t> Builder<'t, '_> {
                 let mut entries = Vec::new();
                 loop {
                     let key = match self.next()? {
-                        (Event::MappingEnd, _) => break Value::Mapping(entries),
+                        (Event::MappingEnd, close) => {
+                            let last = entries.last().map(|entry: &Entry<'_>| entry.value.end);
+                            end = end_of(&close, last, end);
+                            break Value::Mapping(entries);
+                        }
                         (event, span) => self.node(event, span)?,
                     };
                     let (event, span) = self.next()?;
@@ -146,7 +155,7 @@ impl<'t> Builder<'t, '_> {
             // The parser keeps its events balanced; should it ever not, this is an error and no panic.
             _ => return Err(Found::new(span, "not valid YAML").into()),
         };
-        Ok(Node { span, value })
+        Ok(Node { span, end, value })
     }
 
     fn key(&mut self, key: &Node<'t>) -> Option<Cow<'t, str>> {
@@ -228,6 +237,16 @@ impl<'t> Builder<'t, '_> {
             kind => found(&format!("not valid YAML: {kind}")),
         }
     }
+}
+
+/// Behind the bracket that closes a collection, or where its last part ends.
+fn end_of(close: &Span, last: Option<usize>, begin: usize) -> usize {
+    if close.is_empty() { last.unwrap_or(begin) } else { close.end }
+}
+
+/// See [`crate::parse::is_plain_text`].
+pub(super) fn is_text(text: &str) -> bool {
+    matches!(plain(text.into()), Value::Text(_))
 }
 
 /// What a scalar without quotes is, by the core schema of YAML 1.2: there `yes` and `on` are texts.

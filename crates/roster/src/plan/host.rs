@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{Existing, View};
+use super::cut::Edges;
 use super::homes_gone::HomesGone;
 use super::ids::Ids;
 use super::{Action, NewAccount, Plan, Problem, Seen, Subject, files, limits};
 use crate::config::Config;
 use crate::desired::Desired;
-use crate::ledger::{Identity, Ledger};
+use crate::ledger::{Identity, Ledger, Withheld};
 use crate::name::{GroupName, OsUser};
 use crate::observed::HostObserved;
 
@@ -21,6 +22,8 @@ pub struct HostPlan {
     pub plan: Plan,
     /// Ids of accounts that are made or adopted.
     pub identities: BTreeMap<OsUser, Identity>,
+    /// What cuts take, of everybody of whom something is withheld.
+    pub withheld: BTreeMap<OsUser, Withheld>,
 }
 
 /// The steps of the machine. One person's problems take no step from anybody else (invariant 4).
@@ -31,7 +34,8 @@ pub fn host(desired: &Desired, config: &Config, ledger: &Ledger, observed: &Host
     let mut identities = BTreeMap::new();
     let mut accounts = BTreeMap::new();
 
-    edges(&mut plan, desired, ledger);
+    let edges = Edges { desired, config, ledger, observed };
+    let withheld = edges.plan(&mut plan);
     plan.problems.extend(view.homes_gone.as_ref().map(HomesGone::problem));
 
     for (user, made) in new_accounts(desired, &view, &mut ids) {
@@ -70,20 +74,8 @@ pub fn host(desired: &Desired, config: &Config, ledger: &Ledger, observed: &Host
     files::env_files(&mut plan, desired, config, observed, &accounts);
     limits::slices(&mut plan, desired, observed, &identities, &accounts);
     limits::panes(&mut plan, config, observed);
-    HostPlan { plan, identities }
-}
-
-/// Who left and who is back, each once: the ledger remembers a cut until the person returns (invariant 6).
-fn edges(plan: &mut Plan, desired: &Desired, ledger: &Ledger) {
-    let left = |user: &&OsUser| !desired.accounts.contains_key(*user) && !ledger.cut.contains_key(*user);
-    for user in ledger.known().into_iter().filter(left) {
-        plan.step(&Subject::User(user.clone()), Action::Cut, "no longer in the roster").inverse =
-            Some(format!("write {user} into the roster again"));
-    }
-    for user in ledger.cut.keys().filter(|user| desired.accounts.contains_key(*user)) {
-        plan.step(&Subject::User(user.clone()), Action::Return, "in the roster again").inverse =
-            Some(format!("take {user} out of the roster"));
-    }
+    edges.end_sessions(&mut plan, &withheld);
+    HostPlan { plan, identities, withheld }
 }
 
 /// The accounts to make, by name. Ids that are known or asked for are given first, so that none of them goes to

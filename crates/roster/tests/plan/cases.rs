@@ -1,8 +1,8 @@
 //! Plans for the machine, case by case.
 
 use roster::model::Roster;
-use roster::name::{OsUser, ServiceName};
-use roster::observed::{EnvFileState, FileState, HomeFolder, SubordinateRange};
+use roster::name::{GroupName, OsUser, ServiceName};
+use roster::observed::{EnvFileState, FileState, HomeFolder, LoginState, SubordinateRange};
 use roster::plan::{Action, NewAccount, Step};
 use serde_json::json;
 
@@ -329,6 +329,69 @@ fn a_cut_is_planned_once_and_a_return_once_invariant_6() {
     assert!(machine.host.accounts.contains_key("alice"));
     assert!(machine.homes.contains_key("/home/alice".as_ref() as &std::path::Path));
     assert!(machine.ledger.ports.values().all(|ports| ports.contains_key(&user("alice"))));
+}
+
+/// What a cut takes comes back as it was: also where it was killed in between, and where an admin had locked before.
+#[test]
+fn a_cut_takes_login_gate_group_and_sessions_and_a_return_gives_them_back_invariant_6() {
+    let (both, one) = (roster(json!({"alice": {}, "bob": {}})), roster(json!({"bob": {}})));
+    let mut machine = Machine::fresh();
+    machine.add_account("alice", 1000);
+    machine.host.groups.get_mut("docker").unwrap().members.insert("alice".into());
+    let before = LoginState { locked: false, expires: Some(30_000) };
+    machine.host.logins.insert("alice".into(), before);
+    machine.config.cut.groups = vec![GroupName::new("docker").unwrap(), GroupName::new("sudo").unwrap()];
+    machine.config.cut.end_sessions = true;
+    machine.run(&both);
+    let cut = about(&machine, &one, "alice");
+    insta::assert_snapshot!(cut, @"
+    alice: no longer sent sessions; account and files stay
+    alice: lock and expire the login
+    alice: remove from group docker
+    alice: end all sessions and processes
+    ");
+    machine.run(&one);
+    assert_eq!(machine.host.logins["alice"], LoginState::CUT);
+    assert!(machine.host.groups["docker"].members.is_empty());
+    assert_eq!(about(&machine, &one, "alice"), "", "once");
+    // Whatever an admin does by hand to somebody who is cut stays.
+    let by_hand = LoginState { locked: true, expires: None };
+    let mut opened = machine.clone();
+    opened.host.logins.insert("alice".into(), by_hand);
+    assert_eq!(about(&opened, &one, "alice"), "");
+    insta::assert_snapshot!(about(&machine, &both, "alice"), @"
+    alice: give access back
+    alice: give the login back as it was: password unlocked, expires on day 30000
+    alice: add to group docker
+    ");
+    machine.run(&both);
+    assert_eq!(machine.host.logins["alice"], before);
+    assert!(machine.host.groups["docker"].members.contains("alice"));
+    assert!(machine.ledger.withheld.is_empty());
+}
+
+/// A return that did not get to the login, and then a second cut: what counts is how it was before the first.
+#[test]
+fn a_cut_of_a_login_that_is_still_locked_remembers_how_it_was_before_invariant_6() {
+    let (both, one) = (roster(json!({"alice": {}, "bob": {}})), roster(json!({"bob": {}})));
+    let mut machine = Machine::fresh();
+    machine.add_account("alice", 1000);
+    for (people, writes) in [(&both, 99), (&one, 99), (&both, 1), (&one, 1), (&one, 99), (&both, 99)] {
+        machine.run_until_killed(people, writes);
+    }
+    assert_eq!(machine.host.logins["alice"], LoginState { locked: false, expires: None });
+    let told: Vec<_> = machine.edges.iter().map(|(_, edge)| *edge).collect();
+    assert_eq!(told, ["cut", "return", "cut", "return"]);
+}
+
+/// Another account of that name, made by hand since, is not the one that was cut or adopted.
+#[test]
+fn an_account_that_is_not_the_persons_is_not_locked() {
+    let (both, one) = (roster(json!({"alice": {}, "bob": {}})), roster(json!({"bob": {}})));
+    let mut machine = Machine::fresh();
+    machine.run(&both);
+    machine.host.accounts.get_mut("alice").unwrap().uid = 1234;
+    assert_eq!(about(&machine, &one, "alice"), "alice: no longer sent sessions; account and files stay\n");
 }
 
 #[test]

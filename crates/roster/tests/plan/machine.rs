@@ -10,7 +10,7 @@ use roster::ledger::Ledger;
 use roster::model::{Person, Roster};
 use roster::name::{OsUser, Shell};
 use roster::observed::{
-    EnvFileState, FileState, GroupEntry, HomeFolder, HostObserved, PasswdEntry, SubordinateRange,
+    EnvFileState, FileState, GroupEntry, HomeFolder, HostObserved, LoginState, PasswdEntry, SubordinateRange,
 };
 use roster::plan::{self, Action, NewAccount, Plan, Subject};
 
@@ -68,6 +68,7 @@ impl Machine {
         self.homes.insert(home.clone(), HomeFolder::Folder { uid, mode: 0o755 });
         let entry = PasswdEntry { uid, gid: uid, home, shell: "/bin/bash".into() };
         self.host.accounts.insert(name.into(), entry);
+        self.host.logins.insert(name.into(), LoginState { locked: false, expires: None });
         self.add_group(name, uid);
     }
 
@@ -126,6 +127,7 @@ impl Machine {
         let (desired, planned, told) = self.plan(roster);
         self.ledger.ports = desired.ports.clone();
         self.ledger.identities.extend(planned.identities);
+        self.ledger.withheld = planned.withheld;
         let mut plan = planned.plan;
         let applied = plan.clone();
         plan.notices.extend(told);
@@ -179,6 +181,14 @@ impl Machine {
                 _ => None,
             })
             .collect();
+        let leaves: Vec<_> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match &step.action {
+                Action::RemoveFromGroup { user, group } => Some((user.clone(), group.clone())),
+                _ => None,
+            })
+            .collect();
         writes.push(Box::new(move |machine| {
             for account in of_group {
                 let name = account.user.to_string();
@@ -196,6 +206,26 @@ impl Machine {
                 let added =
                     machine.host.groups.get_mut(group.as_str()).unwrap().members.insert(user.to_string());
                 assert!(added, "{user} was in {group} before");
+            }
+            for (user, group) in leaves {
+                let members = &mut machine.host.groups.get_mut(group.as_str()).unwrap().members;
+                assert!(members.remove(user.as_str()), "{user} was not in {group}");
+            }
+        }));
+        let logins = plan.clone();
+        writes.push(Box::new(move |machine| {
+            for step in logins.steps {
+                let (user, now, may_be_so) = match step.action {
+                    // A killed run may have left the line.
+                    Action::CreateAccount(new) => {
+                        (new.user, LoginState { locked: true, expires: None }, true)
+                    }
+                    Action::LockLogin { user, .. } => (user, LoginState::CUT, false),
+                    Action::RestoreLogin { user, before } => (user, before, false),
+                    _ => continue,
+                };
+                let was = machine.host.logins.insert(user.to_string(), now);
+                assert!(may_be_so || was != Some(now), "{user}");
             }
         }));
         for is_uid in [true, false] {
@@ -244,7 +274,14 @@ impl Machine {
                     ports.extend(keys);
                     machine.host.env_files.insert(path, EnvFileState::Present { ports, mode: 0o600 });
                 })),
-                Action::CreateAccount(_) | Action::AddToGroup { .. } | Action::Cut | Action::Return => {}
+                Action::CreateAccount(_)
+                | Action::AddToGroup { .. }
+                | Action::RemoveFromGroup { .. }
+                | Action::LockLogin { .. }
+                | Action::RestoreLogin { .. }
+                | Action::EndSessions { .. }
+                | Action::Cut
+                | Action::Return => {}
                 other => panic!("no step of the machine's plan: {other}"),
             }
         }

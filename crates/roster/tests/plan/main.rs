@@ -12,5 +12,6 @@ mod machine;
 mod moves;
 mod properties;
 mod refresh;
+mod sequences;
 mod units;
 mod wiring;

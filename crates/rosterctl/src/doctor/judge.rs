@@ -334,6 +334,8 @@ mod tests {
             ("rosterd-reconcile.service", unit("loaded", "inactive", "static", "0")),
         ];
         let status = Status {
+            commit: None,
+            source: None,
             notices: Vec::new(),
             seen: BTreeMap::new(),
             remotes: BTreeMap::new(),

@@ -44,6 +44,10 @@ fn action(step: &Step) -> String {
             format!("set {} in {}", keys.join(" "), path.display())
         }
         Action::RemoveFile { .. }
+        | Action::LockLogin { .. }
+        | Action::RestoreLogin { .. }
+        | Action::RemoveFromGroup { .. }
+        | Action::EndSessions { .. }
         | Action::StopUnit { .. }
         | Action::EnableUnit { .. }
         | Action::StartUnit { .. }

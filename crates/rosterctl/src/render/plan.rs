@@ -28,7 +28,12 @@ pub(crate) fn plan(plan: &Plan, waiting: Option<&WaitingStatus>, now: Timestamp,
         page.para(Style::Strong, &subject.to_string());
         for step in plan.steps.iter().filter(|step| step.subject == **subject) {
             let (lead, style) = match step.action {
-                Action::Cut | Action::StopUnit { .. } | Action::RemoveFile { .. } => ("  - ", Style::Warn),
+                Action::Cut
+                | Action::LockLogin { .. }
+                | Action::RemoveFromGroup { .. }
+                | Action::EndSessions { .. }
+                | Action::StopUnit { .. }
+                | Action::RemoveFile { .. } => ("  - ", Style::Warn),
                 _ => ("  + ", Style::Good),
             };
             page.hang(lead, style, &format!("{} ({})", action(step), step.reason), Style::Plain);

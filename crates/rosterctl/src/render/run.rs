@@ -164,6 +164,7 @@ mod tests {
     fn sample() -> Run {
         let record = |step, result, took_ms| StepRecord { step, result, took_ms };
         Run {
+            commit: None,
             id: "20260301T115600Z-0001".into(),
             trigger: Trigger::Change,
             generation: 12,
@@ -274,6 +275,7 @@ mod tests {
     #[test]
     fn history_is_a_table() {
         let summary = |id: &str, outcome, failed| RunSummary {
+            commit: None,
             id: id.into(),
             trigger: Trigger::Request,
             generation: 12,

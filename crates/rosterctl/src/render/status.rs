@@ -24,7 +24,13 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
         Some(run) => format!("last run {}", last_run(run, now)),
         None => "no run yet".into(),
     };
-    page.open(&format!("{word}: "), style, &format!("{generation}; {last}."));
+    let commit = status.commit.as_ref().map_or_else(String::new, |commit| format!(", commit {commit:.12}"));
+    page.open(&format!("{word}: "), style, &format!("{generation}{commit}; {last}."));
+    if let Some(failed) = status.source.as_ref().and_then(|source| source.failed.as_ref()) {
+        let lead = format!("not fetched since {}: ", ago(failed.since, now));
+        page.open(&lead, Style::Bad, &format!("what is in force stays: {}", failed.why));
+        next(&mut page, 2, "see [source] in config.toml; it is tried again by itself");
+    }
     if let Some(activity) = &status.activity {
         page.hang("rosterd: ", Style::Faint, activity, Style::Plain);
     }
@@ -97,7 +103,7 @@ pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, since: Option<&str
         }
         WaitingCause::Held { cuts, why, confirmed } => {
             let word = if *confirmed { "confirmed" } else { "held" };
-            page.open(&lead(word), Style::Warn, &would_cut(cuts, *why));
+            page.open(&lead(word), Style::Warn, &would_cut(cuts, why));
             if *confirmed {
                 next(page, 2, "nothing to do: the next run applies it");
             } else {
@@ -116,7 +122,7 @@ pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, since: Option<&str
 }
 
 /// What an admin is asked to confirm.
-pub(crate) fn held(cuts: &[OsUser], why: Objection, look: Look) -> String {
+pub(crate) fn held(cuts: &[OsUser], why: &Objection, look: Look) -> String {
     let mut page = Page::new(look);
     page.open("held: ", Style::Warn, &would_cut(cuts, why));
     page.hang(
@@ -128,13 +134,22 @@ pub(crate) fn held(cuts: &[OsUser], why: Objection, look: Look) -> String {
     page.finish()
 }
 
-fn would_cut(cuts: &[OsUser], why: Objection) -> String {
+fn would_cut(cuts: &[OsUser], why: &Objection) -> String {
     let people = count(cuts.len(), "person", "people");
     let what = match why {
         Objection::Emptied => format!("is empty and would cut {people}, which is everybody"),
         Objection::NoAdminLeft => format!("would leave no admin and cut {people}"),
+        Objection::AdminCut { admins } => {
+            let who = if admins.len() == 1 { "the admin" } else { "the admins" };
+            format!("would cut {people}, with {who} {}", list(admins))
+        }
         Objection::TooManyCuts { max_cuts, .. } => {
             format!("would cut {people}, more than the {max_cuts} that [guard] max_cuts allows")
+        }
+        Objection::HostRenamed { from, to } => {
+            format!(
+                "gives {people} to {from}, as this machine was called, and not to {to}, as it is called now"
+            )
         }
     };
     format!("the roster on disk {what}: {}", list(cuts))
@@ -205,6 +220,7 @@ fn why(page: &mut Page, subject: &Subject, degraded: &Degraded) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use roster::name::HostName;
     use roster::plan::Notice;
     use roster::report::{Outcome, Trigger};
 
@@ -217,7 +233,10 @@ mod tests {
             since: Some(at("2026-03-01T09:00:00Z")),
             activity: None,
             waiting: None,
+            commit: None,
+            source: None,
             last_run: Some(RunSummary {
+                commit: None,
                 id: "20260301T115600Z-0001".into(),
                 trigger: Trigger::Request,
                 generation: 12,
@@ -331,8 +350,15 @@ mod tests {
                 "the roster on disk is empty and would cut 2 people, which is everybody: alice, bob",
             ),
             (Objection::NoAdminLeft, "the roster on disk would leave no admin and cut 2 people: alice, bob"),
+            (
+                Objection::HostRenamed {
+                    from: HostName::new("devvm").unwrap(),
+                    to: HostName::new("localhost").unwrap(),
+                },
+                "the roster on disk gives 2 people to devvm, as this machine was called, and not to localhost, as it is called now: alice, bob",
+            ),
         ] {
-            assert_eq!(would_cut(&cuts, why), text);
+            assert_eq!(would_cut(&cuts, &why), text);
         }
     }
 

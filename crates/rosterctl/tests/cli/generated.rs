@@ -13,6 +13,8 @@ const COMMANDS: &[&str] = &[
     "show",
     "confirm",
     "tmux",
+    "user",
+    "membership",
     "schema",
     "completions",
     "man",
@@ -26,21 +28,26 @@ fn help_shows_every_command() {
     Usage: rosterctl [OPTIONS] <COMMAND>
 
     Commands:
-      validate     Check a roster, and the configuration when there is one
-      derive       Show what should be on this machine, without looking at it
-      plan         Show what a reconcile would do, changing nothing
-      reconcile    Make everything as the roster says, now, and show each step
-      wait         Wait until the roster on disk is applied
-      status       Show how everything is: generation, last run, and who is not as the roster says
-      history      List the past runs, the newest first
-      show         Show one past run with its steps and their durations
-      confirm      Let a roster proceed that a guard holds, after showing whom it cuts
-      freshen      Refresh your own clones, within ten seconds
-      tmux         Keep tmux sessions across reboots, killed servers and mistakes
-      doctor       Look whether rosterd and this machine are well, and say what to do where they are not
-      schema       Print the JSON Schema of the roster or the configuration
-      completions  Print completions for a shell
-      man          Print the manual page, or write all of them
+      validate         Check a roster, and the configuration when there is one
+      derive           Show what should be on a machine, without looking at it
+      plan             Show what a reconcile would do, changing nothing
+      reconcile        Make everything as the roster says, now, and show each step
+      wait             Wait until the roster on disk is applied
+      status           Show how everything is: generation, last run, and who is not as the roster says
+      history          List the past runs, the newest first
+      show             Show one past run with its steps and their durations
+      confirm          Let a roster proceed that a guard holds, after showing whom it cuts
+      freshen          Refresh your own clones, within ten seconds
+      tmux             Keep tmux sessions across reboots, killed servers and mistakes
+      doctor           Look whether rosterd and this machine are well, and say what to do where they are
+                       not
+      user             Change the roster: add, set, park, unpark, remove people
+      membership       Compare the identity provider's group with the roster
+      offboard         Archive and remove the account and home of somebody who was cut
+      restore-account  Bring account and home back that `offboard` removed
+      schema           Print the JSON Schema of the roster or the configuration
+      completions      Print completions for a shell
+      man              Print the manual page, or write all of them
 
     Options:
       -h, --help     Print help (see more with '--help')

@@ -6,10 +6,12 @@
 
 mod daemon;
 mod generated;
+mod membership;
 mod offline;
 mod online;
 mod terminal;
 mod tmux;
+mod user;
 
 use std::io::Write as _;
 use std::path::Path;

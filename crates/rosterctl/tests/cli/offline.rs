@@ -223,3 +223,31 @@ fn a_tier_that_differs_from_the_cluster_ends_derive_and_names_both() {
         unreadable.stderr
     );
 }
+
+#[test]
+fn one_roster_serves_several_machines() {
+    let place = place();
+    place.write("roster.yaml", &ROSTER.replace("tier: admin", "tier: admin\n    hosts: [devvm, \"lab-*\"]"));
+    let validate = |more: &[&str]| {
+        let args = [&["--config", "config.toml", "validate", "roster.yaml"], more].concat();
+        place.run(&args).answer(0)
+    };
+    assert_eq!(
+        validate(&["--host", "lab-3"]),
+        "config.toml: valid\nroster.yaml: valid, 2 people, 2 of them on lab-3\n"
+    );
+    assert_eq!(
+        validate(&["--host", "other"]),
+        "config.toml: valid\nroster.yaml: valid, 2 people, 1 of them on other\n"
+    );
+    let people = |more: &[&str]| {
+        let args = [&["--config", "config.toml", "derive", "roster.yaml", "--json"], more].concat();
+        let json = place.run(&args).json(0);
+        json["accounts"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(people(&["--host", "devvm.example.org"]), ["alice", "carol"]);
+    assert_eq!(people(&["--host", "other"]), ["carol"]);
+    place.write("config.toml", &format!("host = \"devvm\"\n{CONFIG}"));
+    assert_eq!(people(&[]), ["alice", "carol"]);
+    assert_eq!(place.run(&["derive", "--host", "de vm"]).code, Some(64));
+}

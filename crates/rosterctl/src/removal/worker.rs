@@ -1,0 +1,251 @@
+//! The process that works in a home that is removed or restored. It is started in that folder, becomes its person for
+//! good and only then looks; what it reads and writes leaves and comes by its pipes. Root opens nothing in there
+//! (invariant 3).
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::{fs, io};
+
+use become_user::{Identity, Limits};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{CommandError, Result};
+
+/// The word by which this program starts itself as such a worker.
+pub(crate) const WORD: &str = "removal-worker";
+
+/// The archiver: it knows ACLs, extended attributes, holes and hard links, and it is part of every Debian.
+const TAR: &str = "/usr/bin/tar";
+
+/// What is kept of what a worker says.
+const MAX_WORDS: u64 = 256 << 10;
+
+/// How many paths are named to the admin.
+const NAMED: usize = 20;
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Says what is in the folder.
+    Measure,
+    /// Writes it as a tar to its standard output.
+    Pack,
+    /// Compares it with the tar on its standard input.
+    Compare,
+    /// Unpacks the tar on its standard input.
+    Unpack,
+    /// Removes what is in the folder.
+    Empty,
+}
+
+impl Task {
+    const ALL: [(&str, Task); 5] = [
+        ("measure", Task::Measure),
+        ("pack", Task::Pack),
+        ("compare", Task::Compare),
+        ("unpack", Task::Unpack),
+        ("empty", Task::Empty),
+    ];
+
+    fn word(self) -> &'static str {
+        Task::ALL.iter().find(|(_, task)| *task == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// What is in a home.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    /// How many files and folders.
+    pub(crate) entries: u64,
+    /// What they take on disk.
+    pub(crate) bytes: u64,
+    /// What its person cannot read, and so cannot be archived.
+    pub(crate) unreadable: Named,
+    /// What belongs to somebody else.
+    pub(crate) foreign: Named,
+    /// Folders of somebody else with something in them, which their person cannot remove.
+    pub(crate) stuck: Named,
+    /// Other file systems.
+    pub(crate) mounts: Named,
+}
+
+/// How many, and the first of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(crate) count: u64,
+    pub(crate) first: Vec<String>,
+}
+
+impl Named {
+    fn add(&mut self, path: &Path) {
+        self.count += 1;
+        if self.first.len() < NAMED {
+            self.first.push(path.strip_prefix(".").unwrap_or(path).display().to_string());
+        }
+    }
+}
+
+/// A worker that was started.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) child: Child,
+    /// What it says that is not its product. A file and no pipe: nobody waits for it to be read.
+    words: File,
+}
+
+impl Worker {
+    /// Waits for it: whether it ended well, and what it said.
+    pub(crate) fn end(mut self) -> io::Result<(bool, String)> {
+        drop((self.child.stdin.take(), self.child.stdout.take()));
+        let status = self.child.wait()?;
+        let mut words = Vec::new();
+        self.words.rewind()?;
+        self.words.take(MAX_WORDS).read_to_end(&mut words)?;
+        Ok((status.success(), String::from_utf8_lossy(&words).into_owned()))
+    }
+}
+
+/// Starts a worker in `folder`.
+pub(crate) fn start(task: Task, (uid, gid): (u32, u32), folder: &OwnedFd) -> Result<Worker> {
+    let cannot = |error: io::Error| CommandError::new("cannot start a worker for the home").because(error);
+    let words = tempfile::tempfile().map_err(cannot)?;
+    let words_too = || words.try_clone().map(Stdio::from);
+    let stdin = match task {
+        Task::Compare | Task::Unpack => Stdio::piped(),
+        Task::Measure | Task::Pack | Task::Empty => Stdio::null(),
+    };
+    let stdout = match task {
+        Task::Measure | Task::Pack => Stdio::piped(),
+        Task::Compare | Task::Unpack | Task::Empty => words_too().map_err(cannot)?,
+    };
+    let stderr = words_too().map_err(cannot)?;
+    let child = Command::new("/proc/self/exe")
+        .args([WORD, task.word(), &uid.to_string(), &gid.to_string()])
+        .env_clear()
+        .env("LC_ALL", "C")
+        .current_dir(host::path_of(folder))
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .map_err(cannot)?;
+    Ok(Worker { child, words })
+}
+
+/// The worker's own life.
+pub(crate) fn work() -> ExitCode {
+    match become_and_work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            let _ = writeln!(io::stderr(), "{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn become_and_work() -> std::result::Result<(), String> {
+    let mut words = std::env::args().skip(2);
+    let task = words.next().and_then(|word| Task::ALL.into_iter().find(|(name, _)| *name == word));
+    let mut number = || words.next().and_then(|word| word.parse::<u32>().ok());
+    let (Some((_, task)), Some(uid), Some(gid)) = (task, number(), number()) else {
+        return Err("this is not for use by hand".into());
+    };
+    if !become_user::is_person(uid) || !become_user::is_group(gid) {
+        return Err(format!("uid {uid} and gid {gid} are nobody's here"));
+    }
+    let person = Identity { uid, gid, groups: Vec::new() };
+    let limits = Limits { memory: 2 << 30, cpu_s: 24 * 3600, processes: true };
+    become_user::become_user(&person, limits).map_err(|error| error.to_string())?;
+    let tar = |arguments: &[&str]| {
+        let common = ["--file=-", "--acls", "--xattrs", "--xattrs-include=user.*", "--numeric-owner"];
+        let error = Command::new(TAR).args(arguments).args(common).env_clear().env("LC_ALL", "C").exec();
+        format!("cannot start {TAR}: {error}")
+    };
+    match task {
+        Task::Measure => {
+            let measured = measure(uid).map_err(|error| error.to_string())?;
+            serde_json::to_writer(io::stdout(), &measured).map_err(|error| error.to_string())
+        }
+        Task::Pack => {
+            Err(tar(&["--create", "--format=posix", "--sparse", "--one-file-system", "--sort=name", "."]))
+        }
+        Task::Compare => Err(tar(&["--compare"])),
+        Task::Unpack => {
+            Err(tar(&["--extract", "--same-permissions", "--no-same-owner", "--delay-directory-restore"]))
+        }
+        Task::Empty => empty().map_err(|error| error.to_string()),
+    }
+}
+
+fn measure(uid: u32) -> io::Result<Measured> {
+    let mut found = Measured::default();
+    let top = fs::symlink_metadata(".")?;
+    let mut ahead = vec![PathBuf::from(".")];
+    while let Some(path) = ahead.pop() {
+        let Ok(entries) = fs::read_dir(&path) else {
+            found.unreadable.add(&path);
+            continue;
+        };
+        let mut holds_something = false;
+        for entry in entries {
+            let Ok(entry) = entry else {
+                found.unreadable.add(&path);
+                break;
+            };
+            holds_something = true;
+            let (path, Ok(seen)) = (entry.path(), entry.metadata()) else { continue };
+            found.entries += 1;
+            found.bytes += seen.blocks() * 512;
+            if seen.dev() != top.dev() {
+                found.mounts.add(&path);
+                continue;
+            }
+            if seen.uid() != uid {
+                found.foreign.add(&path);
+            }
+            if seen.is_dir() {
+                ahead.push(path);
+            } else if seen.is_file() && nix::unistd::access(&path, nix::unistd::AccessFlags::R_OK).is_err() {
+                found.unreadable.add(&path);
+            }
+        }
+        if holds_something && fs::symlink_metadata(&path).is_ok_and(|seen| seen.uid() != uid) {
+            found.stuck.add(&path);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what is in the folder, also out of folders that their person had closed to themself, as some caches are.
+fn empty() -> io::Result<()> {
+    let mut ahead = vec![PathBuf::from(".")];
+    while let Some(path) = ahead.pop() {
+        let mode = fs::symlink_metadata(&path).map_or(0o700, |seen| seen.permissions().mode());
+        if mode & 0o700 != 0o700 {
+            // What cannot be opened is told by the removal that follows.
+            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(mode | 0o700));
+        }
+        for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                ahead.push(entry.path());
+            }
+        }
+    }
+    let mut failed = None;
+    for entry in fs::read_dir(".")? {
+        let entry = entry?;
+        let removed = match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path()),
+            false => fs::remove_file(entry.path()),
+        };
+        failed = failed.or(removed
+            .err()
+            .map(|error| io::Error::other(format!("{}: {error}", entry.file_name().display()))));
+    }
+    failed.map_or(Ok(()), Err)
+}
