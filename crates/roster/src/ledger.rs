@@ -9,6 +9,7 @@ use crate::desired::Ports;
 use crate::guard::Objection;
 use crate::name::{OsUser, UnitName};
 use crate::plan::{Action, Problem, Subject};
+use crate::provider::{Provider, ProviderState};
 
 /// Everything that rosterd remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Ledger {
     pub degraded: BTreeMap<Subject, Degraded>,
     /// Notices that were told already, so that each is told once.
     pub told: BTreeSet<crate::plan::Notice>,
+    /// The providers that rosterd worked with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub providers: BTreeMap<Provider, ProviderState>,
     /// Identifier of the newest run.
     pub last_run: Option<String>,
 }

@@ -14,6 +14,7 @@ use crate::remote::{FastForward, Fetch};
 use crate::wiring::Wire;
 
 mod accounts;
+mod cluster;
 mod files;
 mod home;
 mod homes_gone;
@@ -23,12 +24,15 @@ mod limits;
 mod moves;
 pub mod refresh;
 mod units;
+mod vault;
 mod wiring;
 
+pub use cluster::{ClusterAction, cluster};
 pub use home::home;
 pub use host::{HostPlan, host};
 pub use limits::{PANE_DROP_IN, SLICE_DROP_IN};
 pub use units::{UnitsPlan, is_done, reload, reload_due, units, units_to_watch};
+pub use vault::{VaultAction, vault};
 
 /// Whom something is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -193,6 +197,10 @@ pub enum Action {
     Home(HomeAction),
     /// Work on the mirror of a public repository, done by a worker as the user `rosterd`.
     Mirror(MirrorAction),
+    /// Work in the cluster, done by a worker as the system user `rosterd`.
+    Cluster(ClusterAction),
+    /// Work in Vault, done by a worker as the system user `rosterd`.
+    Vault(VaultAction),
 }
 
 impl Action {
@@ -221,6 +229,8 @@ impl Action {
             Action::Home(HomeAction::FinishRefresh { .. }) => "finish-refresh",
             Action::Mirror(MirrorAction::Fetch { .. }) => "fetch-mirror",
             Action::Mirror(MirrorAction::Check { .. }) => "check-mirror",
+            Action::Cluster(action) => action.kind(),
+            Action::Vault(action) => action.kind(),
         }
     }
 }
@@ -287,6 +297,8 @@ impl fmt::Display for Action {
             Action::Mirror(MirrorAction::Check { url }) => write!(f, "check the mirror of {url}"),
             Action::Home(HomeAction::Move(moved)) => moved.fmt(f),
             Action::Home(HomeAction::Wire(wire)) => wire.fmt(f),
+            Action::Cluster(action) => action.fmt(f),
+            Action::Vault(action) => action.fmt(f),
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::{Degraded, WaitingCause};
 use crate::name::OsUser;
 use crate::plan::{Notice, Problem, Step, Subject};
+use crate::provider::{Provider, ProviderStatus};
 
 /// Why a run took place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +131,9 @@ pub struct Status {
     /// What is left as it is on purpose.
     #[serde(default)]
     pub notices: Vec<Notice>,
+    /// The providers that are configured.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub providers: BTreeMap<Provider, ProviderStatus>,
 }
 
 /// Why the roster on disk is not in force.

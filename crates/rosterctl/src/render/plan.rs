@@ -29,6 +29,8 @@ pub(crate) fn plan(plan: &Plan, waiting: Option<&WaitingStatus>, now: Timestamp,
         for step in plan.steps.iter().filter(|step| step.subject == **subject) {
             let (lead, style) = match step.action {
                 Action::Cut | Action::StopUnit { .. } | Action::RemoveFile { .. } => ("  - ", Style::Warn),
+                Action::Cluster(ref change) if change.is_removal() => ("  - ", Style::Warn),
+                Action::Vault(ref change) if change.is_removal() => ("  - ", Style::Warn),
                 _ => ("  + ", Style::Good),
             };
             page.hang(lead, style, &format!("{} ({})", action(step), step.reason), Style::Plain);

@@ -48,10 +48,14 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
     for notice in &status.notices {
         page.open("note: ", Style::Faint, &format!("{}: {}", notice.subject, notice.text));
     }
+    for (name, provider) in &status.providers {
+        page.gap();
+        super::provider::section(&mut page, *name, provider, now);
+    }
     page.finish()
 }
 
-fn last_run(run: &RunSummary, now: Timestamp) -> String {
+pub(super) fn last_run(run: &RunSummary, now: Timestamp) -> String {
     let (_, word) = outcome(run.outcome);
     let failed = if run.failed == 0 { String::new() } else { format!(", {} failed", run.failed) };
     let steps = count(run.done, "step", "steps");
@@ -219,6 +223,7 @@ mod tests {
                 (subject("carol"), SubjectStatus::Converged),
             ]),
             notices: vec![],
+            providers: BTreeMap::new(),
         }
     }
 
