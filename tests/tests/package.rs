@@ -73,6 +73,9 @@ fn the_daemon_has_neither_git_nor_tls_in_it_invariant_3(suite: Suite) {
     for program in ["/usr/lib/rosterd/rosterd", "/usr/lib/rosterd/rosterd-look"] {
         assert!(!loads(program).contains("libssl") && !has_git(program), "{program}");
     }
+    let has_rustls =
+        |program: &str| machine.sh(&format!("grep -c rustls {program} || true")).ok().trim() != "0";
+    assert!(!has_rustls("/usr/lib/rosterd/rosterd") && has_rustls("/usr/lib/rosterd/rosterd-provider"));
     let worker = "/usr/lib/rosterd/rosterd-worker";
     assert!(loads(worker).contains("libssl") && has_git(worker), "the test looks for the wrong names");
 }

@@ -31,8 +31,8 @@ pub struct Limits {
     pub memory: u64,
     /// Seconds of processor time.
     pub cpu_s: u64,
-    /// Whether it may start further processes.
-    pub processes: bool,
+    /// Processes and threads of the user, all together; as many as the system allows when it is none.
+    pub processes: Option<u64>,
 }
 
 /// Why the process did not become the user. It must end; nothing of the user's was touched.
@@ -64,6 +64,11 @@ pub fn is_group(gid: u32) -> bool {
     gid != 0 && gid < u32::MAX - 1
 }
 
+/// Whether this is the uid or gid of a user of the system: not root's, and below the first one of a person.
+pub fn is_system(id: u32) -> bool {
+    id != 0 && id < 1000
+}
+
 /// Becomes `person` for good: session, limits, ids, no way back.
 pub fn become_user(person: &Identity, limits: Limits) -> Result<(), IdentityError> {
     let parent = getppid();
@@ -87,9 +92,9 @@ pub fn become_user(person: &Identity, limits: Limits) -> Result<(), IdentityErro
     if getppid() != parent {
         return Err(IdentityError::NotShed("the parent ended meanwhile"));
     }
-    if !limits.processes {
-        // From here on the kernel refuses a new process.
-        call("setrlimit(RLIMIT_NPROC)", setrlimit(Resource::RLIMIT_NPROC, 0, 0))?;
+    if let Some(most) = limits.processes {
+        // From here on the kernel counts. With 0 it refuses every new process.
+        call("setrlimit(RLIMIT_NPROC)", setrlimit(Resource::RLIMIT_NPROC, most, most))?;
     }
     verify(uid, gid, &groups)
 }

@@ -6,14 +6,18 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
+use roster::access::Access;
 use roster::name::OsUser;
 use roster::plan::Plan;
+use roster::provider::Provider;
 use roster::report::{Leaver, Progress, Run, RunSummary, Status};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zlink::tokio::unix;
 
-use crate::{ControlError, HistoryReply, LeaverReply, PlanReply, ProgressReply, ShowReply, StatusReply};
+use crate::{
+    AccessReply, ControlError, HistoryReply, LeaverReply, PlanReply, ProgressReply, ShowReply, StatusReply,
+};
 
 /// How often, and after what time each, a connection is tried that the kernel has no room for.
 const TRIES: u32 = 100;
@@ -63,6 +67,18 @@ trait Control {
     ) -> zlink::Result<impl Stream<Item = zlink::Result<Result<ProgressReply, ControlError>>>>;
     async fn history(&mut self, limit: u32) -> zlink::Result<Result<HistoryReply, ControlError>>;
     async fn show(&mut self, run: &str) -> zlink::Result<Result<ShowReply, ControlError>>;
+    async fn access(&mut self, user: &str) -> zlink::Result<Result<AccessReply, ControlError>>;
+    async fn plan_provider(
+        &mut self,
+        provider: &str,
+        user: Option<&str>,
+    ) -> zlink::Result<Result<PlanReply, ControlError>>;
+    #[zlink(more)]
+    async fn reconcile_provider(
+        &mut self,
+        provider: &str,
+        user: Option<&str>,
+    ) -> zlink::Result<impl Stream<Item = zlink::Result<Result<ProgressReply, ControlError>>>>;
     async fn confirm(&mut self, cuts: Vec<String>) -> zlink::Result<Result<(), ControlError>>;
     async fn leaver(&mut self, user: &str) -> zlink::Result<Result<LeaverReply, ControlError>>;
     async fn removed(&mut self, user: &str, archive: &str) -> zlink::Result<Result<(), ControlError>>;
@@ -111,6 +127,32 @@ impl Client {
         let stream =
             self.connection.reconcile(user.map(OsUser::as_str)).await.map_err(ClientError::Broken)?;
         Ok(events(stream))
+    }
+
+    /// What a person can reach, and why.
+    pub async fn access(&mut self, user: &OsUser) -> Result<Access, ClientError> {
+        let asked = self.connection.access(user.as_str()).await;
+        read(answer(asked)?.access)
+    }
+
+    /// What a reconcile of a provider would do.
+    pub async fn plan_provider(
+        &mut self,
+        provider: Provider,
+        user: Option<&OsUser>,
+    ) -> Result<Plan, ClientError> {
+        let asked = self.connection.plan_provider(provider.as_str(), user.map(OsUser::as_str)).await;
+        read(answer(asked)?.plan)
+    }
+
+    /// Reconciles a provider now and tells every step.
+    pub async fn reconcile_provider<'a>(
+        &'a mut self,
+        provider: Provider,
+        user: Option<&'a OsUser>,
+    ) -> Result<Events<'a>, ClientError> {
+        let asked = self.connection.reconcile_provider(provider.as_str(), user.map(OsUser::as_str)).await;
+        Ok(events(asked.map_err(ClientError::Broken)?))
     }
 
     /// Ends when the roster on disk is applied; the last event is the run that did it.

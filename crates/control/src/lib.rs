@@ -32,6 +32,13 @@ pub struct PlanReply {
     pub plan: Value,
 }
 
+/// Answer to `Access`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AccessReply {
+    /// A [`roster::access::Access`].
+    pub access: Value,
+}
+
 /// One answer of many to `Reconcile` and `Wait`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProgressReply {

@@ -19,7 +19,7 @@ pub(crate) fn become_user(person: &Become) -> Result<(), IdentityError> {
     let limits = Limits {
         memory: person.memory_mib.saturating_mul(1 << 20),
         cpu_s: person.deadline_s,
-        processes: false,
+        processes: Some(0),
     };
     ::become_user::become_user(&identity, limits)
 }

@@ -54,13 +54,15 @@ mod refs;
 mod remote_worker;
 mod supervisor;
 mod sys;
+mod system;
 mod transfer;
 mod tree;
 mod wiring;
 mod worker;
 
 pub use freshen::freshen;
-pub use protocol::Landlock;
+pub use protocol::{Landlock, clean};
 pub use remote_worker::RemoteWorker;
 pub use supervisor::{Limits, Person, Programs, Worker, WorkerError};
+pub use system::{SystemUser, become_system_user};
 pub use worker::{look, worker};

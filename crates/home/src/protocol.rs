@@ -123,8 +123,9 @@ impl Become {
     ///
     /// A remote is asked by a user of the system, who is not root and owns nothing but the mirrors.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        use become_user::is_system;
+
         let is_remote = matches!(self.task, Task::Remote { .. });
-        let system = |id: u32| id != 0 && id < 1000;
         let refuse = |what: String| {
             let why = format!("no worker for {}: {what}", self.user);
             Err(Failure::new(
@@ -132,7 +133,7 @@ impl Become {
                 "rosterd works only in homes of people; give the person an account of their own",
             ))
         };
-        if is_remote && !(system(self.uid) && system(self.gid) && self.groups.is_empty()) {
+        if is_remote && !(is_system(self.uid) && is_system(self.gid) && self.groups.is_empty()) {
             return refuse(format!("uid {} or gid {} is not a system user's", self.uid, self.gid));
         }
         if !is_remote && !become_user::is_person(self.uid) {
@@ -182,7 +183,7 @@ pub(crate) fn write_line(to: &mut impl Write, message: &impl Serialize) -> io::R
 
 /// A text of a worker made fit for a journal and a terminal: no control characters, no change of the writing
 /// direction, not longer than a paragraph.
-pub(crate) fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     let harmful = |c: char| {
         c.is_control()
             || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')

@@ -49,7 +49,12 @@ fn way(action: &Action) -> Way {
         | Action::EnableUnit { .. }
         | Action::StartUnit { .. }
         | Action::Reload { .. } => Way::NotOurs,
-        Action::Cut | Action::Return | Action::Home(_) | Action::Mirror(_) => Way::NotOurs,
+        Action::Cut
+        | Action::Return
+        | Action::Home(_)
+        | Action::Mirror(_)
+        | Action::Cluster(_)
+        | Action::Vault(_) => Way::NotOurs,
     }
 }
 

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Kubernetes;
 use crate::model::{Limits, Tier};
 use crate::name::{
     GroupName, HostName, MemorySize, OsUser, ProgramName, ProgramPath, RemoteName, ServiceName, Shell,
     UnitTemplate, VariableName,
 };
+use crate::vault::Vault;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -57,6 +59,10 @@ pub struct Config {
     pub worker: Worker,
     /// tmux sessions that survive a reboot.
     pub tmux: Tmux,
+    /// The cluster that people have rights in.
+    pub kubernetes: Kubernetes,
+    /// The Vault that keeps people's secrets.
+    pub vault: Vault,
 }
 
 /// Where the roster is.
@@ -529,6 +535,8 @@ impl Default for Config {
             guard: Guard::default(),
             tier_check: TierCheck::default(),
             membership: Membership::default(),
+            kubernetes: Kubernetes::default(),
+            vault: Vault::default(),
             worker: Worker::default(),
             tmux: Tmux::default(),
         }

@@ -11,6 +11,7 @@ use crate::guard::Objection;
 use crate::name::{GroupName, HostName, OsUser, UnitName};
 use crate::observed::LoginState;
 use crate::plan::{Action, Problem, Subject};
+use crate::provider::{Provider, ProviderState};
 
 /// Everything that rosterd remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,9 @@ pub struct Ledger {
     pub degraded: BTreeMap<Subject, Degraded>,
     /// Notices that were told already, so that each is told once.
     pub told: BTreeSet<crate::plan::Notice>,
+    /// The providers that rosterd worked with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub providers: BTreeMap<Provider, ProviderState>,
     /// Identifier of the newest run.
     pub last_run: Option<String>,
 }

@@ -22,15 +22,23 @@
 //! | [`edit`] | changes of the roster's text that leave every other line as it is |
 //! | [`guard`], [`tier_check`] | what holds a roster back |
 //! | [`membership`] | the group of the identity provider against the roster |
+//! | [`cluster`], [`k8s_users`] | the people as objects of a Kubernetes cluster; the cluster's own list of them |
+//! | [`vault`] | the people in a Vault |
+//! | [`guard`], [`tier_check`] | what holds a roster back |
+//! | [`access`] | what one person can reach, and why |
 //! | [`change`] | the difference of two rosters, for people |
 //! | [`files`] | files of the homes and of the machine: their kinds, what should be, what is seen, what is done |
 //! | [`envfile`] | environment files as text |
+//! | [`lease`] | which of several hosts changes what they share |
 //! | [`ledger`] | the only state rosterd keeps |
+//! | [`provider`] | the outside systems by name |
 //! | [`remote`] | what git remotes show, and what clones know of them |
 //! | [`report`] | what a run did, for people and programs |
 
+pub mod access;
 pub mod announce;
 pub mod change;
+pub mod cluster;
 pub mod config;
 pub mod derive;
 pub mod desired;
@@ -40,6 +48,8 @@ pub mod envfile;
 pub mod files;
 pub mod guard;
 pub mod hosts;
+pub mod k8s_users;
+pub mod lease;
 pub mod ledger;
 pub mod membership;
 pub mod model;
@@ -48,6 +58,7 @@ pub mod name;
 pub mod observed;
 pub mod parse;
 pub mod plan;
+pub mod provider;
 pub mod remote;
 pub mod report;
 #[cfg(test)]
@@ -55,4 +66,5 @@ mod sample;
 pub mod schema;
 pub mod source;
 pub mod tier_check;
+pub mod vault;
 pub mod wiring;

@@ -7,15 +7,19 @@
 
 mod config;
 mod files;
+mod k8s_users;
+mod kubernetes;
 pub(crate) mod node;
 pub(crate) mod reader;
 mod roster;
 mod source;
 mod toml;
+mod vault;
 mod yaml;
 
 use crate::config::Config;
 use crate::diagnostic::Diagnostics;
+use crate::k8s_users::K8sUsers;
 use crate::model::Roster;
 
 /// The largest roster that is read, in bytes; one of a thousand people is well below 1 MiB. Whoever reads the file
@@ -58,4 +62,20 @@ pub fn config(file: &str, bytes: &[u8]) -> Result<Config, Diagnostics> {
         None => Config::default(),
     };
     source.judge(config, reader)
+}
+
+/// Reads the cluster's list of people; `file` is only its name in the diagnostics. What is wrong with single entries is
+/// in the result.
+pub fn k8s_users(file: &str, bytes: &[u8]) -> Result<K8sUsers, Diagnostics> {
+    let source = source::Source::new(file, bytes, LARGEST_ROSTER)?;
+    let mut reader = reader::Reader::new(reader::Format::Yaml);
+    let users = yaml::parse(source.text, &mut reader).and_then(|root| k8s_users::read(&mut reader, &root));
+    if users.is_none() && reader.found.is_empty() {
+        reader.tell(reader::Found::new(0..0, "the map is empty").help("one without people is `{}`"));
+    }
+    match (users, source.judge((), reader)) {
+        (Some(users), judged) => Ok(K8sUsers { diagnostics: judged.err(), ..users }),
+        (None, Err(diagnostics)) => Err(diagnostics),
+        (None, Ok(())) => Ok(K8sUsers::default()),
+    }
 }

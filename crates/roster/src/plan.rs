@@ -16,6 +16,7 @@ use crate::remote::{FastForward, Fetch};
 use crate::wiring::Wire;
 
 mod accounts;
+mod cluster;
 mod cut;
 mod files;
 mod home;
@@ -27,12 +28,15 @@ mod limits;
 mod moves;
 pub mod refresh;
 mod units;
+mod vault;
 mod wiring;
 
+pub use cluster::{ClusterAction, cluster};
 pub use home::home;
 pub use host::{HostPlan, host};
 pub use limits::{PANE_DROP_IN, SLICE_DROP_IN};
 pub use units::{UnitsPlan, is_done, reload, reload_due, units, units_to_watch};
+pub use vault::{VaultAction, vault};
 
 /// Whom something is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -257,6 +261,10 @@ pub enum Action {
     Home(HomeAction),
     /// Work on the mirror of a public repository, done by a worker as the user `rosterd`.
     Mirror(MirrorAction),
+    /// Work in the cluster, done by a worker as the system user `rosterd`.
+    Cluster(ClusterAction),
+    /// Work in Vault, done by a worker as the system user `rosterd`.
+    Vault(VaultAction),
 }
 
 impl Action {
@@ -290,6 +298,8 @@ impl Action {
             Action::Home(HomeAction::FinishRefresh { .. }) => "finish-refresh",
             Action::Mirror(MirrorAction::Fetch { .. }) => "fetch-mirror",
             Action::Mirror(MirrorAction::Check { .. }) => "check-mirror",
+            Action::Cluster(action) => action.kind(),
+            Action::Vault(action) => action.kind(),
         }
     }
 }
@@ -368,6 +378,8 @@ impl fmt::Display for Action {
             Action::Home(HomeAction::Move(moved)) => moved.fmt(f),
             Action::Home(HomeAction::Wire(wire)) => wire.fmt(f),
             Action::Home(HomeAction::File(file)) => file.fmt(f),
+            Action::Cluster(action) => action.fmt(f),
+            Action::Vault(action) => action.fmt(f),
         }
     }
 }

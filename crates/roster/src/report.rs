@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ledger::{Degraded, Identity, SourceState, WaitingCause};
 use crate::name::OsUser;
 use crate::plan::{Notice, Problem, Seen, Step, Subject};
+use crate::provider::{Provider, ProviderStatus};
 use crate::remote::Answer;
 
 /// Why a run took place.
@@ -140,6 +141,9 @@ pub struct Status {
     /// What is left as it is on purpose.
     #[serde(default)]
     pub notices: Vec<Notice>,
+    /// The providers that are configured.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub providers: BTreeMap<Provider, ProviderStatus>,
     /// What was seen of each subject when it was last looked at; the files of one person only when they are asked for.
     #[serde(default)]
     pub seen: BTreeMap<Subject, Seen>,

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const PURE: &[&str] = &[
     "annotate-snippets", // draws diagnostics
     "granit-parser",     // YAML with places
+    "hcl-rs",            // the language of Vault's policies
     "jiff",              // dates as values; only the shell asks for the time
     "schemars",          // JSON Schemas from the types
     "serde",

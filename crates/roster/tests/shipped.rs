@@ -241,6 +241,19 @@ fn the_shipped_config_shows_the_defaults() {
     assert!(config.claude.managed_settings_source.take().is_some());
     assert!(config.tier_check.k8s_users.take().is_some());
     assert!(std::mem::take(&mut config.file).len() > 10);
+    assert!(config.kubernetes.kubeconfig.take().is_some());
+    assert!(config.kubernetes.portal.take().is_some());
+    assert!(config.kubernetes.cluster_issuer.take().is_some());
+    assert!(config.kubernetes.lease.take().is_some());
+    assert!(config.kubernetes.tls_secret.take().is_some());
+    assert!(config.vault.address.take().is_some());
+    assert!(config.vault.ca.take().is_some());
+    assert!(config.vault.namespace.take().is_some());
+    assert!(config.vault.login.role.take().is_some());
+    assert!(config.vault.login.mount.take().is_some());
+    assert!(config.vault.k8s_users.take().is_some());
+    assert!(config.vault.pipelines.take().is_some());
+    assert!(config.vault.transit_mount.take().is_some());
     config.tiers.retain(|_, policy| !policy.groups.is_empty());
     assert_eq!(config, Config::default());
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use roster::edit::Assignment;
 use roster::name::{HostName, OsUser};
+use roster::provider::Provider;
 use tmux_persist::{Moment, SessionName};
 
 /// Where `rosterd.socket` listens.
@@ -100,6 +101,9 @@ pub(crate) enum Command {
         /// Show the steps of this person only
         #[arg(long, value_name = "USER")]
         user: Option<OsUser>,
+        /// Show what would be done there instead of on this machine
+        #[arg(long, value_name = "PROVIDER")]
+        provider: Option<Provider>,
     },
     /// Make everything as the roster says, now, and show each step
     ///
@@ -109,6 +113,9 @@ pub(crate) enum Command {
         /// Reconcile this person only
         #[arg(long, value_name = "USER")]
         user: Option<OsUser>,
+        /// Reconcile there instead of on this machine
+        #[arg(long, value_name = "PROVIDER")]
+        provider: Option<Provider>,
     },
     /// Wait until the roster on disk is applied
     #[command(
@@ -125,6 +132,21 @@ pub(crate) enum Command {
         /// Show this person only
         #[arg(value_name = "USER")]
         user: Option<OsUser>,
+        /// Show how it is there instead of on this machine
+        #[arg(long, value_name = "PROVIDER")]
+        provider: Option<Provider>,
+    },
+    /// Show what a person can reach, and why
+    ///
+    /// Account, groups, services, and what they have in the cluster and in Vault: what the roster gives, beside what is
+    /// found there now. Changes nothing.
+    #[command(
+        after_long_help = "Exit codes: 0 as the roster says, 3 something differs or is not known, 1 error."
+    )]
+    Access {
+        /// Show this person
+        #[arg(value_name = "USER")]
+        user: OsUser,
     },
     /// List the past runs, the newest first
     #[command(after_long_help = "Exit codes: 0, 1 error.")]

@@ -97,6 +97,7 @@ fn main() -> ExitCode {
         | Command::Reconcile { .. }
         | Command::Wait { .. }
         | Command::Status { .. }
+        | Command::Access { .. }
         | Command::History { .. }
         | Command::Show { .. }
         | Command::Confirm { .. } => {

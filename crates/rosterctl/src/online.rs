@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use roster::ledger::WaitingCause;
 use roster::name::OsUser;
 use roster::plan::{Plan, Subject};
+use roster::provider::Provider;
 use roster::report::{Outcome, Progress, Run, Status, SubjectStatus, WaitingStatus};
 use serde::Serialize;
 use serde_json::json;
@@ -37,11 +38,25 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
     runtime.block_on(async {
         let mut client = Client::connect(socket).await.map_err(explain)?;
         match command {
-            Command::Status { user } => {
+            Command::Status { user, provider: Some(provider) } => {
+                let status = answer(client.status(None), out).await?;
+                show_provider(*provider, status, user.as_ref(), out)
+            }
+            Command::Plan { user, provider: Some(provider) } => {
+                let asked = client.plan_provider(*provider, user.as_ref());
+                let plan = patiently(asked, out, &format!("rosterd looks at {provider}")).await?;
+                show_plan(plan, None, out)
+            }
+            Command::Reconcile { user, provider: Some(provider) } => {
+                let events = client.reconcile_provider(*provider, user.as_ref()).await.map_err(explain)?;
+                let run = follow(events, out, &format!("waiting for {provider}")).await?;
+                close(&mut client, &run, out).await
+            }
+            Command::Status { user, provider: None } => {
                 let status = answer(client.status(user.as_ref()), out).await?;
                 show_status(&status, user.as_ref(), out)
             }
-            Command::Plan { user } => {
+            Command::Plan { user, provider: None } => {
                 let plan =
                     patiently(client.plan(user.as_ref()), out, "rosterd looks at the machine and the homes")
                         .await?;
@@ -54,7 +69,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                     _ => show_plan(plan, status.waiting, out),
                 }
             }
-            Command::Reconcile { user } => {
+            Command::Reconcile { user, provider: None } => {
                 let events = client.reconcile(user.as_ref()).await.map_err(explain)?;
                 let run = follow(events, out, "waiting for rosterd").await?;
                 close(&mut client, &run, out).await
@@ -73,6 +88,15 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                         .unwrap_or_else(|_| Err(refused(ControlError::TimedOut))),
                 }?;
                 close(&mut client, &run, out).await
+            }
+            Command::Access { user } => {
+                let asked = client.access(user);
+                let access = patiently(asked, out, "rosterd looks at the machine and the providers").await?;
+                match out.json {
+                    true => out.document(&access)?,
+                    false => out.text(&render::access(&access, out.look))?,
+                }
+                Ok(if render::is_as_wanted(&access) { 0 } else { 3 })
             }
             Command::History { limit } => {
                 let runs = answer(client.history(*limit), out).await?;
@@ -173,6 +197,22 @@ fn show_status(status: &Status, user: Option<&OsUser>, out: &Out) -> Result<u8> 
         None => status.outcome,
         Some(user) => outcome_of(status, user),
     };
+    Ok(outcome.exit_code())
+}
+
+fn show_provider(provider: Provider, mut status: Status, user: Option<&OsUser>, out: &Out) -> Result<u8> {
+    let Some(mut found) = status.providers.remove(&provider) else {
+        return Err(CommandError::new(format!("no {provider} is configured"))
+            .next(format!("see `[{provider}]` in /etc/rosterd/config.toml")));
+    };
+    if let Some(user) = user {
+        found.degraded.retain(|subject, _| *subject == Subject::User(user.clone()));
+    }
+    match out.json {
+        true => out.document(&found)?,
+        false => out.text(&render::provider(provider, &found, Timestamp::now(), out.look))?,
+    }
+    let outcome = if found.degraded.is_empty() { Outcome::Converged } else { Outcome::Degraded };
     Ok(outcome.exit_code())
 }
 

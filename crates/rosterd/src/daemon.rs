@@ -28,6 +28,7 @@ use crate::announce;
 use crate::homes::Homes;
 use crate::journal;
 use crate::metrics;
+use crate::providers::{self, Lanes};
 use crate::run::{self, chain};
 use crate::sources::OnDisk;
 use crate::store::{Store, StoreError};
@@ -95,7 +96,7 @@ impl Ask {
     }
 
     /// One run that serves both wishes.
-    fn join(&mut self, other: Ask) {
+    pub(crate) fn join(&mut self, other: Ask) {
         let weight = |trigger| match trigger {
             Trigger::Retry => 0,
             Trigger::Change => 1,
@@ -122,6 +123,8 @@ pub(crate) struct Daemon {
     pub(crate) config_path: PathBuf,
     /// Ourselves, for who only looks at homes, and the program of the workers.
     pub(crate) program: home::Programs,
+    /// The program that speaks to providers.
+    pub(crate) provider: PathBuf,
     /// Set once, at SIGTERM.
     pub(crate) stop: Arc<AtomicBool>,
     stopping: watch::Sender<bool>,
@@ -160,6 +163,8 @@ pub(crate) struct Daemon {
     heard: Cell<u64>,
     answered: Cell<u64>,
     alive: Cell<Instant>,
+    /// Where wishes for a run of the providers go, once there is somebody to meet them.
+    pub(crate) providers: Lanes,
 }
 
 impl Daemon {
@@ -168,6 +173,7 @@ impl Daemon {
         store: Store,
         config_path: PathBuf,
         program: home::Programs,
+        provider: PathBuf,
     ) -> (Self, mpsc::UnboundedReceiver<Ask>) {
         let (asks, asked) = mpsc::unbounded_channel();
         let (ledger, unreadable) = match store.load() {
@@ -198,6 +204,7 @@ impl Daemon {
             store,
             config_path,
             program,
+            provider,
             stop: Arc::new(AtomicBool::new(false)),
             stopping: watch::Sender::new(false),
             asks,
@@ -222,6 +229,7 @@ impl Daemon {
             heard: Cell::new(0),
             answered: Cell::new(0),
             alive: Cell::new(Instant::now()),
+            providers: Lanes::default(),
         };
         (daemon, asked)
     }
@@ -253,7 +261,7 @@ impl Daemon {
         }
     }
 
-    fn ledger_failed(&self, error: &StoreError) {
+    pub(crate) fn ledger_failed(&self, error: &StoreError) {
         self.failed_saves.set(self.failed_saves.get() + 1);
         let problem = ledger_problem("the ledger cannot be written", error);
         let now = Timestamp::now();
@@ -597,6 +605,7 @@ pub(crate) async fn run_until_stopped(
     let mut running: Option<JoinHandle<Option<Ask>>> = None;
     let mut retry_at: Option<tokio::time::Instant> = None;
     watch.follow(&daemon.config_path, &daemon.config());
+    providers::keep_all(&daemon);
     loop {
         if running.is_none()
             && let Some(ask) = pending.take()

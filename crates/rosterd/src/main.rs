@@ -1,16 +1,18 @@
 //! rosterd: keeps this machine as its roster says. See docs/architecture.md.
 //!
 //! This is the daemon, started by systemd with its socket. It starts `rosterd-look` to look at a home, and
-//! `rosterd-worker` to work in one or to speak to a server: programs of their own beside this one, of no use by hand. So the
-//! daemon's program, which is root's, has no git and no TLS in it.
+//! `rosterd-worker` to work in one or to speak to a git server, and `rosterd-provider` to speak to a provider: programs of their
+//! own beside this one, of no use by hand. So the daemon's program, which is root's, has no git and no TLS in it.
 
 mod accept;
+mod access;
 mod announce;
 mod daemon;
 mod homes;
 mod journal;
 mod metrics;
 mod preview;
+mod providers;
 mod refresh;
 mod remotes;
 mod removal;
@@ -106,10 +108,10 @@ fn start() -> Result<(), (u8, String)> {
             |error| broken(&format!("{name}, which belongs beside this program, cannot be opened"), &error),
         )
     };
-    let (look, work) = (open("rosterd-look")?, open("rosterd-worker")?);
+    let (look, work, provider) = (open("rosterd-look")?, open("rosterd-worker")?, open("rosterd-provider")?);
     let path = |program: &std::fs::File| PathBuf::from(format!("/proc/self/fd/{}", program.as_raw_fd()));
     let programs = home::Programs { look: path(&look), work: path(&work) };
-    let (daemon, asked) = daemon::Daemon::load(store, config, programs);
+    let (daemon, asked) = daemon::Daemon::load(store, config, programs, path(&provider));
     let daemon = Rc::new(daemon);
     for cleared in host::clear_leftovers(&daemon.config()) {
         tracing::info!("removed {cleared}, which a run that was killed had left");

@@ -8,7 +8,7 @@ use roster::name::OsUser;
 use roster::observed::HomeObserved;
 use roster::plan::{self, Action, Plan, Problem, Step, Subject};
 
-use crate::accept::{self, Decision};
+use crate::accept::{self, Decision, InForce};
 use crate::daemon::Daemon;
 use crate::homes::{Said, asker, limits};
 use crate::refresh;
@@ -16,20 +16,22 @@ use crate::remotes::Remotes;
 use crate::run::{chain, plan_host};
 use crate::services;
 
+/// What a run would have in force.
+pub(crate) fn about_to_be_in_force(daemon: &Daemon) -> Option<Rc<InForce>> {
+    let (disk, before) = (daemon.read_disk(), daemon.in_force());
+    let name = daemon.config_path.display().to_string();
+    match accept::decide(&daemon.ledger(), before.as_deref(), &name, &disk, Timestamp::now()) {
+        Decision::Accept { new, .. } => Some(Rc::new(*new)),
+        _ => before,
+    }
+}
+
 /// What a reconcile would do now, for everybody or for one.
 pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Result<Plan, Problem> {
     if let Some(problem) = daemon.ledger_trouble() {
         return Err(problem);
     }
-    let disk = daemon.read_disk();
-    let before = daemon.in_force();
-    let name = daemon.config_path.display().to_string();
-    let decision = accept::decide(&daemon.ledger(), before.as_deref(), &name, &disk, Timestamp::now());
-    let in_force = match decision {
-        Decision::Accept { new, .. } => Some(Rc::new(*new)),
-        _ => before,
-    };
-    let Some(in_force) = in_force else { return Ok(Plan::default()) };
+    let Some(in_force) = about_to_be_in_force(daemon) else { return Ok(Plan::default()) };
     let host = plan_host(daemon, &in_force).await?;
     let mut plan = host.plan.clone();
     let reload = services::reload_due(&daemon.ledger(), &plan, &host.units);

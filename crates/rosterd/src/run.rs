@@ -19,6 +19,7 @@ use crate::accept::{self, Decision, InForce};
 use crate::daemon::{Ask, Daemon, Whom};
 use crate::homes::{Found, Homes};
 use crate::journal;
+use crate::providers;
 use crate::services;
 use crate::sources;
 
@@ -253,6 +254,7 @@ async fn prepare(daemon: &Rc<Daemon>, running: &mut Running<'_>, homes: &Homes) 
     if tiers_differ(daemon, running, &in_force) {
         return Err(Outcome::Failed);
     }
+    daemon.providers.ask(running.ask);
     running.phase("looking at the machine");
     let host = match plan_host(daemon, &in_force).await {
         Ok(host) => host,
@@ -440,11 +442,11 @@ fn nobody_here(ledger: &Ledger, elsewhere: usize) -> Notice {
 /// Compares the tiers with the cluster's map; a difference stops the run before any change.
 fn tiers_differ(daemon: &Rc<Daemon>, running: &mut Running<'_>, in_force: &InForce) -> bool {
     let told = |text: String| Notice { subject: Subject::Machine, text };
-    let Some(path) = &in_force.config.tier_check.k8s_users else {
+    let Some(path) = providers::map::to_compare(daemon, &in_force.config) else {
         daemon.change_ledger(|ledger| ledger.tiers_differ = None);
         return false;
     };
-    let compared = sources::read(path)
+    let compared = sources::read(&path)
         .map_err(|error| error.to_string())
         .and_then(|bytes| tier_check::compare(&in_force.roster, &bytes).map_err(|error| error.to_string()));
     match compared {

@@ -9,19 +9,25 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use control::{Call, CallError, Connection, ControlError, DESCRIPTION, INTERFACE, SERVICE_DESCRIPTION};
+use roster::access::Access;
 use roster::ledger::{Degraded, WaitingCause};
 use roster::name::OsUser;
-use roster::plan::{Notice, Plan, Seen, Subject};
-use roster::report::{Leaver, Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus};
+use roster::plan::{Notice, Plan, Problem, Seen, Subject};
+use roster::provider::Provider;
+use roster::report::{
+    Leaver, Outcome, Progress, Run, RunSummary, Status, SubjectStatus, Trigger, WaitingStatus,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::access;
 use crate::daemon::{Ask, Daemon, Whom};
 use crate::journal;
 use crate::preview::preview;
+use crate::providers;
 use crate::removal;
 use crate::run::{self, chain};
 use crate::store::StoreError;
@@ -100,6 +106,19 @@ struct Of {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct OfOne {
+    user: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct At {
+    provider: String,
+    user: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wait {
     timeout_s: Option<u32>,
 }
@@ -164,6 +183,12 @@ impl Control {
             (Some("Leaver"), _) => self.leaver(call).and_then(|leaver| one("leaver", &leaver)),
             (Some("Removed"), _) => self.removed(call).map(|()| None),
             (Some("Restored"), _) => self.restored(call).map(|()| None),
+            (Some("Access"), _) => self.access(call).await.and_then(|access| one("access", &access)),
+            (Some("PlanProvider"), _) => self.plan_provider(call).await.and_then(|plan| one("plan", &plan)),
+            (Some("ReconcileProvider"), _) => match self.reconcile_provider(call) {
+                Ok(told) => return tell(connection, call, told, None).await,
+                Err(error) => Err(error),
+            },
             (Some("Reconcile"), _) => match self.reconcile(call) {
                 Ok(told) => return tell(connection, call, told, None).await,
                 Err(error) => Err(error),
@@ -274,7 +299,11 @@ impl Control {
         }
         seen.retain(|_, seen| *seen != Seen::default());
         let last_run = daemon.last_run();
-        let outcome = daemon.outcome(&Whom::Everybody);
+        let providers = providers::status(daemon);
+        let outcome = match daemon.outcome(&Whom::Everybody) {
+            Outcome::Converged if providers.values().any(|one| !one.degraded.is_empty()) => Outcome::Degraded,
+            outcome => outcome,
+        };
         Status {
             generation: ledger.generation,
             since: ledger.applied.as_ref().map(|applied| applied.since),
@@ -284,6 +313,7 @@ impl Control {
             waiting: run::waits_for(&ledger)
                 .map(|waiting| WaitingStatus { since: waiting.since, cause: waiting.cause.clone() }),
             outcome,
+            providers,
             last_run,
             subjects,
             notices,
@@ -307,9 +337,42 @@ impl Control {
             0 => None,
             _ => Some(self.daemon.previews.lock().await),
         };
-        Ok(preview(&self.daemon, user.as_ref()).await.map_err(|problem| ControlError::Failed {
-            what: format!("{}: {}; {}", problem.what, problem.why, problem.next),
-        })?)
+        Ok(preview(&self.daemon, user.as_ref()).await.map_err(failed)?)
+    }
+
+    async fn access(&self, call: &Call) -> Result<Access, CallError> {
+        self.may_read()?;
+        let OfOne { user } = call.parameters()?;
+        let Some(user) = self.known(Some(user.clone()))? else {
+            return Err(ControlError::NoSuchUser { user }.into());
+        };
+        Ok(access::of(&self.daemon, &user).await.map_err(failed)?)
+    }
+
+    fn provider(&self, name: &str) -> Result<Provider, ControlError> {
+        let provider: Provider = name.parse().map_err(|what| ControlError::Failed { what })?;
+        if providers::is_configured(&self.daemon.config(), provider) {
+            return Ok(provider);
+        }
+        let what = format!("no {provider} is configured; see `[{provider}]` in /etc/rosterd/config.toml");
+        Err(ControlError::Failed { what })
+    }
+
+    async fn plan_provider(&self, call: &Call) -> Result<Plan, CallError> {
+        self.may_read()?;
+        let At { provider, user } = call.parameters()?;
+        let (provider, user) = (self.provider(&provider)?, self.known(user)?);
+        Ok(providers::preview(&self.daemon, provider, user.as_ref()).await.map_err(failed)?)
+    }
+
+    fn reconcile_provider(&self, call: &Call) -> Result<mpsc::UnboundedReceiver<Progress>, CallError> {
+        self.may_change()?;
+        let At { provider, user } = call.parameters()?;
+        let provider = self.provider(&provider)?;
+        let whom = self.known(user)?.map_or(Whom::Everybody, Whom::One);
+        let (tell, told) = mpsc::unbounded_channel();
+        self.daemon.providers.ask_one(provider, Ask::new(Trigger::Request, whom, Some(tell)));
+        Ok(told)
     }
 
     fn reconcile(&self, call: &Call) -> Result<mpsc::UnboundedReceiver<Progress>, CallError> {
@@ -415,6 +478,10 @@ fn raw(data: &impl Serialize) -> Result<Option<Box<RawValue>>, CallError> {
 
 fn one(name: &str, data: &impl Serialize) -> Result<Option<Box<RawValue>>, CallError> {
     raw(&BTreeMap::from([(name, data)]))
+}
+
+fn failed(problem: Problem) -> ControlError {
+    ControlError::Failed { what: format!("{}: {}; {}", problem.what, problem.why, problem.next) }
 }
 
 fn store_failed(error: &StoreError) -> ControlError {

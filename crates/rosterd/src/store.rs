@@ -171,6 +171,21 @@ impl Store {
         Ok(())
     }
 
+    /// Where the cluster's list of people is kept.
+    pub(crate) fn map_path(&self) -> PathBuf {
+        self.dir.join("k8s_users.json")
+    }
+
+    /// Keeps the cluster's list of people; whether it is another one than before.
+    pub(crate) fn keep_map(&self, text: &str) -> Result<bool, StoreError> {
+        let path = self.map_path();
+        if fs::read(&path).is_ok_and(|before| before == text.as_bytes()) {
+            return Ok(false);
+        }
+        replace(&path, text.as_bytes()).map_err(|source| StoreError::Write { path, source })?;
+        Ok(true)
+    }
+
     /// The identifiers of all runs, the oldest first.
     pub(crate) fn run_ids(&self) -> Result<Vec<String>, StoreError> {
         let path = self.dir.join("runs");

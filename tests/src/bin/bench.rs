@@ -8,6 +8,8 @@ use machine_tests::{Forge, Machine, Suite};
 
 #[path = "../bench_code.rs"]
 mod code;
+#[path = "bench/identity.rs"]
+mod identity_part;
 #[path = "bench/tmux.rs"]
 mod tmux;
 
@@ -20,12 +22,13 @@ fn main() {
     println!("| what | rosterd | ordinary tool | ratio |\n| --- | --- | --- | --- |");
     // `./dev bench refresh` measures one part.
     let only = std::env::args().nth(1);
-    let parts: [(&str, fn()); 5] = [
+    let parts: [(&str, fn()); 6] = [
         ("accounts", accounts),
         ("clones", clones),
         ("refresh", code::refresh),
         ("first-clones", code::first_clones),
         ("tmux", || tmux::rows(row)),
+        ("identity", || identity_part::rows(row)),
     ];
     for (_, part) in parts.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name)) {
         part();

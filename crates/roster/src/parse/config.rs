@@ -108,6 +108,18 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     table(reader, &mut fields, "metrics", |reader, fields| {
         paths.optional(reader, fields, "metrics.textfile", &mut config.metrics.textfile);
     });
+    table(reader, &mut fields, "kubernetes", |reader, fields| {
+        paths.optional(reader, fields, "kubernetes.kubeconfig", &mut config.kubernetes.kubeconfig);
+        super::kubernetes::read(reader, fields, &mut config.kubernetes);
+    });
+    table(reader, &mut fields, "vault", |reader, fields| {
+        paths.optional(reader, fields, "vault.ca", &mut config.vault.ca);
+        table(reader, fields, "login", |reader, fields| {
+            paths.file(reader, fields, "vault.login.file", &mut config.vault.login.file);
+            super::vault::read_login(reader, fields, &mut config.vault);
+        });
+        super::vault::read(reader, fields, &mut config.vault);
+    });
     table(reader, &mut fields, "worker", |reader, fields| {
         number(reader, fields, "parallel", (1, 64), &mut config.worker.parallel);
         number(reader, fields, "deadline_s", (5, 86_400), &mut config.worker.deadline_s);
@@ -144,8 +156,13 @@ fn table<'n>(
     inner.finish(reader);
 }
 
-fn number<T>(reader: &mut Reader, fields: &mut Fields<'_>, key: &'static str, range: (T, T), into: &mut T)
-where
+pub(super) fn number<T>(
+    reader: &mut Reader,
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    range: (T, T),
+    into: &mut T,
+) where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,
 {
     if let Some(value) = fields.take(key).and_then(|field| reader.number(field.node, range.0, range.1)) {
@@ -600,6 +617,9 @@ impl Paths {
             ("removal.archives", Some(&config.removal.archives)),
             ("announce.webhook_file", config.announce.webhook_file.as_ref()),
             ("metrics.textfile", config.metrics.textfile.as_ref()),
+            ("kubernetes.kubeconfig", config.kubernetes.kubeconfig.as_ref()),
+            ("vault.ca", config.vault.ca.as_ref()),
+            ("vault.login.file", Some(&config.vault.login.file)),
         ];
         let homes = &config.accounts.home_base;
         let written = [

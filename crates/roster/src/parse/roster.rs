@@ -215,7 +215,7 @@ fn read_code(reader: &mut Reader, fields: &mut Fields<'_>) -> (CodeLayout, Vec<R
     (layout.unwrap_or_default(), repos)
 }
 
-fn read_quota(reader: &mut Reader, field: &Field<'_>, os_user: &str) -> Quota {
+pub(super) fn read_quota(reader: &mut Reader, field: &Field<'_>, os_user: &str) -> Quota {
     let what = format!("the quota of user {}", quoted(os_user));
     let Some(mut fields) = reader.fields(field.node, &what, field.key_span) else { return Quota::default() };
     let mut quantity = |reader: &mut Reader, key, spelling: Option<&'static str>| -> Option<Quantity> {

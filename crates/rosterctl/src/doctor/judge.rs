@@ -346,6 +346,7 @@ mod tests {
             last_run: None,
             outcome: Outcome::Converged,
             subjects: BTreeMap::from([("alice".to_owned().try_into().unwrap(), SubjectStatus::Converged)]),
+            providers: BTreeMap::new(),
         };
         let gib = 1 << 30;
         Facts {

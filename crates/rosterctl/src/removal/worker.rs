@@ -159,7 +159,7 @@ fn become_and_work() -> std::result::Result<(), String> {
         return Err(format!("uid {uid} and gid {gid} are nobody's here"));
     }
     let person = Identity { uid, gid, groups: Vec::new() };
-    let limits = Limits { memory: 2 << 30, cpu_s: 24 * 3600, processes: true };
+    let limits = Limits { memory: 2 << 30, cpu_s: 24 * 3600, processes: None };
     become_user::become_user(&person, limits).map_err(|error| error.to_string())?;
     let tar = |arguments: &[&str]| {
         let common = ["--file=-", "--acls", "--xattrs", "--xattrs-include=user.*", "--numeric-owner"];

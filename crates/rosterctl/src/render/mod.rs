@@ -1,15 +1,19 @@
 //! What people read, made from what the daemon answers. Pure functions, with `now` as an argument.
 
+mod access;
 mod desired;
 mod doctor;
 mod plan;
+mod provider;
 mod run;
 mod status;
 pub(crate) mod tmux;
 
+pub(crate) use access::{access, is_as_wanted};
 pub(crate) use desired::desired;
 pub(crate) use doctor::doctor;
 pub(crate) use plan::plan;
+pub(crate) use provider::provider;
 pub(crate) use run::{closing, history, run, step};
 pub(crate) use status::{held, status};
 
@@ -70,6 +74,8 @@ fn action(step: &Step) -> String {
             HomeAction::Fetch(_) | HomeAction::FastForward(_) | HomeAction::FinishRefresh { .. },
         )
         | Action::Mirror(_)) => action.to_string(),
+        Action::Cluster(change) => change.to_string(),
+        Action::Vault(change) => change.to_string(),
     }
 }
 

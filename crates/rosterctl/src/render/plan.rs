@@ -34,6 +34,8 @@ pub(crate) fn plan(plan: &Plan, waiting: Option<&WaitingStatus>, now: Timestamp,
                 | Action::EndSessions { .. }
                 | Action::StopUnit { .. }
                 | Action::RemoveFile { .. } => ("  - ", Style::Warn),
+                Action::Cluster(ref change) if change.is_removal() => ("  - ", Style::Warn),
+                Action::Vault(ref change) if change.is_removal() => ("  - ", Style::Warn),
                 _ => ("  + ", Style::Good),
             };
             page.hang(lead, style, &format!("{} ({})", action(step), step.reason), Style::Plain);

@@ -59,6 +59,10 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
     for notice in &status.notices {
         page.open("note: ", Style::Faint, &format!("{}: {}", notice.subject, notice.text));
     }
+    for (name, provider) in &status.providers {
+        page.gap();
+        super::provider::section(&mut page, *name, provider, now);
+    }
     page.finish()
 }
 
@@ -72,7 +76,7 @@ pub(super) fn files(page: &mut Page, files: &[FileStatus]) {
     page.table(&["FILE", "KIND", "OWNER", "FOUND"], &files.iter().map(row).collect::<Vec<_>>());
 }
 
-fn last_run(run: &RunSummary, now: Timestamp) -> String {
+pub(super) fn last_run(run: &RunSummary, now: Timestamp) -> String {
     let (_, word) = outcome(run.outcome);
     let failed = if run.failed == 0 { String::new() } else { format!(", {} failed", run.failed) };
     let steps = count(run.done, "step", "steps");
@@ -255,6 +259,7 @@ mod tests {
             notices: vec![],
             seen: BTreeMap::new(),
             remotes: BTreeMap::new(),
+            providers: BTreeMap::new(),
         }
     }
 

@@ -34,6 +34,7 @@ fn help_shows_every_command() {
       reconcile        Make everything as the roster says, now, and show each step
       wait             Wait until the roster on disk is applied
       status           Show how everything is: generation, last run, and who is not as the roster says
+      access           Show what a person can reach, and why
       history          List the past runs, the newest first
       show             Show one past run with its steps and their durations
       confirm          Let a roster proceed that a guard holds, after showing whom it cuts

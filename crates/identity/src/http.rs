@@ -1,0 +1,158 @@
+//! Requests to a provider's server: sent until there is an answer, or none that is worth another try. Decides nothing
+//! about what is asked.
+
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::retry::{self, Ended};
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// A page of a list takes a busy server a second or two.
+const ANSWER: Duration = Duration::from_secs(20);
+/// A page of the largest objects that a cluster stores does not reach this.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// A server that can be spoken to.
+#[derive(Clone)]
+pub(crate) struct Server {
+    // That of `kube` is an HTTP client with deadlines and verified TLS, for whatever server a kubeconfig names.
+    client: Client,
+    /// With each request.
+    headers: HeaderMap,
+}
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The server refused it, with these words.
+    Refused(StatusCode, Vec<u8>),
+    /// There was no answer that could be used.
+    NoAnswer(String),
+}
+
+impl Server {
+    /// Reads the credential. Connects nowhere yet.
+    pub(crate) async fn new(kubeconfig: &SecretString, headers: HeaderMap) -> Result<Server, String> {
+        let parsed: Kubeconfig = serde_json::from_str(kubeconfig.expose_secret())
+            .map_err(|_| "it is not what a kubeconfig is".to_owned())?;
+        let mut config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| chain(&error))?;
+        config.connect_timeout = Some(CONNECT);
+        // How long an answer may take, and what is tried again, is decided here.
+        config.read_timeout = None;
+        config.default_retry = false;
+        config.accept_invalid_certs = false;
+        let client = Client::try_from(config).map_err(|error| chain(&error))?;
+        Ok(Server { client, headers })
+    }
+
+    /// The same server, with more to say in each request.
+    pub(crate) fn with(&self, headers: HeaderMap) -> Server {
+        let mut server = self.clone();
+        server.headers.extend(headers);
+        server
+    }
+
+    /// Reads something.
+    pub(crate) async fn get<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, Trouble> {
+        let bytes = self.send(&Method::GET, path, None, "application/json").await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Trouble::NoAnswer(format!("its answer makes no sense: {error}")))
+    }
+
+    /// Sends a request until it is answered or not worth another try.
+    pub(crate) async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        kind: &str,
+    ) -> Result<Vec<u8>, Trouble> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (ended, trouble) =
+                match tokio::time::timeout(ANSWER, self.once(method, path, body, kind)).await {
+                    Ok(Ok((status, bytes, _))) if status.is_success() => return Ok(bytes),
+                    Ok(Ok((code, bytes, after))) => {
+                        let trouble = Trouble::Refused(code, bytes);
+                        if code != StatusCode::TOO_MANY_REQUESTS && !code.is_server_error() {
+                            return Err(trouble);
+                        }
+                        (Ended::Busy(after), trouble)
+                    }
+                    Ok(Err(why)) => (Ended::Busy(None), Trouble::NoAnswer(why)),
+                    Err(_) => {
+                        let why = format!("it does not answer within {} s", ANSWER.as_secs());
+                        (Ended::Hung, Trouble::NoAnswer(why))
+                    }
+                };
+            match retry::wait(ended, tries) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(trouble),
+            }
+        }
+    }
+
+    async fn once(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        kind: &str,
+    ) -> Result<(StatusCode, Vec<u8>, Option<Duration>), String> {
+        let bytes = body.map(Value::to_string).unwrap_or_default().into_bytes();
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(CONTENT_TYPE, kind)
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("rosterd/", env!("CARGO_PKG_VERSION")))
+            .body(Body::from(bytes))
+            .map_err(|error| error.to_string())?;
+        request.headers_mut().extend(self.headers.clone());
+        let answer = self.client.send(request).await.map_err(|error| chain(&error))?;
+        let (status, after) = (answer.status(), retry_after(&answer));
+        let bytes =
+            Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| chain(&*error))?;
+        Ok((status, bytes.to_bytes().to_vec(), after))
+    }
+}
+
+fn retry_after(answer: &Response<Body>) -> Option<Duration> {
+    let seconds = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// A text as one part of a URL.
+pub(crate) fn percent(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// An error with everything that led to it, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,535 @@
+//! Vault, as the worker sees it: logging in, one list for each kind and one read for each thing of ours, and single
+//! changes. Decides nothing about what should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use roster::plan::VaultAction;
+use roster::vault::{
+    KvField, LoginMethod, Mark, PREFIXES, ROLE_ENDING, ROLE_TTL_S, SeenEntity, SeenRole, Unread, VaultLook,
+    VaultObserved, published, same_name,
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::http::{Server, Trouble, percent};
+use crate::protocol::{Access, Failure, Looked};
+use crate::retry::{self, Ended};
+
+/// A token with less than this left is told, when it cannot be renewed.
+const SOON_S: u64 = 7 * 24 * 3600;
+/// How often a list that others write too is read and written.
+const PUBLISHES: u32 = 5;
+
+/// A Vault that has let us in.
+#[derive(Clone)]
+pub(crate) struct Vault {
+    server: Server,
+    turns: Arc<Semaphore>,
+    /// The token was made for this run, so it ends with it.
+    is_for_this_run: bool,
+    notices: Vec<String>,
+}
+
+type Found<T> = Result<T, Trouble>;
+
+impl Vault {
+    /// Logs in.
+    pub(crate) async fn open(access: &Access, parallel: usize) -> Result<Vault, Failure> {
+        let Access::Vault { kubeconfig, namespace, method, mount, role, secret } = access else {
+            return Err(Failure::new("this worker is not one for a Vault", "tell the developers of rosterd"));
+        };
+        let unfit = |why: String| {
+            Failure::new(format!("Vault cannot be spoken to: {why}"), "mend `[vault]` in config.toml")
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(HeaderName::from_static("x-vault-request"), HeaderValue::from_static("true"));
+        if let Some(namespace) = namespace {
+            let value = HeaderValue::from_str(namespace).map_err(|error| unfit(error.to_string()))?;
+            headers.insert(HeaderName::from_static("x-vault-namespace"), value);
+        }
+        let server = Server::new(kubeconfig, headers).await.map_err(unfit)?;
+        let login = match method {
+            LoginMethod::Token => None,
+            LoginMethod::Kubernetes => Some(json!({"role": role, "jwt": secret.expose_secret()})),
+            LoginMethod::Approle => Some(json!({"role_id": role, "secret_id": secret.expose_secret()})),
+        };
+        let token: SecretString = match &login {
+            None => secret.clone(),
+            Some(login) => {
+                let path = format!("/v1/auth/{mount}/login");
+                let said = server.send(&Method::POST, &path, Some(login), JSON).await;
+                let said = said.map_err(|trouble| match trouble {
+                    Trouble::Refused(code, said) if code.is_client_error() => Failure::new(
+                        format!("Vault does not let us in by {mount}: {}", words(code, &said)),
+                        "look at the role and at `vault.login`; its file is read anew for each run",
+                    ),
+                    trouble => told(trouble, "log in"),
+                })?;
+                let said: Value = serde_json::from_slice(&said).unwrap_or_default();
+                let token = said.pointer("/auth/client_token").and_then(Value::as_str);
+                token.ok_or_else(|| unfit("its answer to the login has no token".into()))?.to_owned().into()
+            }
+        };
+        let mut value = HeaderValue::from_str(token.expose_secret())
+            .map_err(|_| unfit("the token holds what no token has".into()))?;
+        value.set_sensitive(true);
+        let server = server.with(HeaderMap::from_iter([(HeaderName::from_static("x-vault-token"), value)]));
+        let turns = Arc::new(Semaphore::new(parallel.max(1)));
+        let is_for_this_run = login.is_some();
+        let mut vault = Vault { server, turns, is_for_this_run, notices: Vec::new() };
+        if !is_for_this_run {
+            vault.renew().await?;
+        }
+        Ok(vault)
+    }
+
+    /// Renews a token that has lived half of its time, and tells of one that will end.
+    async fn renew(&mut self) -> Result<(), Failure> {
+        let token: Value = self.read("auth/token/lookup-self").await.map_err(|trouble| match trouble {
+            Trouble::Refused(StatusCode::FORBIDDEN, said) => Failure::new(
+                format!("Vault does not accept the token: {}", words(StatusCode::FORBIDDEN, &said)),
+                "put a new one into the file of `vault.login`; it is read anew for each run",
+            ),
+            trouble => told(trouble, "read auth/token/lookup-self"),
+        })?;
+        let number = |key: &str| token.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let (left, whole) = (number("ttl"), number("creation_ttl").max(number("period")));
+        if left == 0 || left > whole / 2 {
+            return Ok(());
+        }
+        let is_renewable = token.get("renewable").and_then(Value::as_bool).unwrap_or(false);
+        let failed = match is_renewable {
+            true => self.write("auth/token/renew-self", &json!({})).await.err(),
+            false if left < SOON_S => None,
+            false => return Ok(()),
+        };
+        let why = match failed {
+            None if is_renewable => return Ok(()),
+            None => "it cannot be renewed".to_owned(),
+            Some(trouble) => told(trouble, "renew the token").why,
+        };
+        let days = Duration::from_secs(left).as_secs() / (24 * 3600);
+        self.notices.push(format!("the token for Vault ends in {days} days: {why}"));
+        Ok(())
+    }
+
+    /// Ends a token that was made for this run.
+    pub(crate) async fn close(&self) {
+        if self.is_for_this_run {
+            // It ends by itself too.
+            let _ = self.write("auth/token/revoke-self", &json!({})).await;
+        }
+    }
+
+    /// What there is of what is asked for, and of ours.
+    pub(crate) async fn look(&self, look: &VaultLook) -> Looked {
+        let list = async {
+            match &look.k8s_users {
+                Some(place) => self.list_of_people(place).await,
+                None => Ok(None),
+            }
+        };
+        let roles = async {
+            match &look.pipelines_mount {
+                Some(mount) => self.roles(mount, &look.roles).await,
+                None => Ok(BTreeMap::new()),
+            }
+        };
+        let keys = async {
+            match &look.transit_mount {
+                Some(mount) => self.list(&format!("{mount}/keys")).await,
+                None => Ok(BTreeSet::new()),
+            }
+        };
+        let people = async {
+            let (policies, accessor) = tokio::join!(self.policies(), self.accessor(&look.people_mount));
+            let entities = match &accessor {
+                Ok(accessor) => self.entities(look, accessor.as_deref(), policies.as_ref().ok()).await,
+                Err(_) => Ok(Vec::new()),
+            };
+            (policies, accessor, entities)
+        };
+        let (list, (policies, accessor, entities), roles, keys) = tokio::join!(list, people, roles, keys);
+        let unread = |what: &'static str| {
+            move |trouble| {
+                let Failure { why, next } = told(trouble, what);
+                Unread { why, next }
+            }
+        };
+        let observed = VaultObserved {
+            list: list.map_err(unread("read the list of people")),
+            policies: policies.map_err(unread("list and read sys/policies/acl/*")),
+            accessor: accessor.map_err(unread("read sys/auth")),
+            entities: entities.map_err(unread("list and read identity/entity/id/*")),
+            roles: roles.map_err(unread("list and read the roles of pipelines")),
+            keys: keys.map_err(unread("list the keys")),
+        };
+        Looked { observed, notices: self.notices.clone() }
+    }
+
+    async fn list_of_people(&self, place: &KvField) -> Found<Option<String>> {
+        let Some(secret) = self.secret(place).await? else { return Ok(None) };
+        match secret.fields.get(&place.field) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(Trouble::NoAnswer(format!("{place} is no text"))),
+        }
+    }
+
+    /// A secret with its version; nothing when there never was one.
+    async fn secret(&self, place: &KvField) -> Found<Option<Secret>> {
+        let version = |data: &Value| data.pointer("/metadata/version").and_then(Value::as_u64);
+        match self.read::<Value>(&kv(place)).await {
+            Ok(mut data) => {
+                let version = version(&data);
+                match (data.get_mut("data").map(Value::take), version) {
+                    (Some(Value::Object(fields)), Some(version)) => Ok(Some(Secret { fields, version })),
+                    _ => Err(Trouble::NoAnswer(format!(
+                        "{}/{} is not in an engine of KV version 2",
+                        place.mount, place.path
+                    ))),
+                }
+            }
+            Err(Trouble::Refused(StatusCode::NOT_FOUND, said)) => {
+                // One that was deleted has an answer that says so; who deleted it wanted something else than we do.
+                let said: Value = serde_json::from_slice(&said).unwrap_or_default();
+                match said.pointer("/data/metadata/version") {
+                    None => Ok(None),
+                    Some(_) => Err(Trouble::NoAnswer(format!(
+                        "the newest version of {}/{} is deleted",
+                        place.mount, place.path
+                    ))),
+                }
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    async fn policies(&self) -> Found<BTreeMap<String, String>> {
+        let names = self.list("sys/policies/acl").await?;
+        let ours = names.into_iter().filter(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+        let text = |policy: Value| Some(policy.get("policy")?.as_str()?.to_owned());
+        let read = self.read_each("sys/policies/acl", ours).await?;
+        Ok(read.into_iter().filter_map(|(name, policy)| Some((name, text(policy)?))).collect())
+    }
+
+    async fn accessor(&self, mount: &str) -> Found<Option<String>> {
+        let mounts: Value = self.read("sys/auth").await?;
+        let accessor = mounts.get(format!("{mount}/")).and_then(|mount| mount.get("accessor"));
+        Ok(accessor.and_then(Value::as_str).map(str::to_owned))
+    }
+
+    async fn entities(
+        &self,
+        look: &VaultLook,
+        accessor: Option<&str>,
+        policies: Option<&BTreeMap<String, String>>,
+    ) -> Found<Vec<SeenEntity>> {
+        let marks: Vec<Mark> =
+            policies.iter().flat_map(|all| all.values()).filter_map(|p| Mark::of(p)).collect();
+        let small = |text: &str| text.to_lowercase();
+        let names: BTreeSet<String> = look
+            .entities
+            .iter()
+            .chain(marks.iter().map(|mark| &mark.entity))
+            .map(|name| small(name))
+            .collect();
+        let aliases: BTreeSet<String> = look
+            .aliases
+            .iter()
+            .chain(marks.iter().filter_map(|mark| mark.alias.as_ref()))
+            .map(|alias| small(alias))
+            .collect();
+        let listed = match self.read::<Value>("identity/entity/id?list=true").await {
+            Ok(listed) => listed,
+            Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => return Ok(Vec::new()),
+            Err(trouble) => return Err(trouble),
+        };
+        let matters = |entity: &Value| {
+            entity.get("name").and_then(Value::as_str).is_some_and(|name| names.contains(&small(name)))
+                || alias_at(entity, accessor).is_some_and(|alias| aliases.contains(&small(alias)))
+        };
+        let all = listed.get("key_info").and_then(Value::as_object);
+        let wanted = all.into_iter().flatten().filter(|(_, entity)| matters(entity));
+        let read = self.read_each("identity/entity/id", wanted.map(|(id, _)| id.clone())).await?;
+        let seen = |(id, entity): (String, Value)| {
+            Some(SeenEntity {
+                id,
+                name: entity.get("name")?.as_str()?.to_owned(),
+                policies: strings(&entity, "policies"),
+                alias: alias_at(&entity, accessor).map(str::to_owned),
+            })
+        };
+        Ok(read.into_iter().filter_map(seen).collect())
+    }
+
+    async fn roles(&self, mount: &str, wanted: &BTreeSet<String>) -> Found<BTreeMap<String, SeenRole>> {
+        let path = format!("auth/{mount}/role");
+        let names = self.list(&path).await?;
+        let names = names.into_iter().filter(|name| wanted.contains(name) || name.ends_with(ROLE_ENDING));
+        let seen = |role: Value| SeenRole {
+            names: strings(&role, "bound_service_account_names"),
+            namespaces: strings(&role, "bound_service_account_namespaces"),
+            policies: strings(&role, "token_policies"),
+            ttl_s: role.get("token_ttl").and_then(Value::as_u64).unwrap_or(0),
+        };
+        Ok(self.read_each(&path, names).await?.into_iter().map(|(name, role)| (name, seen(role))).collect())
+    }
+
+    /// Does one step. Looks again right before, only to refuse.
+    pub(crate) async fn apply(&self, action: &VaultAction) -> Result<(), Failure> {
+        let meanwhile = || Failure::new("somebody has changed it meanwhile", "the next run looks again");
+        let done: Found<()> = match action {
+            VaultAction::WritePolicy { name, text } => {
+                let path = format!("sys/policies/acl/{}", percent(name));
+                match self.read::<Value>(&path).await {
+                    Ok(found) if found.get("policy").and_then(Value::as_str).and_then(Mark::of).is_none() => {
+                        return Err(meanwhile());
+                    }
+                    Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => {
+                        self.write(&path, &json!({"policy": text})).await.map(drop)
+                    }
+                    Err(trouble) => Err(trouble),
+                }
+            }
+            VaultAction::DeletePolicy { name } => {
+                self.delete(&format!("sys/policies/acl/{}", percent(name))).await
+            }
+            VaultAction::MakeEntity { name, policies, alias } => {
+                if self.holder(alias).await.map_err(|trouble| told(trouble, "identity/lookup/entity"))? {
+                    return Err(meanwhile());
+                }
+                self.make_entity(name, policies, alias).await
+            }
+            VaultAction::AddAlias { id, alias, .. } => {
+                if self.holder(alias).await.map_err(|trouble| told(trouble, "identity/lookup/entity"))? {
+                    return Err(meanwhile());
+                }
+                self.add_alias(id, alias).await
+            }
+            VaultAction::SetPolicies { id, before, policies, .. } => {
+                let path = format!("identity/entity/id/{}", percent(id));
+                match self.read::<Value>(&path).await {
+                    Ok(found) if strings(&found, "policies") == *before => {
+                        self.write(&path, &json!({"policies": policies})).await.map(drop)
+                    }
+                    Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => return Err(meanwhile()),
+                    Err(trouble) => Err(trouble),
+                }
+            }
+            VaultAction::WriteRole { mount, name, role } => {
+                let role = json!({
+                    "bound_service_account_names": [role.service_account.name],
+                    "bound_service_account_namespaces": [role.service_account.namespace],
+                    "token_policies": role.policies,
+                    "token_ttl": ROLE_TTL_S,
+                });
+                self.write(&format!("auth/{mount}/role/{}", percent(name)), &role).await.map(drop)
+            }
+            VaultAction::DeleteRole { mount, name } => {
+                self.delete(&format!("auth/{mount}/role/{}", percent(name))).await
+            }
+            VaultAction::MakeKey { mount, name } => {
+                let key = json!({"type": "aes256-gcm96"});
+                self.write(&format!("{mount}/keys/{}", percent(name)), &key).await.map(drop)
+            }
+            VaultAction::Publish { place, entries } => return self.publish(place, entries).await,
+        };
+        done.map_err(|trouble| told(trouble, &action.to_string()))
+    }
+
+    /// Whether Vault knows somebody by that name.
+    async fn holder(&self, (accessor, name): &(String, String)) -> Found<bool> {
+        let asked = json!({"alias_name": name, "alias_mount_accessor": accessor});
+        let said = self.write("identity/lookup/entity", &asked).await?;
+        Ok(said.pointer("/data/id").is_some())
+    }
+
+    async fn make_entity(
+        &self,
+        name: &str,
+        policies: &BTreeSet<String>,
+        alias: &(String, String),
+    ) -> Found<()> {
+        let entity = json!({"name": name, "policies": policies, "metadata": {"managed-by": "rosterd"}});
+        let made = self.write("identity/entity", &entity).await?;
+        let id = made.pointer("/data/id").and_then(Value::as_str).map(str::to_owned);
+        let id = match id {
+            Some(id) => id,
+            // Where it was there already, Vault has nothing to say.
+            None => {
+                let found: Value = self.read(&format!("identity/entity/name/{}", percent(name))).await?;
+                let id = found.get("id").and_then(Value::as_str);
+                id.ok_or_else(|| Trouble::NoAnswer("the new entity has no id".into()))?.to_owned()
+            }
+        };
+        self.add_alias(&id, alias).await.map(drop)
+    }
+
+    async fn add_alias(&self, id: &str, (accessor, name): &(String, String)) -> Found<()> {
+        let alias = json!({"name": name, "canonical_id": id, "mount_accessor": accessor});
+        self.write("identity/entity-alias", &alias).await.map(drop)
+    }
+
+    /// Reads the list, puts our people in, and writes it only if nobody else has meanwhile: then it begins anew.
+    async fn publish(&self, place: &KvField, entries: &Map<String, Value>) -> Result<(), Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (mut fields, version) = match self.secret(place).await {
+                Ok(Some(secret)) => (secret.fields, secret.version),
+                Ok(None) => (Map::new(), 0),
+                Err(trouble) => return Err(told(trouble, "read the list of people")),
+            };
+            let refused = |why: String| Failure::new(why, "mend it by hand");
+            let before = match fields.get(&place.field) {
+                None => None,
+                Some(Value::String(text)) => Some(text.as_str()),
+                Some(_) => return Err(refused(format!("{place} is no text"))),
+            };
+            let Some(after) = published(before, entries).map_err(|error| refused(error.to_string()))? else {
+                return Ok(());
+            };
+            fields.insert(place.field.clone(), after.into());
+            let body = json!({"options": {"cas": version}, "data": fields});
+            match self.write(&kv(place), &body).await {
+                Ok(_) => return Ok(()),
+                Err(Trouble::Refused(StatusCode::BAD_REQUEST, said)) if is_stale(&said) => {
+                    let rest = (tries < PUBLISHES).then(|| retry::wait(Ended::Busy(None), 1)).flatten();
+                    let Some(rest) = rest else {
+                        return Err(Failure::new(
+                            "others write to it all the time",
+                            "tried again by itself; look who does",
+                        ));
+                    };
+                    tokio::time::sleep(rest).await;
+                }
+                Err(trouble) => return Err(told(trouble, "write the list of people")),
+            }
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Found<T> {
+        #[derive(serde::Deserialize)]
+        struct Whole<T> {
+            data: T,
+        }
+        self.server.get::<Whole<T>>(&format!("/v1/{path}")).await.map(|whole| whole.data)
+    }
+
+    /// The names in a folder; none when there is nothing in it.
+    async fn list(&self, path: &str) -> Found<BTreeSet<String>> {
+        match self.read::<Value>(&format!("{path}?list=true")).await {
+            Ok(data) => Ok(strings(&data, "keys")),
+            Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(BTreeSet::new()),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Reads several things of a folder, some at a time. What is gone meanwhile is left out.
+    async fn read_each(
+        &self,
+        folder: &str,
+        names: impl Iterator<Item = String>,
+    ) -> Found<BTreeMap<String, Value>> {
+        let mut reads = JoinSet::new();
+        for name in names {
+            let (vault, path) = (self.clone(), format!("{folder}/{}", percent(&name)));
+            reads.spawn(async move {
+                let _turn = vault.turns.acquire().await;
+                (name, vault.read::<Value>(&path).await)
+            });
+        }
+        let mut all = BTreeMap::new();
+        while let Some(read) = reads.join_next().await {
+            match read.map_err(|error| Trouble::NoAnswer(error.to_string()))? {
+                (name, Ok(value)) => drop(all.insert(name, value)),
+                (_, Err(Trouble::Refused(StatusCode::NOT_FOUND, _))) => {}
+                (_, Err(trouble)) => return Err(trouble),
+            }
+        }
+        Ok(all)
+    }
+
+    async fn write(&self, path: &str, body: &Value) -> Found<Value> {
+        let said = self.server.send(&Method::POST, &format!("/v1/{path}"), Some(body), JSON).await?;
+        Ok(serde_json::from_slice(&said).unwrap_or_default())
+    }
+
+    async fn delete(&self, path: &str) -> Found<()> {
+        match self.server.send(&Method::DELETE, &format!("/v1/{path}"), None, JSON).await {
+            Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+
+/// A secret with its version.
+struct Secret {
+    fields: Map<String, Value>,
+    version: u64,
+}
+
+fn kv(place: &KvField) -> String {
+    let path: Vec<String> = place.path.split('/').map(percent).collect();
+    format!("{}/data/{}", place.mount, path.join("/"))
+}
+
+/// Whether a write was refused because there is a newer version.
+fn is_stale(said: &[u8]) -> bool {
+    String::from_utf8_lossy(said).contains("check-and-set")
+}
+
+fn strings(of: &Value, key: &str) -> BTreeSet<String> {
+    let list = of.get(key).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// What a mount knows an entity by.
+fn alias_at<'e>(entity: &'e Value, accessor: Option<&str>) -> Option<&'e str> {
+    let aliases = entity.get("aliases").and_then(Value::as_array);
+    let ours = aliases.into_iter().flatten().find(|alias| {
+        alias
+            .get("mount_accessor")
+            .and_then(Value::as_str)
+            .zip(accessor)
+            .is_some_and(|(a, b)| same_name(a, b))
+    })?;
+    ours.get("name")?.as_str()
+}
+
+/// What Vault says went wrong.
+fn words(code: StatusCode, said: &[u8]) -> String {
+    let said: Value = serde_json::from_slice(said).unwrap_or_default();
+    let errors: Vec<String> = strings(&said, "errors").into_iter().collect();
+    if errors.is_empty() { code.to_string() } else { errors.join("; ") }
+}
+
+fn told(trouble: Trouble, doing: &str) -> Failure {
+    match trouble {
+        Trouble::NoAnswer(why) => Failure::new(
+            format!("Vault gives no answer that can be used: {why}"),
+            "look whether it is up and can be reached from here; tried again by itself",
+        ),
+        Trouble::Refused(StatusCode::FORBIDDEN, said) => Failure::new(
+            format!("Vault forbids it: {}", words(StatusCode::FORBIDDEN, &said)),
+            format!("let rosterd {doing}; docs/identity.md has the policy that it needs"),
+        ),
+        Trouble::Refused(StatusCode::SERVICE_UNAVAILABLE, said) => Failure::new(
+            format!("Vault is not in service: {}", words(StatusCode::SERVICE_UNAVAILABLE, &said)),
+            "unseal it; tried again by itself",
+        ),
+        Trouble::Refused(code, said) => Failure::new(
+            format!("Vault answers {}: {}", code.as_u16(), words(code, &said)),
+            "tried again by itself; if it stays, look at Vault",
+        ),
+    }
+}

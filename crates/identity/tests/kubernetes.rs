@@ -1,0 +1,445 @@
+//! Kubernetes by a real worker: what it does to a cluster, and what it does when the cluster is not well.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+#[allow(dead_code)]
+mod support;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use identity::{Limits, WorkerError};
+use roster::cluster::{Kind, Kubernetes, Reading};
+use roster::plan;
+use roster::report::StepResult;
+use serde_json::{Value, json};
+
+use support::*;
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+fn carol() -> Value {
+    let mut carol = person("carol", "namespace-owner", &["carol-dev"]);
+    carol["quota"] = json!({"cpu": "4", "pods": "20"});
+    json!({"carol": carol})
+}
+
+fn everybody() -> Value {
+    let mut people = carol();
+    people["alice"] = person("alice", "admin", &[]);
+    people["bob"] = person("bob", "power-user", &[]);
+    people
+}
+
+async fn synced(people: &Value) -> StandIn {
+    let server = StandIn::start(TOKEN);
+    let first = run(&server, people).await;
+    assert!(first.is_done(), "{}", first.told());
+    server.requests();
+    server
+}
+
+fn writes(requests: &[String]) -> Vec<&String> {
+    requests.iter().filter(|request| !request.starts_with("GET ")).collect()
+}
+
+#[tokio::test]
+async fn a_first_sync_and_then_no_write_and_one_list_per_kind_invariant_9() {
+    let server = StandIn::start(TOKEN);
+    let first = run(&server, &everybody()).await;
+    assert!(first.is_done() && first.plan.steps.len() == 9, "{}", first.told());
+    let objects: Vec<_> = server.objects().into_keys().collect();
+    insta::assert_snapshot!(objects.join("\n"), @r"
+    clusterrolebindings alice-cluster-admin
+    clusterrolebindings bob-power-user
+    clusterrolebindings carol-read-only
+    clusterroles carol-read-only
+    clusterroles oidc-power-user-readonly
+    namespaces carol-dev
+    resourcequotas carol-dev/carol-dev-quota
+    rolebindings carol-dev/carol-admin
+    roles carol-dev/carol-dev-deployer
+    ");
+    let before = server.objects();
+    server.requests();
+    let second = run(&server, &everybody()).await;
+    assert!(second.is_done() && second.plan.steps.is_empty(), "{}", second.told());
+    let requests = server.requests();
+    assert_eq!(writes(&requests), Vec::<&String>::new());
+    // Nobody is to have a copy of a certificate, so secrets are not looked at.
+    assert_eq!(requests.len(), Kind::ALL.len() - 1, "{requests:?}");
+    assert_eq!(server.objects(), before);
+}
+
+#[tokio::test]
+async fn drift_is_put_right() {
+    let server = synced(&carol()).await;
+    let before = server.objects();
+    delete(&server, &format!("{RBAC}/namespaces/carol-dev/rolebindings/carol-admin"));
+    let wide = json!({"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
+    write_as(&server, "kubectl-edit", &format!("{RBAC}/clusterroles/carol-read-only"), &wide);
+    let quota = "/api/v1/namespaces/carol-dev/resourcequotas/carol-dev-quota";
+    write_as(&server, "kubectl-patch", quota, &json!({"spec": {"hard": {"pods": "900"}}}));
+    let labels = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null, "theirs": "kept"}}});
+    write_as(&server, "kubectl-label", "/api/v1/namespaces/carol-dev", &labels);
+    let run = run(&server, &carol()).await;
+    insta::assert_snapshot!(run.told(), @r"
+    carol: apply Namespace carol-dev: it is not marked as ours should be
+    carol: put right ClusterRole carol-read-only: rules was changed by kubectl-edit
+    carol: put right ResourceQuota carol-dev/carol-dev-quota: spec.hard.pods was changed by kubectl-patch
+    carol: apply RoleBinding carol-dev/carol-admin: it is not there
+    ");
+    assert!(run.is_done());
+    let after = server.objects();
+    for key in ["clusterroles carol-read-only", "resourcequotas carol-dev/carol-dev-quota"] {
+        assert_eq!(
+            (&after[key]["rules"], &after[key]["spec"]),
+            (&before[key]["rules"], &before[key]["spec"])
+        );
+    }
+    assert_eq!(after["namespaces carol-dev"]["metadata"]["labels"]["theirs"], "kept");
+    assert!(support::run(&server, &carol()).await.plan.steps.is_empty());
+}
+
+#[tokio::test]
+async fn a_tier_goes_up_and_down_and_a_person_leaves_and_comes_back() {
+    let server = synced(&carol()).await;
+    let grants = |server: &StandIn| -> Vec<String> {
+        server.objects().into_keys().filter(|key| key.contains("rolebindings")).collect()
+    };
+    let first = grants(&server);
+    let up = json!({"carol": person("carol", "admin", &[])});
+    assert!(run(&server, &up).await.is_done());
+    assert_eq!(grants(&server), ["clusterrolebindings carol-cluster-admin"]);
+    // The namespace, and what is in it that is not ours, stays.
+    assert!(server.objects().contains_key("namespaces carol-dev"));
+    assert!(run(&server, &carol()).await.is_done());
+    assert_eq!(grants(&server), first);
+    let more = json!({"carol": person("carol", "namespace-owner", &["carol-dev", "carol-prod"])});
+    assert!(run(&server, &more).await.is_done());
+    assert!(grants(&server).contains(&"rolebindings carol-prod/carol-admin".to_owned()));
+    // A namespace that is taken away stays, without anything of hers in it.
+    let fewer = run(&server, &carol()).await;
+    assert!(fewer.is_done() && fewer.told().contains("stays until somebody deletes it"), "{}", fewer.told());
+    assert_eq!(grants(&server), first);
+    let left: Vec<_> = server.objects().into_keys().filter(|key| key.contains("carol-prod")).collect();
+    assert_eq!(left, ["namespaces carol-prod"]);
+    assert!(run(&server, &json!({})).await.is_done());
+    assert_eq!(grants(&server), [""; 0]);
+    assert!(run(&server, &carol()).await.is_done());
+    assert_eq!(grants(&server), first);
+}
+
+#[tokio::test]
+async fn another_manager_is_named_and_not_fought_over() {
+    let server = StandIn::start(TOKEN);
+    let theirs = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "carol-read-only"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "dave@example.org"}],
+    });
+    write_as(&server, "terraform", &format!("{RBAC}/clusterrolebindings/carol-read-only"), &theirs);
+    let run = run(&server, &carol()).await;
+    insta::assert_snapshot!(run.told().lines().filter(|line| line.contains("terraform")).collect::<String>(), @"PROBLEM carol: ClusterRoleBinding carol-read-only is not as the roster says: subjects is set by terraform");
+    let kept = &server.objects()["clusterrolebindings carol-read-only"];
+    assert_eq!(kept["subjects"], theirs["subjects"]);
+
+    // One that came between looking and applying is named by the server.
+    let server = synced(&carol()).await;
+    let wanted = desired(&carol(), &Kubernetes::default());
+    let mut worker = worker(&server, TOKEN, limits()).await;
+    delete(&server, &format!("{RBAC}/clusterrolebindings/carol-read-only"));
+    let plan = plan::cluster(&wanted, &worker.observe(&wanted).await.unwrap());
+    write_as(&server, "argocd", &format!("{RBAC}/clusterrolebindings/carol-read-only"), &theirs);
+    let results = apply(&mut worker, &plan).await;
+    let StepResult::Failed { why, .. } = &results[0] else { panic!("{results:?}") };
+    assert_eq!(why, "subjects is set by argocd");
+    worker.finish().await;
+}
+
+#[tokio::test]
+async fn what_changed_meanwhile_is_not_deleted() {
+    let server = synced(&carol()).await;
+    let nobody = desired(&json!({}), &Kubernetes::default());
+    let mut worker = worker(&server, TOKEN, limits()).await;
+    let plan = plan::cluster(&nobody, &worker.observe(&nobody).await.unwrap());
+    let theirs = json!({"metadata": {"labels": {"theirs": "yes"}}});
+    write_as(&server, "kubectl-label", &format!("{RBAC}/clusterrolebindings/carol-read-only"), &theirs);
+    let results = apply(&mut worker, &plan).await;
+    let failed: Vec<_> = results.iter().filter(|result| **result != StepResult::Done).collect();
+    let [StepResult::Failed { why, .. }] = failed[..] else { panic!("{results:?}") };
+    assert_eq!(why, "somebody has changed it meanwhile");
+    worker.finish().await;
+}
+
+#[tokio::test]
+async fn one_kind_that_may_not_be_read_holds_up_no_other_invariant_8() {
+    let server = synced(&carol()).await;
+    delete(&server, "/api/v1/namespaces/carol-dev/resourcequotas/carol-dev-quota");
+    server.wrong("GET /apis/rbac.authorization.k8s.io/v1/rolebindings", 0, usize::MAX, Wrong::Code(403));
+    let mut people = carol();
+    people["dora"] = person("dora", "namespace-owner", &["dora-dev"]);
+    let run = run(&server, &people).await;
+    insta::assert_snapshot!(run.told(), @r"
+    dora: apply Namespace dora-dev: it is not there
+    dora: apply ClusterRole dora-read-only: it is not there
+    dora: apply Role dora-dev/dora-dev-deployer: it is not there
+    carol: apply ResourceQuota carol-dev/carol-dev-quota: it is not there
+    PROBLEM machine: the cluster's RoleBindings cannot be read, so nothing is done about them: the cluster forbids it: this was injected
+    ");
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_or_broken_for_a_moment_is_asked_again() {
+    for (wrong, times) in [
+        (Wrong::Later(1), 1),
+        (Wrong::Code(500), 3),
+        (Wrong::Code(503), 2),
+        (Wrong::Code(409), 2),
+        (Wrong::Close, 2),
+        (Wrong::HalfClose, 2),
+        (Wrong::CloseAfter, 9),
+        (Wrong::Cut, 2),
+    ] {
+        let server = StandIn::start(TOKEN);
+        if wrong != Wrong::Code(409) {
+            server.wrong("/namespaces", 0, times, wrong);
+        }
+        server.wrong("PATCH /apis/rbac", 1, times, wrong);
+        let began = Instant::now();
+        let run = run(&server, &carol()).await;
+        assert!(run.is_done(), "{wrong:?}: {}", run.told());
+        assert!(
+            wrong != Wrong::Later(1) || began.elapsed() >= Duration::from_secs(1),
+            "Retry-After is not obeyed"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_the_server_forgets_is_begun_anew() {
+    let mut people = json!({});
+    for number in 0..600 {
+        people[format!("u{number}")] = person(&format!("u{number}"), "admin", &[]);
+    }
+    let server = synced(&people).await;
+    server.wrong("GET /apis/rbac.authorization.k8s.io/v1/clusterrolebindings", 1, 1, Wrong::Code(410));
+    let run = run(&server, &people).await;
+    assert!(run.is_done() && run.plan.steps.is_empty(), "{}", run.told());
+    // A list that stays incomplete is no list.
+    server.wrong(
+        "GET /apis/rbac.authorization.k8s.io/v1/clusterrolebindings?limit=500&continue",
+        0,
+        99,
+        Wrong::Code(410),
+    );
+    let run = support::run(&server, &json!({})).await;
+    assert!(run.plan.steps.is_empty() && !run.plan.problems.is_empty(), "{}", run.told());
+}
+
+#[tokio::test]
+async fn a_server_that_stays_broken_changes_nothing_and_is_told_once_a_kind() {
+    let server = synced(&carol()).await;
+    server.wrong(" /", 0, usize::MAX, Wrong::Code(500));
+    let run = run(&server, &json!({})).await;
+    assert!(run.plan.steps.is_empty());
+    assert_eq!(run.plan.problems.len(), Kind::ALL.len() - 1, "{}", run.told());
+}
+
+#[tokio::test]
+async fn an_expired_token_is_told_as_one_and_a_new_one_needs_no_restart() {
+    let server = synced(&carol()).await;
+    server.accept("another");
+    let wanted = desired(&carol(), &Kubernetes::default());
+    let observed = observe(&server, &wanted).await.unwrap();
+    let Some(Reading::Unreadable { why, next }) = observed.kinds.get(&Kind::Namespace) else { panic!() };
+    insta::assert_snapshot!(format!("{why}\n{next}"), @r"
+    the cluster does not accept the credential: Unauthorized
+    renew the token or certificate in the kubeconfig; it is read anew for each run
+    ");
+    let mut renewed = worker(&server, "another", limits()).await;
+    assert!(matches!(renewed.observe(&wanted).await.unwrap().kinds[&Kind::Namespace], Reading::Seen(_)));
+    renewed.finish().await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up_at_the_deadline() {
+    let server = synced(&carol()).await;
+    server.wrong("GET /api/v1/namespaces", 0, usize::MAX, Wrong::Hang);
+    let wanted = desired(&carol(), &Kubernetes::default());
+    let short = Limits { deadline: Duration::from_secs(2), ..limits() };
+    let mut worker = worker(&server, TOKEN, short).await;
+    let error = worker.observe(&wanted).await.unwrap_err();
+    assert!(matches!(error, WorkerError::Deadline { .. }), "{error}");
+    assert_eq!(error.to_string(), "gave up after 2 s while looking at the cluster");
+    // Everything after that fails at once, and each step is told.
+    let plan = plan::cluster(
+        &wanted,
+        &roster::cluster::ClusterObserved {
+            kinds: Kind::ALL.into_iter().map(|kind| (kind, Reading::Seen(Vec::new()))).collect(),
+        },
+    );
+    let results = apply(&mut worker, &plan).await;
+    assert!(!results.is_empty() && results.iter().all(|result| *result != StepResult::Done));
+}
+
+#[tokio::test]
+async fn certificates_are_there_where_cert_manager_is() {
+    let mut people = carol();
+    people["carol"]["domains"] = json!(["carol.example.org"]);
+    let config = Kubernetes { cluster_issuer: Some("letsencrypt".into()), ..Kubernetes::default() };
+    let server = StandIn::start(TOKEN);
+    let without = run_with(&server, &people, &config, limits()).await;
+    assert!(without.is_done() && without.told().contains("no cert-manager"), "{}", without.told());
+    server.install_cert_manager();
+    let with = run_with(&server, &people, &config, limits()).await;
+    assert_eq!(with.told(), "carol: apply Certificate carol-dev/tls-carol-dev: it is not there\n");
+    let spec = &server.objects()["certificates carol-dev/tls-carol-dev"]["spec"];
+    assert_eq!(spec["dnsNames"], json!(["carol.example.org"]));
+}
+
+/// As `kubectl create secret tls` makes it.
+fn certificate(server: &StandIn, place: &str, manager: &str, key: &str) {
+    let (namespace, name) = place.split_once('/').unwrap();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "data": {"tls.crt": key, "tls.key": key},
+    });
+    write_as(server, manager, &format!("/api/v1/namespaces/{namespace}/secrets/{name}"), &secret);
+}
+
+#[tokio::test]
+async fn a_certificate_is_copied_where_cert_manager_makes_none_and_nobody_sees_it_invariant_7() {
+    const KEY: &str = "aHVudGVyMg==";
+    let mut people = carol();
+    people["carol"]["domains"] = json!(["carol.example.org"]);
+    people["dora"] = person("dora", "namespace-owner", &["dora-dev"]);
+    let config = Kubernetes {
+        cluster_issuer: Some("letsencrypt".into()),
+        tls_secret: Some("ingress/wildcard".parse().unwrap()),
+        ..Kubernetes::default()
+    };
+    let server = StandIn::start(TOKEN);
+    let run = async |people: &Value| run_with(&server, people, &config, limits()).await;
+    let without = run(&people).await;
+    assert!(without.told().contains("there is no Secret ingress/wildcard"), "{}", without.told());
+    certificate(&server, "ingress/wildcard", "kubectl-create", KEY);
+    let first = run(&people).await;
+    assert!(first.is_done(), "{}", first.told());
+    insta::assert_snapshot!(first.told(), @"
+    carol: copy Secret ingress/wildcard to Secret carol-dev/tls-carol-dev: it is not there
+    dora: copy Secret ingress/wildcard to Secret dora-dev/tls-dora-dev: it is not there
+    ");
+    let copy = |namespace: &str| server.objects()[&format!("secrets {namespace}/tls-{namespace}")].clone();
+    assert_eq!(
+        (&copy("carol-dev")["data"]["tls.key"], &copy("dora-dev")["type"]),
+        (&json!(KEY), &json!("kubernetes.io/tls"))
+    );
+    assert!(!format!("{first:?}").contains(KEY));
+    server.requests();
+    assert!(run(&people).await.plan.steps.is_empty());
+    assert!(writes(&server.requests()).is_empty());
+    // The source is renewed, and a copy was edited.
+    certificate(&server, "ingress/wildcard", "kubectl-create", "bmV3");
+    certificate(&server, "dora-dev/tls-dora-dev", "kubectl-edit", "b3RoZXI=");
+    assert!(run(&people).await.is_done());
+    assert_eq!(
+        [&copy("carol-dev")["data"]["tls.key"], &copy("dora-dev")["data"]["tls.key"]],
+        ["bmV3", "bmV3"]
+    );
+    // cert-manager comes: a certificate of one's own, and the copy stays until that has filled it.
+    server.install_cert_manager();
+    let with = run(&people).await;
+    assert_eq!(with.told(), "carol: apply Certificate carol-dev/tls-carol-dev: it is not there\n");
+    assert!(run(&people).await.plan.steps.is_empty());
+    certificate(&server, "carol-dev/tls-carol-dev", "cert-manager-certificates-issuing", "b3du");
+    let after = run(&people).await;
+    insta::assert_snapshot!(after.told(), @"carol: apply Secret carol-dev/tls-carol-dev: the roster asks for it no longer; data is somebody else's");
+    assert_eq!(copy("carol-dev")["data"]["tls.key"], "b3du");
+    assert!(run(&people).await.plan.steps.is_empty());
+    // One that somebody else made is theirs.
+    people["erin"] = person("erin", "namespace-owner", &["erin-dev"]);
+    certificate(&server, "erin-dev/tls-erin-dev", "terraform", "dGhlaXJz");
+    let theirs = run(&people).await;
+    assert!(
+        theirs.told().contains("PROBLEM erin: Secret erin-dev/tls-erin-dev is not a copy"),
+        "{}",
+        theirs.told()
+    );
+    assert_eq!(copy("erin-dev")["data"]["tls.key"], "dGhlaXJz");
+}
+
+#[tokio::test]
+async fn of_two_hosts_that_take_the_lease_at_once_one_has_it() {
+    let server = StandIn::start(TOKEN);
+    let place = "rosterd/hosts".parse().unwrap();
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let (mut one, mut other) =
+        (worker(&server, TOKEN, limits()).await, worker(&server, TOKEN, limits()).await);
+    assert_eq!(one.lease(&place).await.unwrap().unwrap(), None);
+    assert!(one.take_lease(&place, None, "one", now).await.unwrap().unwrap());
+    assert!(!other.take_lease(&place, None, "other", now).await.unwrap().unwrap());
+    let seen = other.lease(&place).await.unwrap().unwrap();
+    let held = seen.clone().unwrap();
+    assert_eq!((held.holder.as_str(), held.renewed), ("one", now));
+    // It is over; both see that, and both take it.
+    assert!(other.take_lease(&place, seen.clone(), "other", now).await.unwrap().unwrap());
+    assert!(!one.take_lease(&place, seen, "one", now).await.unwrap().unwrap());
+    assert_eq!(server.holder("rosterd/hosts").unwrap(), "other");
+    server.wrong("/leases", 0, 9, Wrong::Code(403));
+    let refused = one.lease(&place).await.unwrap().unwrap_err();
+    assert!(refused.next.contains("get leases"), "{refused:?}");
+    one.finish().await;
+    other.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_is_the_system_user_and_shows_its_credential_to_nobody_invariant_3_invariant_7() {
+    let server = StandIn::start(TOKEN);
+    let worker = worker(&server, TOKEN, limits()).await;
+    let mine = std::process::id().to_string();
+    let process = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).find(|path| {
+        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+        status.contains("\nUid:\t977\t977\t977\t977\n") && status.contains(&format!("\nPPid:\t{mine}\n"))
+    });
+    let process = process.expect("a child of ours with that uid");
+    let status = fs::read_to_string(process.join("status")).unwrap();
+    for line in ["Gid:\t977\t977\t977\t977", "Groups:\t ", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.contains(&format!("\n{line}\n")), "{line} is not in {status}");
+    }
+    for file in ["cmdline", "environ"] {
+        let text = fs::read(process.join(file)).unwrap();
+        assert!(!String::from_utf8_lossy(&text).contains(TOKEN), "{file}");
+    }
+    worker.finish().await;
+}
+
+/// Not a verdict, but the figures: `cargo test --release -p identity -- --ignored --nocapture speed`.
+#[tokio::test]
+#[ignore = "measures"]
+#[allow(clippy::print_stdout)]
+async fn speed_of_500_people_and_800_namespaces() {
+    let mut people = json!({});
+    for number in 0..500 {
+        let all: Vec<String> =
+            (0..if number < 300 { 2 } else { 1 }).map(|n| format!("ns-{number}-{n}")).collect();
+        let mut one = person(
+            &format!("u{number}"),
+            "namespace-owner",
+            &all.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
+        one["quota"] = json!({"cpu": "4"});
+        people[format!("u{number}")] = one;
+    }
+    let server = StandIn::start(TOKEN);
+    let began = Instant::now();
+    let first = run(&server, &people).await;
+    assert!(first.is_done());
+    let (took, busiest) = (began.elapsed(), server.busiest());
+    println!("first sync: {} steps in {took:?}, {busiest} requests at the same time", first.plan.steps.len());
+    for _ in 0..3 {
+        let began = Instant::now();
+        let again = run(&server, &people).await;
+        assert!(again.plan.steps.is_empty());
+        println!("no-op: {:?}, {} requests", began.elapsed(), server.requests().len());
+    }
+}

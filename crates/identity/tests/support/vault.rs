@@ -1,0 +1,344 @@
+//! A stand-in for a Vault: policies, identities, roles, keys, KV version 2 with check-and-set, and three ways to log in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Map, Value, json};
+
+use super::server::{Answer, Asked, Server};
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Seconds that are left of each, and whether it can be renewed.
+    pub(crate) tokens: BTreeMap<String, (u64, bool)>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) policies: BTreeMap<String, String>,
+    /// By id.
+    pub(crate) entities: BTreeMap<String, Value>,
+    pub(crate) roles: BTreeMap<String, Value>,
+    pub(crate) keys: BTreeSet<String>,
+    /// Version and fields; none where the newest version is deleted.
+    pub(crate) secrets: BTreeMap<String, (u64, Option<Map<String, Value>>)>,
+    /// How often somebody else writes to a secret right before we do.
+    pub(crate) meddle: usize,
+    /// Without the method by which people log in.
+    pub(crate) has_no_people: bool,
+    made: usize,
+}
+
+/// The server. It runs until the process ends.
+#[derive(Debug, Clone)]
+pub(crate) struct VaultStandIn {
+    state: Arc<Mutex<State>>,
+    server: Server,
+}
+
+impl std::ops::Deref for VaultStandIn {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+/// What the people's mount is called inside.
+pub(crate) const ACCESSOR: &str = "auth_oidc_1a2b";
+/// How long a token lives that is made here.
+const LIFE: u64 = 3600;
+
+impl VaultStandIn {
+    /// Starts one that accepts `token`, which does not end.
+    pub(crate) fn start(token: &str) -> VaultStandIn {
+        let state = State { tokens: BTreeMap::from([(token.into(), (0, false))]), ..State::default() };
+        let state = Arc::new(Mutex::new(state));
+        let kept = Arc::clone(&state);
+        let server = Server::start(move |asked| kept.lock().unwrap().answer(asked));
+        VaultStandIn { state, server }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Everything there is, one thing a line.
+    pub(crate) fn shown(&self) -> String {
+        let state = self.state();
+        let list = |value: &Value| {
+            let all: Vec<_> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            all.join(" ")
+        };
+        let mut lines: Vec<String> = state.policies.keys().map(|name| format!("policy {name}")).collect();
+        for entity in state.entities.values() {
+            let aliases = entity["aliases"].as_array().unwrap();
+            let alias = aliases.first().map_or("nobody", |alias| alias["name"].as_str().unwrap());
+            let line = format!(
+                "entity {} ({alias}): {}",
+                entity["name"].as_str().unwrap(),
+                list(&entity["policies"])
+            );
+            lines.push(line.trim_end().to_owned());
+        }
+        lines.extend(state.roles.iter().map(|(name, role)| {
+            let [names, namespaces] =
+                ["names", "namespaces"].map(|key| list(&role[format!("bound_service_account_{key}")]));
+            format!(
+                "role {name}: {namespaces}/{names} gets {} for {} s",
+                list(&role["token_policies"]),
+                role["token_ttl"]
+            )
+        }));
+        lines.extend(state.keys.iter().map(|name| format!("key {name}")));
+        lines.extend(
+            state
+                .secrets
+                .iter()
+                .map(|(path, (version, fields))| format!("secret {path} v{version}: {}", json!(fields))),
+        );
+        lines.join("\n")
+    }
+
+    /// An entity as Vault makes it up for whoever logs in for the first time.
+    pub(crate) fn log_in(&self, alias: &str, policies: &[&str]) {
+        let mut state = self.state();
+        let id = state.next_id();
+        let entity = json!({
+            "id": id, "name": format!("entity_{id}"), "policies": policies, "metadata": null,
+            "aliases": [{"id": "a", "name": alias, "mount_accessor": ACCESSOR, "canonical_id": id}],
+        });
+        state.entities.insert(id, entity);
+    }
+}
+
+fn ok(data: Value) -> Answer {
+    Answer { code: 200, body: json!({"request_id": "1", "data": data}), after: None }
+}
+
+fn done() -> Answer {
+    Answer { code: 204, body: Value::Null, after: None }
+}
+
+fn refuse(code: u16, errors: &[&str]) -> Answer {
+    Answer { code, body: json!({"errors": errors}), after: None }
+}
+
+fn keys<'k>(keys: impl Iterator<Item = &'k String>) -> Answer {
+    let keys: Vec<_> = keys.cloned().collect();
+    if keys.is_empty() { refuse(404, &[]) } else { ok(json!({"keys": keys})) }
+}
+
+impl State {
+    fn next_id(&mut self) -> String {
+        self.made += 1;
+        format!("id-{:04}", self.made)
+    }
+
+    fn answer(&mut self, asked: &Asked<'_>) -> Answer {
+        let (path, query) = asked.target.split_once('?').unwrap_or((asked.target, ""));
+        let method = if query == "list=true" { "LIST" } else { asked.method };
+        let path = path.strip_prefix("/v1/").unwrap().replace("%40", "@").replace("%2B", "+");
+        let body: Value = serde_json::from_slice(asked.body).unwrap_or_default();
+        if asked.headers.get("x-vault-namespace") != self.namespace.as_ref() {
+            return refuse(404, &["no handler for route"]);
+        }
+        if let ("POST", Some(mount)) =
+            (method, path.strip_prefix("auth/").and_then(|p| p.strip_suffix("/login")))
+        {
+            return self.log_in_by(mount, &body);
+        }
+        let token = asked.headers.get("x-vault-token").cloned().unwrap_or_default();
+        let Some(&(ttl, renewable)) = self.tokens.get(&token) else {
+            return refuse(403, &["permission denied", "invalid token"]);
+        };
+        let parts: Vec<&str> = path.split('/').collect();
+        match (method, &parts[..]) {
+            ("GET", ["auth", "token", "lookup-self"]) => {
+                let creation = if ttl == 0 { 0 } else { LIFE };
+                ok(json!({"ttl": ttl, "creation_ttl": creation, "renewable": renewable}))
+            }
+            ("POST", ["auth", "token", "renew-self"]) => {
+                self.tokens.insert(token, (LIFE, true));
+                ok(Value::Null)
+            }
+            ("POST", ["auth", "token", "revoke-self"]) => {
+                self.tokens.remove(&token);
+                done()
+            }
+            ("GET", ["sys", "auth"]) => {
+                let mut mounts = json!({"token/": {"accessor": "auth_token_1", "type": "token"}});
+                if !self.has_no_people {
+                    mounts["oidc/"] = json!({"accessor": ACCESSOR, "type": "oidc"});
+                }
+                ok(mounts)
+            }
+            ("LIST", ["sys", "policies", "acl"]) => {
+                let builtin = ["default".to_owned(), "root".to_owned()];
+                keys(builtin.iter().chain(self.policies.keys()))
+            }
+            ("GET", ["sys", "policies", "acl", name]) => match self.policies.get(*name) {
+                Some(text) => ok(json!({"name": name, "policy": text})),
+                None => refuse(404, &[]),
+            },
+            ("POST", ["sys", "policies", "acl", name]) => {
+                self.policies.insert((*name).to_lowercase(), body["policy"].as_str().unwrap().to_owned());
+                done()
+            }
+            ("DELETE", ["sys", "policies", "acl", name]) => {
+                self.policies.remove(*name);
+                done()
+            }
+            (_, ["identity", rest @ ..]) => self.identity(method, rest, &body),
+            ("LIST", ["auth", "kubernetes", "role"]) => keys(self.roles.keys()),
+            ("GET", ["auth", "kubernetes", "role", name]) => match self.roles.get(*name) {
+                Some(role) => ok(role.clone()),
+                None => refuse(404, &[]),
+            },
+            ("POST", ["auth", "kubernetes", "role", name]) => {
+                let role = self.roles.entry((*name).to_owned()).or_insert_with(|| json!({"audience": ""}));
+                for (key, value) in body.as_object().unwrap() {
+                    role[key] = value.clone();
+                }
+                done()
+            }
+            ("DELETE", ["auth", "kubernetes", "role", name]) => {
+                self.roles.remove(*name);
+                done()
+            }
+            ("LIST", ["transit", "keys"]) => keys(self.keys.iter()),
+            ("POST", ["transit", "keys", name]) => {
+                self.keys.insert((*name).to_owned());
+                done()
+            }
+            (_, ["secret", "data", rest @ ..]) => self.secret(method, &rest.join("/"), &body),
+            _ => refuse(405, &["unsupported operation"]),
+        }
+    }
+
+    fn log_in_by(&mut self, mount: &str, body: &Value) -> Answer {
+        let fits = match mount {
+            "approle" => *body == json!({"role_id": "the-role", "secret_id": "hunter2-secret"}),
+            "kubernetes" => *body == json!({"role": "rosterd", "jwt": "hunter2-jwt"}),
+            _ => return refuse(404, &["no handler for route"]),
+        };
+        if !fits {
+            return refuse(400, &["invalid role or secret ID"]);
+        }
+        let token = format!("hunter2-{}", self.next_id());
+        self.tokens.insert(token.clone(), (LIFE, true));
+        Answer {
+            code: 200,
+            body: json!({"auth": {"client_token": token, "lease_duration": LIFE}}),
+            after: None,
+        }
+    }
+
+    fn identity(&mut self, method: &str, path: &[&str], body: &Value) -> Answer {
+        let named = |entities: &BTreeMap<String, Value>, name: &str| {
+            entities.values().find(|entity| entity["name"] == name).cloned()
+        };
+        let held = |entities: &BTreeMap<String, Value>, alias: &Value, accessor: &Value| {
+            let has = |entity: &&Value| {
+                let aliases = entity["aliases"].as_array().unwrap();
+                aliases.iter().any(|one| one["name"] == *alias && one["mount_accessor"] == *accessor)
+            };
+            entities.values().find(has).cloned()
+        };
+        match (method, path) {
+            ("LIST", ["entity", "id"]) if self.entities.is_empty() => refuse(404, &[]),
+            ("LIST", ["entity", "id"]) => {
+                let info = |(id, entity): (&String, &Value)| {
+                    (id.clone(), json!({"name": entity["name"], "aliases": entity["aliases"]}))
+                };
+                let info: Map<String, Value> = self.entities.iter().map(info).collect();
+                ok(json!({"keys": self.entities.keys().collect::<Vec<_>>(), "key_info": info}))
+            }
+            ("GET", ["entity", "id", id]) => match self.entities.get(*id) {
+                Some(entity) => ok(entity.clone()),
+                None => refuse(404, &[]),
+            },
+            ("GET", ["entity", "name", name]) => match named(&self.entities, name) {
+                Some(entity) => ok(entity),
+                None => refuse(404, &[]),
+            },
+            ("POST", ["entity"]) => {
+                if let Some(found) = named(&self.entities, body["name"].as_str().unwrap()) {
+                    let id = found["id"].as_str().unwrap().to_owned();
+                    self.entities.get_mut(&id).unwrap()["policies"] = body["policies"].clone();
+                    return done();
+                }
+                let id = self.next_id();
+                let entity = json!({
+                    "id": id, "name": body["name"], "policies": body["policies"], "metadata": body["metadata"],
+                    "aliases": [],
+                });
+                self.entities.insert(id.clone(), entity);
+                ok(json!({"id": id, "aliases": null}))
+            }
+            ("POST", ["entity", "id", id]) => {
+                let Some(entity) = self.entities.get_mut(*id) else { return refuse(404, &[]) };
+                entity["policies"] = body["policies"].clone();
+                done()
+            }
+            ("POST", ["entity-alias"]) => {
+                // The real one would merge the two; a test must not get that far.
+                let holder = held(&self.entities, &body["name"], &body["mount_accessor"]);
+                if let Some(holder) = holder {
+                    assert_eq!(holder["id"], body["canonical_id"]);
+                    return ok(json!({"canonical_id": holder["id"]}));
+                }
+                let id = body["canonical_id"].as_str().unwrap().to_owned();
+                let alias = json!({
+                    "id": format!("alias-{id}"), "name": body["name"], "mount_accessor": body["mount_accessor"],
+                });
+                self.entities.get_mut(&id).unwrap()["aliases"].as_array_mut().unwrap().push(alias);
+                ok(json!({"canonical_id": id}))
+            }
+            ("POST", ["lookup", "entity"]) => {
+                match held(&self.entities, &body["alias_name"], &body["alias_mount_accessor"]) {
+                    Some(entity) => ok(entity),
+                    None => done(),
+                }
+            }
+            _ => refuse(405, &["unsupported operation"]),
+        }
+    }
+
+    fn secret(&mut self, method: &str, path: &str, body: &Value) -> Answer {
+        let found = self.secrets.get(path).cloned();
+        match (method, found) {
+            ("GET", None) => refuse(404, &[]),
+            ("GET", Some((version, None))) => {
+                let metadata = json!({"version": version, "deletion_time": "2026-01-01T00:00:00Z"});
+                Answer { code: 404, body: json!({"data": {"data": null, "metadata": metadata}}), after: None }
+            }
+            ("GET", Some((version, Some(fields)))) => {
+                ok(json!({"data": fields, "metadata": {"version": version, "deletion_time": ""}}))
+            }
+            ("POST", found) => {
+                let mut version = found.as_ref().map_or(0, |(version, _)| *version);
+                if self.meddle > 0 {
+                    self.meddle -= 1;
+                    version += 1;
+                    let mut fields = found.and_then(|(_, fields)| fields).unwrap_or_default();
+                    let mut list: Value = fields.get("k8s_users").map_or_else(
+                        || json!({}),
+                        |text| serde_json::from_str(text.as_str().unwrap()).unwrap(),
+                    );
+                    list[format!("other-{version}")] = json!({"role": "power-user"});
+                    fields.insert("k8s_users".into(), list.to_string().into());
+                    self.secrets.insert(path.to_owned(), (version, Some(fields)));
+                }
+                if body["options"]["cas"] != version {
+                    return refuse(400, &["check-and-set parameter did not match the current version"]);
+                }
+                let fields = body["data"].as_object().unwrap().clone();
+                self.secrets.insert(path.to_owned(), (version + 1, Some(fields)));
+                ok(json!({"version": version + 1}))
+            }
+            _ => refuse(405, &["unsupported operation"]),
+        }
+    }
+}

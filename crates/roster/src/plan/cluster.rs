@@ -1,0 +1,490 @@
+//! The steps from what the cluster shows to what should be there.
+//!
+//! - Removals of grants come first, and a grant needs every removal of that person's to have succeeded: nobody has the rights of
+//!   yesterday's tier beside those of today's, and nobody has neither for longer than a run.
+//! - Only what is marked ours and was set by us is removed; a namespace never is.
+//! - A field that another program declares is not fought over: that is a problem for a person to solve. What somebody
+//!   changed by hand in an object that we made is put right again.
+//! - Of a kind that could not be read, and of what is in a namespace that could not be looked for, nothing is
+//!   concluded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::cluster::{
+    ClusterDesired, ClusterObserved, Key, Kind, MANAGER, Object, Owner, Reading, Seen, bare, fields,
+    owners_of, same_quantity, shown,
+};
+use crate::plan::{Action, Notice, Plan, Problem, Subject};
+
+/// A change in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum ClusterAction {
+    /// Declares the whole of what we want of an object (server-side apply).
+    Apply {
+        /// Which.
+        key: Key,
+        /// The whole object.
+        manifest: Value,
+        /// Whether fields that somebody else set are taken over.
+        force: bool,
+    },
+    /// Declares a Secret whose content is that of another one.
+    Copy {
+        /// Which.
+        key: Key,
+        /// The other one.
+        from: Key,
+        /// Everything but the content.
+        manifest: Value,
+        /// Whether fields that somebody else set are taken over.
+        force: bool,
+    },
+    /// Removes this very object.
+    Delete {
+        /// Which.
+        key: Key,
+        /// Its identity.
+        uid: String,
+        /// What it was when the plan was made.
+        version: String,
+    },
+    /// Removes this very object and makes it anew, because the cluster lets nobody change what differs.
+    Replace {
+        /// Which.
+        key: Key,
+        /// Its identity.
+        uid: String,
+        /// What it was when the plan was made.
+        version: String,
+        /// The whole object.
+        manifest: Value,
+    },
+}
+
+impl ClusterAction {
+    /// The kind as the journal and `plan` name it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            ClusterAction::Apply { .. } => "cluster-apply",
+            ClusterAction::Copy { .. } => "cluster-copy",
+            ClusterAction::Delete { .. } => "cluster-delete",
+            ClusterAction::Replace { .. } => "cluster-replace",
+        }
+    }
+
+    /// The object it is about.
+    pub fn key(&self) -> &Key {
+        match self {
+            ClusterAction::Apply { key, .. }
+            | ClusterAction::Copy { key, .. }
+            | ClusterAction::Delete { key, .. }
+            | ClusterAction::Replace { key, .. } => key,
+        }
+    }
+
+    /// Whether something that is there goes.
+    pub fn is_removal(&self) -> bool {
+        !matches!(self, ClusterAction::Apply { .. } | ClusterAction::Copy { .. })
+    }
+}
+
+impl fmt::Display for ClusterAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClusterAction::Apply { key, force: false, .. } => write!(f, "apply {key}"),
+            ClusterAction::Apply { key, force: true, .. } => write!(f, "put right {key}"),
+            ClusterAction::Copy { key, from, .. } => write!(f, "copy {from} to {key}"),
+            ClusterAction::Delete { key, .. } => write!(f, "delete {key}"),
+            ClusterAction::Replace { key, .. } => write!(f, "replace {key}"),
+        }
+    }
+}
+
+/// What is to be done with one object.
+enum Verdict {
+    /// Nothing.
+    Same,
+    /// This, for that reason.
+    Do(ClusterAction, String),
+    /// Nothing, and an admin must look.
+    Stuck { why: String, next: String },
+}
+
+/// Plans the cluster.
+pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
+    let mut plan =
+        Plan { problems: desired.problems.clone(), notices: desired.notices.clone(), ..Plan::default() };
+    let view = View::new(observed, &mut plan);
+    let removals = view.removals(desired, &mut plan.notices);
+    if removals.len() > desired.max_deletes {
+        plan.problems.push(Problem {
+            subject: Subject::Machine,
+            what: format!(
+                "{} objects of the cluster would be deleted, so nothing is changed there",
+                removals.len()
+            ),
+            why: format!("that is more than `kubernetes.max_deletes`, which is {}", desired.max_deletes),
+            next: "look at `rosterctl derive`; if it is meant, raise `max_deletes` in config.toml".into(),
+        });
+        return plan;
+    }
+    let (grants, others): (Vec<_>, Vec<_>) = removals.into_iter().partition(|seen| seen.key.kind.is_grant());
+    let remove = |plan: &mut Plan, seen: &Seen| {
+        let (action, reason) = removal(seen);
+        plan.step(&seen.subject(), Action::Cluster(action), reason);
+    };
+    grants.into_iter().for_each(|seen| remove(&mut plan, seen));
+    if observed.kinds.get(&Kind::Certificate) == Some(&Reading::NoSuchKind)
+        && desired.tls_source.is_none()
+        && let Some(wanted) = desired.objects.keys().find(|key| key.kind == Kind::Certificate)
+    {
+        let text =
+            format!("the cluster has no cert-manager, so there is no {wanted} nor any other certificate");
+        plan.notice(&Subject::Machine, text);
+    }
+    let mut made = BTreeMap::new();
+    // Kinds are ordered so that what a step needs comes before it.
+    let mut verdicts = Vec::new();
+    for object in desired.objects.values().filter(|object| view.is_readable(&object.key)) {
+        match view.compare(object, &desired.instance) {
+            Verdict::Same => {}
+            Verdict::Do(action, reason) => verdicts.push((object, action, reason)),
+            Verdict::Stuck { why, next } => plan.problems.push(Problem {
+                subject: object.subject.clone(),
+                what: format!("{} is not as the roster says", object.key),
+                why,
+                next,
+            }),
+        }
+    }
+    let copies = view.copies(desired, observed, &mut plan);
+    // Of the grants, which are the last kinds, replacements come first: they remove.
+    verdicts.sort_by_key(|(object, action, _)| (object.key.kind.is_grant(), !action.is_removal()));
+    for (object, action, reason) in verdicts {
+        let is_apply = !action.is_removal();
+        let inverse = inverse(&action);
+        let needs = needs(&plan, object, is_apply, &made);
+        let step = plan.step(&object.subject, Action::Cluster(action), reason);
+        step.needs = needs;
+        step.inverse = inverse;
+        made.insert(object.key.clone(), plan.steps.len() - 1);
+    }
+    for (key, subject, action, reason) in copies {
+        let namespace = key.namespace.as_ref().and_then(|name| made.get(&Key::wide(Kind::Namespace, name)));
+        plan.step(&subject, Action::Cluster(action), reason).needs = namespace.copied().into_iter().collect();
+    }
+    // What a grant was about goes last: by itself it gives nobody anything.
+    others.into_iter().for_each(|seen| remove(&mut plan, seen));
+    plan
+}
+
+/// Deletes an object, or takes only what is ours out of one that others keep something in.
+fn removal(seen: &Seen) -> (ClusterAction, String) {
+    let Seen { key, uid, version, .. } = seen.clone();
+    let theirs = |(path, _): &(&String, &Value)| {
+        let owners = owners_of(&seen.owners, path);
+        !path.starts_with("/metadata/") && !owners.is_empty() && !ours(owners)
+    };
+    let reason = "the roster asks for it no longer";
+    match seen.fields.iter().find(theirs) {
+        None => (ClusterAction::Delete { key, uid, version }, reason.into()),
+        Some((path, _)) => {
+            let manifest = bare(&key);
+            (
+                ClusterAction::Apply { key, manifest, force: false },
+                format!("{reason}; {} is somebody else's", shown(path)),
+            )
+        }
+    }
+}
+
+/// A grant needs the removals of that person's and the role it names; everything in a namespace needs that.
+fn needs(plan: &Plan, object: &Object, is_apply: bool, made: &BTreeMap<Key, usize>) -> Vec<usize> {
+    let mut needs = BTreeSet::new();
+    if let Some(namespace) = &object.key.namespace {
+        needs.extend(made.get(&Key::wide(Kind::Namespace, namespace)));
+    }
+    if object.key.kind.is_grant() {
+        let role = object.content.get("roleRef").and_then(|role| role.get("name")).and_then(Value::as_str);
+        needs.extend(role.and_then(|role| made.get(&Key::wide(Kind::ClusterRole, role))));
+        let removed = |(index, step): (usize, &crate::plan::Step)| match &step.action {
+            Action::Cluster(action)
+                if action.is_removal()
+                    && action.key().kind.is_grant()
+                    && (is_apply || matches!(action, ClusterAction::Delete { .. }))
+                    && step.subject == object.subject =>
+            {
+                Some(index)
+            }
+            _ => None,
+        };
+        needs.extend(plan.steps.iter().enumerate().filter_map(removed));
+    }
+    needs.into_iter().collect()
+}
+
+fn inverse(action: &ClusterAction) -> Option<String> {
+    match action {
+        ClusterAction::Apply { key, .. } if key.kind == Kind::Namespace => None,
+        ClusterAction::Apply { key: Key { kind, namespace, name }, .. } => {
+            let place = namespace.as_ref().map_or_else(String::new, |namespace| format!(" -n {namespace}"));
+            Some(format!("kubectl delete{place} {} {name}", kind.as_str().to_lowercase()))
+        }
+        _ => None,
+    }
+}
+
+/// What was read, by key.
+struct View<'o> {
+    objects: BTreeMap<&'o Key, &'o Seen>,
+    readable: BTreeSet<Kind>,
+}
+
+impl<'o> View<'o> {
+    fn new(observed: &'o ClusterObserved, plan: &mut Plan) -> Self {
+        let mut view = View { objects: BTreeMap::new(), readable: BTreeSet::new() };
+        for kind in Kind::ALL {
+            let (why, next) = match observed.kinds.get(&kind) {
+                Some(Reading::Seen(objects)) => {
+                    view.readable.insert(kind);
+                    view.objects.extend(objects.iter().map(|seen| (&seen.key, seen)));
+                    continue;
+                }
+                // Only cert-manager's kind may be missing; whether anybody wants it is told below.
+                Some(Reading::NoSuchKind) => continue,
+                Some(Reading::Unreadable { why, next }) => (why.clone(), next.clone()),
+                None => continue,
+            };
+            plan.problems.push(Problem {
+                subject: Subject::Machine,
+                what: format!("the cluster's {}s cannot be read, so nothing is done about them", kind),
+                why,
+                next,
+            });
+        }
+        view
+    }
+
+    fn grants_are_readable(&self) -> bool {
+        [Kind::ClusterRoleBinding, Kind::RoleBinding].iter().all(|kind| self.readable.contains(kind))
+    }
+
+    /// Whether enough is known to change an object. A grant needs all grants to be known, or a person might keep an
+    /// old one that was not seen.
+    fn is_readable(&self, key: &Key) -> bool {
+        self.readable.contains(&key.kind)
+            && (!key.kind.is_namespaced() || self.readable.contains(&Kind::Namespace))
+            && (!key.kind.is_grant() || self.grants_are_readable())
+    }
+
+    /// What is ours and no longer wanted.
+    fn removals(&self, desired: &ClusterDesired, notices: &mut Vec<Notice>) -> Vec<&'o Seen> {
+        let mut removals = Vec::new();
+        for seen in self.objects.values() {
+            let key = &seen.key;
+            // A copy whose place a Certificate takes stays until that one has filled it.
+            let is_in_place = desired.copies.contains_key(key) && ours(owners_of(&seen.owners, "/data"));
+            let wanted = desired.objects.contains_key(key) || desired.unknown.contains(key) || is_in_place;
+            let subject = seen.subject();
+            let kept = matches!(&subject, Subject::User(user) if desired.kept.contains(user));
+            if wanted || kept || seen.terminating || !seen.is_of(&desired.instance) {
+                continue;
+            }
+            if key.kind == Kind::Namespace {
+                let text = format!("{key} is in nobody's list any more; it stays until somebody deletes it");
+                notices.push(Notice { subject: Subject::Machine, text });
+                continue;
+            }
+            removals.push(*seen);
+        }
+        removals
+    }
+
+    /// The copies that are not what they are copies of.
+    fn copies(
+        &self,
+        desired: &ClusterDesired,
+        observed: &ClusterObserved,
+        plan: &mut Plan,
+    ) -> Vec<(Key, Subject, ClusterAction, String)> {
+        let mut copies = Vec::new();
+        let Some(from) = desired.tls_source.as_ref().filter(|from| self.is_readable(from)) else {
+            return copies;
+        };
+        let has_certificates = match observed.kinds.get(&Kind::Certificate) {
+            Some(Reading::NoSuchKind) => false,
+            Some(Reading::Seen(_)) => true,
+            _ => return copies,
+        };
+        let certificate = |key: &Key| Key {
+            kind: Kind::Certificate,
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        };
+        let wanted: Vec<_> = desired
+            .copies
+            .iter()
+            .filter(|(key, _)| !(has_certificates && desired.objects.contains_key(&certificate(key))))
+            .collect();
+        let content = |seen: &Seen| seen.fields.get("/data").cloned();
+        let Some(source) = self.objects.get(from).and_then(|seen| content(seen)) else {
+            if !wanted.is_empty() {
+                plan.problems.push(Problem {
+                    subject: Subject::Machine,
+                    what: "nobody gets a copy of the certificate".into(),
+                    why: format!("there is no {from}"),
+                    next: "make it, or name another one: `tls_secret` in config.toml".into(),
+                });
+            }
+            return copies;
+        };
+        for (key, subject) in wanted {
+            let seen = self.objects.get(key);
+            let is_ours = seen.is_some_and(|seen| seen.is_of(&desired.instance));
+            let stuck = |why: String| Problem {
+                subject: subject.clone(),
+                what: format!("{key} is not a copy of {from}"),
+                why,
+                next: "let only one of the two keep it: delete it, or take it out of the other's hands"
+                    .into(),
+            };
+            let (reason, force) = match seen {
+                None => ("it is not there", false),
+                Some(seen) if content(seen).as_ref() == Some(&source) || seen.terminating => continue,
+                Some(_) if !is_ours => {
+                    plan.problems.push(stuck("it is there already, and not rosterd's".into()));
+                    continue;
+                }
+                Some(seen) => {
+                    let others: Vec<&Owner> = owners_of(&seen.owners, "/data")
+                        .iter()
+                        .filter(|owner| owner.name != MANAGER)
+                        .collect();
+                    if let Some(other) = others.iter().find(|owner| !owner.is_by_hand()) {
+                        plan.problems.push(stuck(format!("what is in it is set by {}", other.name)));
+                        continue;
+                    }
+                    ("it is not the same any more", !others.is_empty())
+                }
+            };
+            let object =
+                Object { key: key.clone(), subject: subject.clone(), content: Map::new(), as_found: false };
+            let manifest = object.manifest(&desired.instance);
+            let action = ClusterAction::Copy { key: key.clone(), from: from.clone(), manifest, force };
+            copies.push((key.clone(), subject.clone(), action, reason.into()));
+        }
+        copies
+    }
+
+    fn compare(&self, object: &Object, instance: &str) -> Verdict {
+        let key = &object.key;
+        if let Some(namespace) = &key.namespace
+            && self.objects.get(&Key::wide(Kind::Namespace, namespace)).is_some_and(|seen| seen.terminating)
+        {
+            return Verdict::Stuck {
+                why: format!("the namespace {namespace} is being deleted"),
+                next: "wait until it is gone; if it stays, look at the finalizers of what is in it".into(),
+            };
+        }
+        let manifest = object.manifest(instance);
+        let apply = |force| ClusterAction::Apply { key: key.clone(), manifest: manifest.clone(), force };
+        let Some(seen) = self.objects.get(key) else {
+            return Verdict::Do(apply(false), "it is not there".into());
+        };
+        if object.as_found && !seen.is_of(instance) {
+            return Verdict::Same;
+        }
+        if seen.terminating {
+            return Verdict::Stuck {
+                why: "it is being deleted".into(),
+                next: "wait until it is gone; if it stays, look at its finalizers".into(),
+            };
+        }
+        let wanted = fields(&manifest);
+        let differs: Vec<&String> = wanted
+            .iter()
+            .filter(|(path, value)| !same(key.kind, value, seen.fields.get(*path)))
+            .map(|(path, _)| path)
+            .collect();
+        let left: Vec<&String> = seen
+            .fields
+            .keys()
+            .filter(|path| !wanted.contains_key(*path) && ours(owners_of(&seen.owners, path)))
+            .collect();
+        if differs.is_empty() && left.is_empty() {
+            return Verdict::Same;
+        }
+        let names = |paths: &[&String]| paths.iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ");
+        if differs.iter().any(|path| path.starts_with("/roleRef/")) {
+            return replace(seen, instance, manifest);
+        }
+        let foreign = |path: &String| {
+            let is_there = seen.fields.contains_key(path);
+            owners_of(&seen.owners, path).iter().filter(move |owner| is_there && owner.name != MANAGER)
+        };
+        let (taken, free): (Vec<&String>, Vec<&String>) =
+            differs.iter().partition(|path| foreign(path).next().is_some());
+        let others: BTreeSet<&Owner> = taken.iter().flat_map(|path| foreign(path)).collect();
+        let listed = || others.iter().map(|owner| owner.name.as_str()).collect::<BTreeSet<_>>();
+        let listed = listed().into_iter().collect::<Vec<_>>().join(", ");
+        let reason = match (differs.is_empty(), others.is_empty()) {
+            (true, _) => format!("{} is no longer wanted", names(&left)),
+            (false, true) if free.iter().all(|path| path.starts_with("/metadata/")) => {
+                match seen.is_touched_by_us() {
+                    true => "it is not marked as ours should be".into(),
+                    false => "it is there already, and becomes ours".into(),
+                }
+            }
+            (false, true) => format!("{} differs", names(&free)),
+            (false, false) => format!("{} was changed by {listed}", names(&taken)),
+        };
+        let by_hand = others.iter().all(|owner| owner.is_by_hand());
+        match (others.is_empty(), by_hand && seen.is_touched_by_us()) {
+            (true, _) => Verdict::Do(apply(false), reason),
+            (false, true) => Verdict::Do(apply(true), reason),
+            (false, false) => Verdict::Stuck {
+                why: format!("{} is set by {listed}", names(&taken)),
+                next: "let only one of the two keep it: take it out of the other's hands, or give it another name".into(),
+            },
+        }
+    }
+}
+
+/// The role of a grant cannot be changed. One that is ours is made anew in two calls, the removal first.
+fn replace(seen: &Seen, instance: &str, manifest: Value) -> Verdict {
+    let Seen { key, uid, version, .. } = seen.clone();
+    if seen.is_of(instance) {
+        return Verdict::Do(
+            ClusterAction::Replace { key, uid, version, manifest },
+            "it names another role, and that cannot be changed".into(),
+        );
+    }
+    let owners: BTreeSet<&str> = seen.owners.values().flatten().map(|owner| owner.name.as_str()).collect();
+    let owners = owners.into_iter().collect::<Vec<_>>().join(", ");
+    Verdict::Stuck {
+        why: format!(
+            "it names another role and was made by {}",
+            if owners.is_empty() { "somebody" } else { &owners }
+        ),
+        next: "delete it, or give it another name".into(),
+    }
+}
+
+fn ours(owners: &[Owner]) -> bool {
+    owners.iter().any(|owner| owner.name == MANAGER)
+}
+
+fn same(kind: Kind, wanted: &Value, found: Option<&Value>) -> bool {
+    match (kind, wanted, found) {
+        (_, _, None) => false,
+        (Kind::ResourceQuota, Value::String(wanted), Some(Value::String(found))) => {
+            same_quantity(wanted, found)
+        }
+        (_, wanted, Some(found)) => wanted == found,
+    }
+}

@@ -1,0 +1,71 @@
+//! Providers by name, and what is remembered of each: it has a tick, a record and troubles of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::Degraded;
+use crate::plan::{Notice, Subject};
+use crate::report::RunSummary;
+
+/// An outside system that holds people's identities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provider {
+    /// The cluster of `[kubernetes]`.
+    Kubernetes,
+    /// The server of `[vault]`.
+    Vault,
+}
+
+impl Provider {
+    /// Every provider.
+    pub const ALL: [Provider; 2] = [Provider::Kubernetes, Provider::Vault];
+
+    /// Its name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Provider::Kubernetes => "kubernetes",
+            Provider::Vault => "vault",
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Provider {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Provider::ALL.into_iter().find(|provider| provider.as_str() == text);
+        known.ok_or_else(|| format!("there is no provider `{text}`; there are `kubernetes` and `vault`"))
+    }
+}
+
+/// What the ledger keeps of a provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderState {
+    /// Subjects that are not there what they should be.
+    pub degraded: BTreeMap<Subject, Degraded>,
+    /// Notices that were told already, so that each is told once.
+    pub told: BTreeSet<Notice>,
+    /// Identifier of its newest run.
+    pub last_run: Option<String>,
+}
+
+/// How a provider is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderStatus {
+    /// Whether a run is under way.
+    pub running: bool,
+    /// Its newest run.
+    pub last_run: Option<RunSummary>,
+    /// Subjects that are not there what they should be.
+    pub degraded: BTreeMap<Subject, Degraded>,
+}

@@ -1,0 +1,180 @@
+//! Single cases, with what a person reads.
+
+use roster::cluster::{Key, Kind, Kubernetes};
+use roster::plan::{Plan, Step};
+use serde_json::json;
+
+use crate::pretend::{Pretend, hand, other, person, roster};
+
+fn told(plan: &Plan) -> String {
+    let step = |step: &Step| {
+        let needs = if step.needs.is_empty() { String::new() } else { format!(" (needs {:?})", step.needs) };
+        format!("{step}: {}{needs}\n", step.reason)
+    };
+    let steps: String = plan.steps.iter().map(step).collect();
+    let problems =
+        plan.problems.iter().map(|p| format!("PROBLEM {}: {}: {}; {}\n", p.subject, p.what, p.why, p.next));
+    let notices = plan.notices.iter().map(|n| format!("NOTICE {}: {}\n", n.subject, n.text));
+    steps + &problems.collect::<String>() + &notices.collect::<String>()
+}
+
+fn config() -> Kubernetes {
+    Kubernetes::default()
+}
+
+fn synced(people: serde_json::Value) -> Pretend {
+    let mut cluster = Pretend::default();
+    let plan = cluster.plan(&roster(people), &config(), &[]);
+    assert!(cluster.run(&plan, |_| false).iter().all(|done| *done), "{}", told(&plan));
+    cluster
+}
+
+#[test]
+fn the_first_sync_makes_everything_in_an_order_that_works() {
+    let mut carol = person("carol", "namespace-owner", &["carol-dev"]);
+    carol["quota"] = json!({"cpu": "4", "memory": "8Gi", "storage": "20Gi", "pods": "20"});
+    carol["domains"] = json!(["carol.example.org"]);
+    let people = roster(json!({
+        "alice": person("alice", "admin", &[]), "bob": person("bob", "power-user", &[]), "carol": carol,
+    }));
+    let issuer = Kubernetes {
+        cluster_issuer: Some("letsencrypt".into()),
+        portal: Some("portal/people".parse().unwrap()),
+        ..config()
+    };
+    insta::assert_snapshot!(told(&Pretend::default().plan(&people, &issuer, &[])), @r"
+    carol: apply Namespace carol-dev: it is not there
+    carol: apply ClusterRole carol-read-only: it is not there
+    machine: apply ClusterRole oidc-power-user-readonly: it is not there
+    carol: apply Role carol-dev/carol-dev-deployer: it is not there (needs [0])
+    carol: apply ResourceQuota carol-dev/carol-dev-quota: it is not there (needs [0])
+    machine: apply ConfigMap portal/people: it is not there
+    carol: apply Certificate carol-dev/tls-carol-dev: it is not there (needs [0])
+    alice: apply ClusterRoleBinding alice-cluster-admin: it is not there
+    bob: apply ClusterRoleBinding bob-power-user: it is not there (needs [2])
+    carol: apply ClusterRoleBinding carol-read-only: it is not there (needs [1])
+    carol: apply RoleBinding carol-dev/carol-admin: it is not there (needs [0])
+    ");
+}
+
+#[test]
+fn a_lower_tier_loses_the_old_grant_before_it_gets_the_new_one() {
+    let cluster = synced(json!({"carol": person("carol", "admin", &[])}));
+    let people = roster(json!({"carol": person("carol", "namespace-owner", &["carol-dev"])}));
+    insta::assert_snapshot!(told(&cluster.plan(&people, &config(), &[])), @r"
+    carol: delete ClusterRoleBinding carol-cluster-admin: the roster asks for it no longer
+    carol: apply Namespace carol-dev: it is not there
+    carol: apply ClusterRole carol-read-only: it is not there
+    carol: apply Role carol-dev/carol-dev-deployer: it is not there (needs [1])
+    carol: apply ClusterRoleBinding carol-read-only: it is not there (needs [0, 2])
+    carol: apply RoleBinding carol-dev/carol-admin: it is not there (needs [0, 1])
+    ");
+}
+
+#[test]
+fn what_was_changed_by_hand_is_put_right() {
+    let carol = json!({"carol": person("carol", "namespace-owner", &["carol-dev"])});
+    let mut cluster = synced(carol.clone());
+    let role = Key::inside(Kind::Role, "carol-dev", "carol-dev-deployer");
+    cluster.edit(&role, "/rules", json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]), &hand());
+    let place = Key::wide(Kind::Namespace, "carol-dev");
+    cluster.edit(&place, "/metadata/labels/app.kubernetes.io~1managed-by", json!("me"), &hand());
+    cluster.objects.remove(&Key::wide(Kind::ClusterRoleBinding, "carol-read-only"));
+    insta::assert_snapshot!(told(&cluster.plan(&roster(carol), &config(), &[])), @r"
+    carol: put right Namespace carol-dev: metadata.labels.app.kubernetes.io/managed-by was changed by kubectl-edit
+    carol: put right Role carol-dev/carol-dev-deployer: rules was changed by kubectl-edit (needs [0])
+    carol: apply ClusterRoleBinding carol-read-only: it is not there
+    ");
+}
+
+#[test]
+fn another_programs_fields_are_not_fought_over() {
+    let people = roster(json!({"carol": person("carol", "namespace-owner", &["carol-dev"])}));
+    let mut cluster = Pretend::default();
+    cluster.foreign(
+        Key::wide(Kind::Namespace, "carol-dev"),
+        &json!({"metadata": {"labels": {"team": "x"}}}),
+        &other(),
+    );
+    let admins = json!({
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "admins"}],
+    });
+    cluster.foreign(Key::inside(Kind::RoleBinding, "carol-dev", "carol-admin"), &admins, &other());
+    let plan = cluster.plan(&people, &config(), &[]);
+    insta::assert_snapshot!(told(&plan), @r"
+    carol: apply Namespace carol-dev: it is there already, and becomes ours
+    carol: apply ClusterRole carol-read-only: it is not there
+    carol: apply Role carol-dev/carol-dev-deployer: it is not there (needs [0])
+    carol: apply ClusterRoleBinding carol-read-only: it is not there (needs [1])
+    PROBLEM carol: RoleBinding carol-dev/carol-admin is not as the roster says: subjects is set by terraform; let only one of the two keep it: take it out of the other's hands, or give it another name
+    ");
+    cluster.run(&plan, |_| false);
+    // The namespace is ours now as well, and keeps what others set.
+    let place = &cluster.objects[&Key::wide(Kind::Namespace, "carol-dev")];
+    assert_eq!(place.fields["/metadata/labels/team"], "x");
+    assert!(place.is_of("default"));
+}
+
+#[test]
+fn a_role_that_cannot_be_changed_is_replaced_where_it_is_ours() {
+    let carol = json!({"carol": person("carol", "power-user", &[])});
+    let cluster = synced(carol.clone());
+    let renamed = Kubernetes { power_user_role: "readers".into(), ..config() };
+    insta::assert_snapshot!(told(&cluster.plan(&roster(carol), &renamed, &[])), @r"
+    machine: apply ClusterRole readers: it is not there
+    carol: replace ClusterRoleBinding carol-power-user: it names another role, and that cannot be changed (needs [0])
+    machine: delete ClusterRole oidc-power-user-readonly: the roster asks for it no longer
+    ");
+}
+
+#[test]
+fn a_dropped_namespace_stays_and_loses_what_we_put_into_it() {
+    let cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one", "two"])}));
+    let people = roster(json!({"carol": person("carol", "namespace-owner", &["two"])}));
+    insta::assert_snapshot!(told(&cluster.plan(&people, &config(), &[])), @r"
+    carol: delete RoleBinding one/carol-admin: the roster asks for it no longer
+    carol: delete Role one/one-deployer: the roster asks for it no longer
+    NOTICE machine: Namespace one is in nobody's list any more; it stays until somebody deletes it
+    ");
+}
+
+#[test]
+fn a_shared_namespace_keeps_what_the_other_owner_needs() {
+    let (ana, bea) = (person("ana", "namespace-owner", &["one"]), person("bea", "namespace-owner", &["one"]));
+    let cluster = synced(json!({"ana": ana, "bea": bea.clone()}));
+    insta::assert_snapshot!(told(&cluster.plan(&roster(json!({"bea": bea})), &config(), &[])), @r"
+    ana: delete ClusterRoleBinding ana-read-only: the roster asks for it no longer
+    ana: delete RoleBinding one/ana-admin: the roster asks for it no longer
+    bea: apply Namespace one: it is not marked as ours should be
+    bea: apply Role one/one-deployer: it is not marked as ours should be (needs [2])
+    ana: delete ClusterRole ana-read-only: the roster asks for it no longer
+    ");
+}
+
+#[test]
+fn too_many_deletions_are_none() {
+    let cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one", "two"])}));
+    let few = Kubernetes { max_deletes: 3, ..config() };
+    insta::assert_snapshot!(told(&cluster.plan(&roster(json!({"ana": person("ana", "admin", &[])})), &few, &[])), @r"
+    PROBLEM machine: 6 objects of the cluster would be deleted, so nothing is changed there: that is more than `kubernetes.max_deletes`, which is 3; look at `rosterctl derive`; if it is meant, raise `max_deletes` in config.toml
+    NOTICE machine: Namespace one is in nobody's list any more; it stays until somebody deletes it
+    NOTICE machine: Namespace two is in nobody's list any more; it stays until somebody deletes it
+    ");
+}
+
+#[test]
+fn who_has_no_address_is_told_and_what_is_there_stays() {
+    let mut carol = person("carol", "namespace-owner", &["one"]);
+    let cluster = synced(json!({"carol": carol.clone()}));
+    carol.as_object_mut().unwrap().remove("email");
+    insta::assert_snapshot!(told(&cluster.plan(&roster(json!({"carol": carol})), &config(), &[])), @"PROBLEM carol: no rights in the cluster can be given: neither the roster nor the cluster's map has the e-mail address that the cluster knows the person by; add `email: …` to the roster, as the identity provider spells it");
+}
+
+#[test]
+fn two_that_share_a_cluster_leave_each_other_alone() {
+    let cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one"])}));
+    let neighbour = Kubernetes { instance: "other".into(), ..config() };
+    let people = roster(json!({"dora": person("dora", "admin", &[])}));
+    insta::assert_snapshot!(told(&cluster.plan(&people, &neighbour, &[])), @"dora: apply ClusterRoleBinding dora-cluster-admin: it is not there");
+}

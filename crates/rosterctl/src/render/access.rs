@@ -1,0 +1,122 @@
+//! `rosterctl access`.
+
+use roster::access::{Access, Grant};
+
+use crate::page::{Look, Page, Style, count};
+
+/// What a person can reach: each thing with what gives it, and what differs marked.
+pub(crate) fn access(access: &Access, look: Look) -> String {
+    let mut page = Page::new(look);
+    let tier = access.tier.map_or_else(|| "not in the roster".to_owned(), |tier| format!("tier {tier}"));
+    page.open(&format!("{}, ", access.user), Style::Strong, &format!("{tier}."));
+    for place in &access.places {
+        page.gap();
+        page.para(Style::Strong, &place.name);
+        for grant in &place.grants {
+            let (lead, style) = match grant {
+                Grant { why: None, .. } => ("  - ", Style::Warn),
+                Grant { found: Some(false), .. } => ("  + ", Style::Warn),
+                Grant { found: None, .. } => ("    ", Style::Plain),
+                _ => ("  = ", Style::Good),
+            };
+            let why = match (&grant.why, grant.found) {
+                (None, _) => "it is there, and the roster does not give it".to_owned(),
+                (Some(why), Some(false)) => format!("{why}; it is not there"),
+                (Some(why), _) => why.clone(),
+            };
+            page.hang(lead, style, &format!("{} ({why})", grant.what), Style::Plain);
+        }
+        if place.grants.is_empty() && place.unknown.is_empty() {
+            page.hang("    ", Style::Plain, "nothing", Style::Faint);
+        }
+        for unknown in &place.unknown {
+            page.hang("  ! ", Style::Bad, &format!("not known: {unknown}"), Style::Plain);
+        }
+    }
+    page.gap();
+    let differs = access.places.iter().flat_map(|place| &place.grants).filter(|grant| differs(grant)).count();
+    let unknown = access.places.iter().map(|place| place.unknown.len()).sum::<usize>();
+    page.para(
+        Style::Strong,
+        &match (differs, unknown) {
+            (0, 0) => "All is as the roster says.".to_owned(),
+            (0, _) => "Not everything could be looked at.".to_owned(),
+            (differs, _) => {
+                let things = count(differs, "thing differs", "things differ");
+                format!(
+                    "{things} from the roster; `rosterctl plan` and `plan --provider` say what would be done."
+                )
+            }
+        },
+    );
+    page.finish()
+}
+
+/// Whether everything is known and as the roster says.
+pub(crate) fn is_as_wanted(access: &Access) -> bool {
+    access.places.iter().all(|place| place.unknown.is_empty() && !place.grants.iter().any(differs))
+}
+
+fn differs(grant: &Grant) -> bool {
+    grant.why.is_none() || grant.found == Some(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use roster::access::Place;
+    use roster::model::Tier;
+    use roster::name::OsUser;
+
+    use super::super::samples::LOOK;
+    use super::*;
+
+    fn grant(what: &str, why: Option<&str>, found: Option<bool>) -> Grant {
+        Grant { what: what.into(), why: why.map(str::to_owned), found }
+    }
+
+    #[test]
+    fn what_is_given_stands_beside_what_is_found() {
+        let machine = vec![
+            grant("account carol", Some("in the roster, tier namespace-owner"), Some(true)),
+            grant("group docker", None, Some(true)),
+            grant("t3-serve@carol.service at port 3774", Some("service t3"), None),
+        ];
+        let cluster = vec![
+            grant("Namespace carol-dev", Some("tier namespace-owner"), Some(true)),
+            grant("RoleBinding carol-dev/carol-admin: admin", Some("tier namespace-owner"), Some(false)),
+        ];
+        let mut person = Access {
+            user: OsUser::new("carol").unwrap(),
+            tier: Some(Tier::NamespaceOwner),
+            places: vec![
+                Place { name: "machine".into(), grants: machine, unknown: Vec::new() },
+                Place { name: "kubernetes".into(), grants: cluster, unknown: Vec::new() },
+                Place::unknown("vault", "Vault is not in service"),
+            ],
+        };
+        assert!(!is_as_wanted(&person));
+        insta::assert_snapshot!(access(&person, LOOK), @"
+        carol, tier namespace-owner.
+
+        machine
+          = account carol (in the roster, tier namespace-owner)
+          - group docker (it is there, and the roster does not give it)
+            t3-serve@carol.service at port 3774 (service t3)
+
+        kubernetes
+          = Namespace carol-dev (tier namespace-owner)
+          + RoleBinding carol-dev/carol-admin: admin (tier namespace-owner; it is not
+            there)
+
+        vault
+          ! not known: Vault is not in service
+
+        2 things differ from the roster; `rosterctl plan` and `plan --provider` say what
+        would be done.
+        ");
+        person.places.truncate(1);
+        person.places[0].grants.remove(1);
+        assert!(is_as_wanted(&person));
+        insta::assert_snapshot!(access(&person, LOOK).lines().last().unwrap(), @"All is as the roster says.");
+    }
+}

@@ -1,0 +1,69 @@
+//! A look at the cluster of `[kubernetes]`.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use identity::{Credential, CredentialError, Worker};
+use roster::cluster::{self, Kubernetes};
+use roster::plan::{self, Notice, Problem, Subject};
+
+use super::{Looked, Sides, account, failed, left, limits, map, problem};
+use crate::accept::InForce;
+use crate::daemon::Daemon;
+use crate::run::chain;
+use crate::sources;
+
+pub(super) async fn look(daemon: &Daemon, in_force: &InForce) -> Result<Looked, Problem> {
+    let config = &in_force.config.kubernetes;
+    let (mut worker, mut notices) = begin(daemon, config).await?;
+    let (map, told) = map::read(daemon, &in_force.config).await?;
+    notices.extend(told);
+    let ledger = daemon.ledger();
+    let desired = cluster::desired(&in_force.roster, config, &map, left(&ledger, in_force));
+    let observed = worker.observe(&desired).await;
+    let observed = observed.map_err(|error| failed("the cluster could not be looked at", &error))?;
+    let plan = plan::cluster(&desired, &observed);
+    let sides = Sides::Kubernetes(Box::new((desired, observed)));
+    Ok(Looked { plan, worker, sides, notices, list: None })
+}
+
+/// Starts a worker that may speak to the cluster.
+pub(super) async fn begin(daemon: &Daemon, config: &Kubernetes) -> Result<(Worker, Vec<Notice>), Problem> {
+    let Some(path) = config.kubeconfig.clone() else {
+        return Err(problem(
+            "no cluster is configured",
+            "there is no `kubeconfig`",
+            "name one in config.toml",
+        ));
+    };
+    let read = tokio::task::spawn_blocking(move || {
+        let credential = Credential::kubeconfig(&path, read);
+        (credential, open_to_others(&path))
+    });
+    let (credential, notices) = read.await.map_err(stopped)?;
+    let credential = credential.map_err(no_credential)?;
+    let limits = limits(config.deadline_s, config.parallel);
+    let worker = Worker::start(&daemon.provider, account()?, &credential, limits).await;
+    let worker = worker.map_err(|error| failed("no worker for the cluster", &error))?;
+    Ok((worker, notices))
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    sources::read(path).map_err(|error| error.to_string())
+}
+
+pub(super) fn open_to_others(path: &Path) -> Vec<Notice> {
+    if !std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
+        return Vec::new();
+    }
+    let text = format!("{} can be read by others than root: chmod 0600 it", path.display());
+    vec![Notice { subject: Subject::Machine, text }]
+}
+
+pub(super) fn stopped(error: tokio::task::JoinError) -> Problem {
+    problem("the provider's files cannot be read", error.to_string(), "see the journal")
+}
+
+pub(super) fn no_credential(error: CredentialError) -> Problem {
+    problem("there is no credential for the provider", chain(&error), "mend it; it is read anew for each run")
+}

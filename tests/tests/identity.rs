@@ -1,0 +1,227 @@
+//! A cluster follows the roster on the machine's tick, by a process that is not root, and holds up nothing on the machine.
+//! The cluster is a stand-in on the loopback that the machines share with us.
+
+#[path = "../../crates/identity/tests/support/server.rs"]
+#[allow(dead_code)]
+mod server;
+#[path = "../../crates/identity/tests/support/stand_in.rs"]
+#[allow(dead_code)]
+mod stand_in;
+#[path = "../../crates/identity/tests/support/vault.rs"]
+#[allow(dead_code)]
+mod vault;
+
+use std::time::Duration;
+
+use machine_tests::{Machine, Suite, on_each_debian};
+use server::Wrong;
+use stand_in::StandIn;
+use vault::VaultStandIn;
+
+on_each_debian!(
+    the_cluster_follows_the_roster,
+    a_cluster_that_hangs_holds_up_nobody_invariant_4,
+    the_vault_follows_the_roster_and_its_list_guards_the_tiers,
+    only_the_host_that_has_the_lease_changes_the_cluster,
+);
+
+/// For whatever is to happen by itself.
+const WITHIN: Duration = Duration::from_secs(60);
+
+const TOKEN: &str = "hunter2-the-token";
+
+const CAROL: &str = "  carol: {authentik_user: carol, k8s_user: carol, tier: namespace-owner, \
+                     namespaces: [carol-dev], email: carol@example.org}\n";
+const BOB: &str = "  bob: {authentik_user: bob, k8s_user: bobr, tier: power-user, email: bob@example.org}\n";
+
+fn with_cluster(suite: Suite) -> (Machine, StandIn) {
+    let server = StandIn::start(TOKEN);
+    let machine = Machine::with_rosterd(suite);
+    machine.write_file("/etc/rosterd/kubeconfig", server.kubeconfig(TOKEN));
+    machine.sh("chmod 0600 /etc/rosterd/kubeconfig").ok();
+    machine.write_file(
+        "/etc/rosterd/config.toml",
+        "[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"\ndeadline_s = 5\n",
+    );
+    (machine, server)
+}
+
+fn keys(server: &StandIn) -> Vec<String> {
+    server.objects().into_keys().collect()
+}
+
+fn the_cluster_follows_the_roster(suite: Suite) {
+    let (machine, server) = with_cluster(suite);
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{BOB}{CAROL}"));
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    machine.eventually("the cluster has carol's grant", WITHIN, |_| {
+        keys(&server).contains(&"rolebindings carol-dev/carol-admin".to_owned()).then_some(())
+    });
+    machine.run(&["rosterctl", "reconcile", "--provider", "kubernetes"]).ok();
+    let plan = machine.run(&["rosterctl", "plan", "--provider", "kubernetes"]).exits(0);
+    assert!(plan.stdout.contains("No change"), "{plan}");
+    let status = machine.run(&["rosterctl", "status", "--json"]).json();
+    assert_eq!(status["providers"]["kubernetes"]["degraded"], serde_json::json!({}), "{status}");
+
+    // Nothing to do is no write, and is told as that.
+    let before = server.objects();
+    server.requests();
+    machine.run(&["rosterctl", "reconcile", "--provider", "kubernetes"]).ok();
+    assert!(server.requests().iter().all(|request| request.starts_with("GET ")));
+    assert_eq!(server.objects(), before);
+
+    // A tier that changes on disk takes the old rights along, on the same tick.
+    let lower = BOB.replace("tier: power-user", "tier: namespace-owner, namespaces: [bob-dev]");
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{lower}{CAROL}"));
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    machine.eventually("bob has the rights of today", WITHIN, |_| {
+        let keys = keys(&server);
+        let now = keys.contains(&"rolebindings bob-dev/bobr-admin".to_owned());
+        (now && !keys.contains(&"clusterrolebindings bobr-power-user".to_owned())).then_some(())
+    });
+
+    // Who leaves loses all of it; the namespace stays.
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{lower}"));
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    machine.eventually("carol has no right left", WITHIN, |_| {
+        (!keys(&server).iter().any(|key| key.contains("bindings") && key.contains("carol"))).then_some(())
+    });
+    assert!(keys(&server).contains(&"namespaces carol-dev".to_owned()));
+
+    // Each change is one record with its fields, and the token is in none.
+    let records = machine.journal(&["ROSTERD_USER=carol", "ROSTERD_STEP=cluster-delete"]);
+    assert!(records.iter().any(|record| record.message().contains("RoleBinding carol-dev/carol-admin")));
+    assert!(!machine.sh("journalctl -o export --no-pager").ok().contains(TOKEN));
+    let runs = machine.run(&["rosterctl", "history"]).ok();
+    assert!(runs.contains("-kubernetes"), "{runs}");
+}
+
+fn a_cluster_that_hangs_holds_up_nobody_invariant_4(suite: Suite) {
+    let (machine, server) = with_cluster(suite);
+    server.wrong("GET ", 0, usize::MAX, Wrong::Hang);
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{CAROL}"));
+    // The machine is converged while the cluster has not answered.
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    machine.run(&["getent", "passwd", "carol"]).ok();
+    let worker = machine.eventually("a worker waits for the cluster", WITHIN, |machine| {
+        let all = "for s in /proc/[0-9]*/status; do grep -q \"^Uid:.*[[:space:]]$(id -u rosterd)$\" $s && cat $s; done";
+        let found = machine.sh(all).stdout;
+        found.contains("Name:").then_some(found)
+    });
+    assert!(worker.contains("NoNewPrivs:\t1") && worker.contains("CapEff:\t0000000000000000"), "{worker}");
+    let told = machine.eventually("the cluster is told as degraded", WITHIN, |machine| {
+        let told = machine.run(&["rosterctl", "status", "--json", "--provider", "kubernetes"]);
+        (told.status == 3).then_some(told.stdout)
+    });
+    assert!(told.contains("gave up after 5 s while looking at the cluster"), "{told}");
+    // The person is as the roster says on the machine.
+    let status = machine.run(&["rosterctl", "status", "--json", "carol"]).json();
+    assert_eq!(status["subjects"]["carol"]["state"], "converged", "{status}");
+}
+
+fn the_vault_follows_the_roster_and_its_list_guards_the_tiers(suite: Suite) {
+    let server = VaultStandIn::start(TOKEN);
+    let list = |role: &str| {
+        let fields = serde_json::json!({
+            "k8s_users": serde_json::json!({"carol": {"role": role}}).to_string(), "other": "hunter2-the-other",
+        });
+        server.state().secrets.insert("platform".into(), (1, fields.as_object().cloned()));
+    };
+    list("power-user");
+    let machine = Machine::with_rosterd(suite);
+    machine.write_file("/etc/rosterd/vault-token", TOKEN);
+    machine.sh("chmod 0600 /etc/rosterd/vault-token").ok();
+    let config = format!(
+        "[vault]\naddress = \"{}\"\nk8s_users = \"secret/platform#k8s_users\"\ntransit_mount = \"transit\"\n\
+         pipelines = \"ci/deployer\"\n",
+        server.address()
+    );
+    machine.write_file("/etc/rosterd/config.toml", &config);
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{CAROL}"));
+
+    // The list says another tier: once it has been read, nothing is changed anywhere.
+    machine.eventually("the roster waits for the list", WITHIN, |machine| {
+        let waits = machine.run(&["rosterctl", "status"]);
+        waits.stdout.contains("`carol` is `power-user` in the map").then_some(())
+    });
+    assert!(server.state().policies.is_empty());
+    // Somebody mends the list.
+    list("namespace-owner");
+    // This run reads it, and is itself still held by what the machine saw last.
+    let held = machine.run(&["rosterctl", "reconcile", "--provider", "vault"]);
+    assert_ne!(held.status, 0, "{held}");
+    machine.eventually("carol has what is hers", WITHIN, |_| {
+        server.shown().contains("entity carol (carol): namespace-owner-carol").then_some(())
+    });
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    machine.run(&["getent", "passwd", "carol"]).ok();
+    machine.run(&["rosterctl", "reconcile", "--provider", "vault"]).ok();
+    let plan = machine.run(&["rosterctl", "plan", "--provider", "vault"]).exits(0);
+    assert!(plan.stdout.contains("No change"), "{plan}");
+
+    // What she can reach, and what differs.
+    let access = machine.run(&["rosterctl", "access", "carol"]).exits(0);
+    for told in
+        ["account carol", "policy namespace-owner-carol (tier namespace-owner)", "All is as the roster says"]
+    {
+        assert!(access.stdout.contains(told), "{told}: {access}");
+    }
+    server.state().entities.values_mut().next().unwrap()["policies"] =
+        serde_json::json!(["workstation-carol"]);
+    let access = machine.run(&["rosterctl", "access", "carol"]).exits(3);
+    assert!(access.stdout.contains("it is not there"), "{access}");
+    machine.run(&["rosterctl", "reconcile", "--provider", "vault"]).ok();
+    assert_eq!(machine.run(&["rosterctl", "access", "carol"]).status, 0);
+
+    // Published, the roster is what the list says; and nothing of the secret is told to anybody.
+    machine.write_file("/etc/rosterd/config.toml", format!("{config}publish = true\n"));
+    let power = CAROL.replace("tier: namespace-owner, namespaces: [carol-dev]", "tier: power-user");
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{power}"));
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    machine.eventually("carol is published with her tier", WITHIN, |_| {
+        server.shown().contains(r#"\"role\":\"power-user\""#).then_some(())
+    });
+    assert!(server.shown().contains("hunter2-the-other"));
+    assert!(
+        !machine
+            .sh("journalctl -o export --no-pager; grep -r hunter2 /var/lib/rosterd || true")
+            .ok()
+            .contains("hunter2")
+    );
+
+    // A Vault that hangs holds up nothing on the machine.
+    machine.write_file("/etc/rosterd/config.toml", format!("{config}publish = true\ndeadline_s = 5\n"));
+    server.wrong("GET ", 0, usize::MAX, Wrong::Hang);
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{power}{BOB}"));
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    machine.run(&["getent", "passwd", "bob"]).ok();
+}
+
+fn only_the_host_that_has_the_lease_changes_the_cluster(suite: Suite) {
+    let (machine, server) = with_cluster(suite);
+    let now = machine.sh("date -u +%Y-%m-%dT%H:%M:%S.000000Z").ok();
+    server.lease_of(
+        "rosterd/hosts",
+        serde_json::json!({"holderIdentity": "other_1a2b", "leaseDurationSeconds": 3600, "renewTime": now.trim()}),
+    );
+    machine.write_file(
+        "/etc/rosterd/config.toml",
+        "[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"\nlease = \"rosterd/hosts\"\n",
+    );
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{CAROL}"));
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    let run = machine.run(&["rosterctl", "reconcile", "--provider", "kubernetes"]).ok();
+    assert!(run.contains("other_1a2b does it, until"), "{run}");
+    assert!(keys(&server).is_empty());
+    // That host is gone for longer than it said.
+    server.lease_of(
+        "rosterd/hosts",
+        serde_json::json!({
+            "holderIdentity": "other_1a2b", "leaseDurationSeconds": 3600, "renewTime": "2020-01-01T00:00:00.000000Z",
+        }),
+    );
+    machine.run(&["rosterctl", "reconcile", "--provider", "kubernetes"]).ok();
+    assert!(keys(&server).contains(&"rolebindings carol-dev/carol-admin".to_owned()));
+    let holder = server.holder("rosterd/hosts").unwrap();
+    assert!(holder.starts_with(machine.sh("hostname").ok().trim()), "{holder}");
+}
