@@ -299,6 +299,7 @@ fn a_person_who_returns_has_the_same_ids_also_when_the_account_was_removed_by_ha
     let before = machine.ledger.identities.clone();
     insta::assert_snapshot!(shown(&machine.run(&one).plan), @"
     alice: no longer sent sessions; account and files stay
+    alice: lock and expire the login
     machine: write /etc/ttyd-user-map, mode 0644
     machine: write /etc/t3-serve/dispatch.json, mode 0644
     ");
@@ -310,6 +311,7 @@ fn a_person_who_returns_has_the_same_ids_also_when_the_account_was_removed_by_ha
     assert_eq!(account(&machine.run(&with_newcomer).plan.steps, "carol").uid, 1002);
     insta::assert_snapshot!(shown(&machine.run(&both).plan), @"
     carol: no longer sent sessions; account and files stay
+    carol: lock and expire the login
     alice: give access back
     alice: create account uid 1000, home /home/alice (is there already), shell /bin/zsh
     machine: write /etc/ttyd-user-map, mode 0644
