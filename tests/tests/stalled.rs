@@ -200,7 +200,7 @@ fn what_a_reader_does_at_the_socket_keeps_the_daemon_from_nobody() {
 #[test]
 fn what_one_run_found_in_a_home_is_not_forgotten_by_the_next() {
     let forge = Forge::start();
-    forge.grow("ledgerbook", 1, 4);
+    forge.grow("ledgerbook", 1, 2);
     forge.slow("ledgerbook", true);
     let machine = Machine::with_rosterd(Suite::Trixie);
     machine.write_file("/etc/rosterd/config.toml", forge.config());
@@ -291,7 +291,7 @@ fn a_roster_that_did_not_fit_on_the_disk_is_not_forgotten() {
 #[test]
 fn a_run_that_was_stopped_has_not_converged() {
     let forge = Forge::start();
-    forge.grow("ledgerbook", 1, 4);
+    forge.grow("ledgerbook", 1, 2);
     forge.slow("ledgerbook", true);
     let machine = Machine::with_rosterd(Suite::Bookworm);
     machine.write_file("/etc/rosterd/config.toml", forge.config());

@@ -216,6 +216,8 @@ fn a_roster_comes_from_git_with_its_commit_and_stays_when_that_fails_invariant_2
     assert!(machine.run(&["rosterctl", "status"]).ok().contains(&commit[..12]));
     let accepted = machine.journal(&["MESSAGE_ID=0c36f454c6f2483eb7e458385af15721"]);
     assert_eq!(accepted.last().unwrap().get("ROSTERD_COMMIT"), Some(commit.as_str()));
+    // She is there before the run that made her has ended.
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
     assert_eq!(machine.run(&["rosterctl", "history", "--json"]).json()[0]["commit"], commit.as_str());
     assert_eq!(machine.sh("stat -c %U /var/cache/rosterd/source/*.git/HEAD").ok(), "rosterd\n");
     let out = machine
