@@ -412,34 +412,3 @@ async fn a_worker_is_the_system_user_and_shows_its_credential_to_nobody_invarian
     }
     worker.finish().await;
 }
-
-/// Not a verdict, but the figures: `cargo test --release -p identity -- --ignored --nocapture speed`.
-#[tokio::test]
-#[ignore = "measures"]
-#[allow(clippy::print_stdout)]
-async fn speed_of_500_people_and_800_namespaces() {
-    let mut people = json!({});
-    for number in 0..500 {
-        let all: Vec<String> =
-            (0..if number < 300 { 2 } else { 1 }).map(|n| format!("ns-{number}-{n}")).collect();
-        let mut one = person(
-            &format!("u{number}"),
-            "namespace-owner",
-            &all.iter().map(String::as_str).collect::<Vec<_>>(),
-        );
-        one["quota"] = json!({"cpu": "4"});
-        people[format!("u{number}")] = one;
-    }
-    let server = StandIn::start(TOKEN);
-    let began = Instant::now();
-    let first = run(&server, &people).await;
-    assert!(first.is_done());
-    let (took, busiest) = (began.elapsed(), server.busiest());
-    println!("first sync: {} steps in {took:?}, {busiest} requests at the same time", first.plan.steps.len());
-    for _ in 0..3 {
-        let began = Instant::now();
-        let again = run(&server, &people).await;
-        assert!(again.plan.steps.is_empty());
-        println!("no-op: {:?}, {} requests", began.elapsed(), server.requests().len());
-    }
-}
