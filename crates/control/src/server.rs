@@ -31,6 +31,9 @@ const LONGEST_CALL: u64 = 256 * 1024;
 /// A client that does not read what it asked for is given up after this.
 const SEND: Duration = Duration::from_secs(60);
 
+/// How often a client that will ask no more is looked at while it waits for its answer.
+const HALF_CLOSED: Duration = Duration::from_millis(500);
+
 /// Who is at the other end, as the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
@@ -143,7 +146,15 @@ impl Connection {
     /// Returns when the client has hung up. Cancel-safe; a call that comes meanwhile is kept.
     pub async fn hung_up(&mut self) {
         match self.calls.fill_buf().await {
-            Ok([]) | Err(_) => {}
+            // It has no more to ask and may still read, as `socat` does at the end of its input. Only a write tells: of
+            // nothing, which fails once the other end is closed.
+            Ok([]) => {
+                while !matches!(self.replies.try_write(&[]), Err(error) if error.kind() != io::ErrorKind::WouldBlock)
+                {
+                    tokio::time::sleep(HALF_CLOSED).await;
+                }
+            }
+            Err(_) => {}
             // A client that has sent its next call already is not listened to until it has its answer.
             Ok(_) => std::future::pending().await,
         }
@@ -253,6 +264,16 @@ mod tests {
         drop(client);
         server.hung_up().await;
         assert!(server.call().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_asks_no_more_and_still_reads_has_not_hung_up() {
+        let (mut client, mut server) = pair().await;
+        client.shutdown().await.unwrap();
+        let waited = tokio::time::timeout(HALF_CLOSED * 3, server.hung_up()).await;
+        assert!(waited.is_err(), "taken for one that has hung up");
+        drop(client);
+        server.hung_up().await;
     }
 
     /// Five megabytes took zlink's server minutes; here they are written once.

@@ -27,6 +27,7 @@ use crate::accept::InForce;
 use crate::announce;
 use crate::homes::Homes;
 use crate::journal;
+use crate::memory;
 use crate::metrics;
 use crate::providers::{self, Lanes};
 use crate::run::{self, chain};
@@ -632,6 +633,10 @@ pub(crate) async fn run_until_stopped(
                 let limit = STUCK_AFTER + Duration::from_secs(daemon.config().worker.deadline_s);
                 if !daemon.is_running() || daemon.alive.get().elapsed() < limit {
                     let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+                }
+                // We are awake anyway.
+                if !daemon.is_running() {
+                    memory::give_back();
                 }
                 next_beat = beat.map(|beat| tokio::time::Instant::now() + beat);
             }

@@ -10,6 +10,7 @@ mod announce;
 mod daemon;
 mod homes;
 mod journal;
+mod memory;
 mod metrics;
 mod preview;
 mod providers;

@@ -32,11 +32,13 @@ use crate::removal;
 use crate::run::{self, chain};
 use crate::store::StoreError;
 
-/// What one user may have open; more than a person and their scripts need. Root is not counted: whoever reads may not
-/// lock root out.
+/// What one user may have open; more than a person and their scripts need.
 const OPEN_EACH: usize = 8;
 /// What all users but root may have open.
 const OPEN_TOGETHER: usize = 64;
+/// What root may have open besides: whoever reads may not lock root out, and a script of root's that leaks connections
+/// may not take the daemon's descriptors.
+const OPEN_ROOT: usize = 128;
 
 /// How long a connection may say nothing. A person who is asked for a confirmation reads first.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -56,7 +58,7 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, listener: StdUnixListener) -> io::
             continue;
         };
         let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else { continue };
-        if uid != 0 && is_full(&open.borrow(), uid) {
+        if is_full(&open.borrow(), uid) {
             continue;
         }
         *open.borrow_mut().entry(uid).or_default() += 1;
@@ -74,6 +76,9 @@ pub(crate) async fn serve(daemon: Rc<Daemon>, listener: StdUnixListener) -> io::
 }
 
 fn is_full(open: &BTreeMap<u32, usize>, uid: u32) -> bool {
+    if uid == 0 {
+        return open.get(&0).is_some_and(|open| *open >= OPEN_ROOT);
+    }
     let together: usize = open.iter().filter(|(uid, _)| **uid != 0).map(|(_, open)| open).sum();
     open.get(&uid).is_some_and(|open| *open >= OPEN_EACH) || together >= OPEN_TOGETHER
 }
