@@ -51,7 +51,7 @@ kind = "json"
 [[file]]
 path = "~/.kube/config"
 kind = "once"
-source = "/etc/rosterd/kubeconfig"
+source = "/etc/rosterd/kubeconfig.people"
 mode = "0600"
 [[file]]
 path = "~/.zshrc"
@@ -92,7 +92,7 @@ fn machine(suite: Suite) -> Machine {
     machine
         .sh("mkdir -p /srv/claude/skills /srv/claude/rules; echo skill >/srv/claude/skills/SKILL.md
              echo shared >/srv/claude/rules/10-shared.md; cp /usr/share/rosterd/start-claude.sh /srv/
-             echo 'server: https://k8s.example.org' >/etc/rosterd/kubeconfig
+             cp /usr/share/rosterd/kubeconfig.yaml /etc/rosterd/kubeconfig.people
              printf '{\"claudeMd\": \"be kind\", \"x\": 1}' >/etc/rosterd/managed-settings.json
              mkdir -p /etc/zsh; echo '# Debian' >/etc/zsh/zprofile")
         .ok();

@@ -401,6 +401,14 @@ fn limits_are_in_force_and_go_away(suite: Suite) {
     assert_eq!(steps(&last_run(&machine)), Vec::<String>::new());
     assert_eq!(machine.sh("find /etc/systemd -newer /run/before").ok(), "");
 
+    // Who is cut has none, and has them back with the return.
+    let drop_in = format!("ls /etc/systemd/system/{}.d | wc -l", slice("u02"));
+    apply(&machine, &roster(3, &[], &[2]));
+    assert_eq!(machine.sh(&format!("{drop_in} 2>/dev/null")).ok(), "0\n");
+    assert!(show(&machine, &slice("u02"), keys).contains("MemoryMax=infinity"));
+    apply(&machine, &roster(3, &[(2, own)], &[]));
+    assert_eq!(show(&machine, &slice("u02"), keys), other);
+
     // Removed when no longer wanted, with the folder, and the running slice is free again.
     machine.write_file("/etc/rosterd/config.toml", "service = []\n");
     apply(&machine, &roster(3, &[], &[]));

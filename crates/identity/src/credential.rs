@@ -174,6 +174,20 @@ users: [{name: u, user: {tokenFile: /run/token}}]
         assert!(!text.contains("/run/token"));
     }
 
+    /// The one that people get starts a program to log in; here nothing is started.
+    #[test]
+    fn the_shipped_kubeconfig_of_people_parses_and_is_no_credential_of_the_daemon() {
+        let shipped = include_str!("../../../packaging/kubeconfig.yaml");
+        let config = Kubeconfig::from_yaml(shipped).unwrap();
+        let exec = config.auth_infos[0].auth_info.as_ref().unwrap().exec.as_ref().unwrap();
+        let args = exec.args.as_ref().unwrap();
+        assert_eq!(args[..2], ["oidc-login", "get-token"]);
+        for scope in ["email", "profile", "groups"] {
+            assert!(args.contains(&format!("--oidc-extra-scope={scope}")), "{args:?}");
+        }
+        assert!(matches!(with(shipped), Err(CredentialError::Refused { .. })), "{:?}", with(shipped));
+    }
+
     #[test]
     fn what_is_secret_is_never_shown_invariant_7() {
         assert!(!format!("{:?}", with(CONFIG).unwrap()).contains("hunter2"));

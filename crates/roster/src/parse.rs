@@ -10,6 +10,7 @@ mod files;
 mod k8s_users;
 mod kubernetes;
 pub(crate) mod node;
+mod paths;
 pub(crate) mod reader;
 mod roster;
 mod source;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
-use super::config::{Paths, absolute, read_tiers_of};
+use super::config::read_tiers_of;
+use super::paths::{Paths, absolute};
 use crate::config::{Config, FileEntry, FileKind, Service};
 use crate::diagnostic::quoted;
 use crate::files::template::{self, Variable};
