@@ -9,10 +9,10 @@ use roster::files::{ClosedFolder, Content, FileSeen, FileWanted, Found};
 use roster::moves::{Candidate, Lookout, MovesObserved, Tracked};
 use roster::observed::Place;
 use roster::wiring::{CloneConfig, CredentialsFile, Driver, PERSON_KEYS, PersonConfig, WiringObserved};
+use worker_process::clean;
 
 use crate::locked::MAX_DRIVERS;
 use crate::place::without_user;
-use crate::protocol::clean;
 use crate::wiring::{PERSON_FILES, config_of};
 
 /// More remarks about one clone than anybody reads.

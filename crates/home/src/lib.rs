@@ -61,8 +61,9 @@ mod wiring;
 mod worker;
 
 pub use freshen::freshen;
-pub use protocol::{Landlock, clean};
+pub use protocol::Landlock;
 pub use remote_worker::RemoteWorker;
-pub use supervisor::{Limits, Person, Programs, Worker, WorkerError};
+pub use supervisor::{Limits, Person, Programs, Worker};
 pub use system::{SystemUser, become_system_user};
 pub use worker::{look, worker};
+pub use worker_process::WorkerError;

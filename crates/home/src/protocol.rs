@@ -14,9 +14,6 @@ use roster::remote::{Asked, CloneState, FastForward, LookAt, MirrorClone, Standi
 /// The longest line either end accepts: room for the refs of a very big repository.
 pub(crate) const MAX_LINE: usize = 16 << 20;
 
-/// The longest text of a worker that goes on to the journal.
-const MAX_TEXT: usize = 1024;
-
 /// From the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -181,24 +178,6 @@ pub(crate) fn write_line(to: &mut impl Write, message: &impl Serialize) -> io::R
     to.flush()
 }
 
-/// A text of a worker made fit for a journal and a terminal: no control characters, no change of the writing
-/// direction, not longer than a paragraph.
-pub fn clean(text: &str) -> String {
-    let harmful = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
-    };
-    let mut cleaned = String::with_capacity(text.len().min(MAX_TEXT));
-    for c in text.chars() {
-        if cleaned.len() >= MAX_TEXT {
-            cleaned.push('…');
-            break;
-        }
-        cleaned.push(if harmful(c) { '\u{fffd}' } else { c });
-    }
-    cleaned
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,14 +224,5 @@ mod tests {
         assert_eq!(read(b"{}\nrest").unwrap(), Some(b"{}".to_vec()));
         assert_eq!(read(b"cut off").unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(&vec![b'x'; MAX_LINE + 10]).unwrap_err().kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[test]
-    fn texts_of_a_worker_cannot_forge_journal_lines_or_steer_a_terminal() {
-        assert_eq!(
-            clean("ok\nROSTERD_USER=root\u{1b}[2J\u{202e}"),
-            "ok\u{fffd}ROSTERD_USER=root\u{fffd}[2J\u{fffd}"
-        );
-        assert!(clean(&"é".repeat(10_000)).len() < MAX_TEXT + 8);
     }
 }

@@ -5,9 +5,11 @@ use std::path::Path;
 use roster::plan::MirrorAction;
 use roster::remote::Asked;
 use roster::report::StepResult;
+use tokio::time::Instant;
+use worker_process::WorkerError;
 
 use crate::protocol::{Become, Request, Task};
-use crate::supervisor::{Limits, Worker, WorkerError, deadline};
+use crate::supervisor::{Limits, Worker};
 use crate::worker::ASK;
 
 /// A process that speaks to one remote. Dropping it kills it.
@@ -38,7 +40,7 @@ impl RemoteWorker {
             deadline_s: limits.deadline.as_secs().max(1),
             task: Task::Remote { url: url.to_owned(), mirror },
         };
-        let worker = Worker::begin(program, who, &[], limits, deadline(limits)).await?;
+        let worker = Worker::begin(program, who, &[], limits, Instant::now()).await?;
         Ok(RemoteWorker { worker, url: url.to_owned() })
     }
 
@@ -57,7 +59,7 @@ impl RemoteWorker {
     }
 
     /// Lets the worker end.
-    pub async fn finish(self) {
-        self.worker.finish().await;
+    pub fn finish(self) {
+        self.worker.finish();
     }
 }

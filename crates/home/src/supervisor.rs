@@ -3,16 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use std::os::unix::process::ExitStatusExt;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use nix::libc;
 use roster::desired::{CloneDesired, HomeDesired};
 use roster::files::Text;
 use roster::name::OsUser;
@@ -21,18 +15,16 @@ use roster::plan::refresh::Way;
 use roster::plan::{Action, HomeAction, Plan};
 use roster::remote::{Answer, Asked, CloneState, FastForward, LookAt, Standing};
 use roster::report::StepResult;
+use worker_process::{Advice, Process, WorkerError, clean};
 
 use crate::place::without_user;
-use crate::protocol::{Become, Landlock, MAX_LINE, Reply, Request, Task, clean};
+use crate::protocol::{Become, Landlock, MAX_LINE, Reply, Request, Task};
 use crate::worker::ASK;
 use crate::{checked, tree};
 
 /// Looking at a home takes a millisecond. A file system that the person made hang must not hold up the run for the
 /// time that a clone may take.
 const OBSERVE: Duration = Duration::from_secs(20);
-
-/// What is kept of a worker's last words.
-const MAX_STDERR: usize = 2048;
 
 /// Whose home a worker works in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,85 +63,13 @@ pub struct Limits {
     pub mirrors: &'static str,
 }
 
-/// Why a worker did not do what it was asked. Its `Display` says why, [`WorkerError::next`] what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The process could not be started.
-    #[error("cannot start a worker with {}", .program.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The worker, or this end before it started one, refuses to work for this account or in this home.
-    #[error("{why}")]
-    Refused {
-        /// Why.
-        why: String,
-        /// What an admin can do.
-        next: String,
-    },
-    /// The time was up; the worker was killed.
-    #[error("gave up after {seconds} s while {doing}")]
-    Deadline {
-        /// How long it was given.
-        seconds: u64,
-        /// At what.
-        doing: String,
-    },
-    /// The worker needed more memory than it may use.
-    #[error("needed more than {mib} MiB of memory while {doing}")]
-    Memory {
-        /// The limit.
-        mib: u64,
-        /// At what.
-        doing: String,
-    },
-    /// An earlier step ended the worker, so this one was not tried.
-    #[error("not tried: {why}")]
-    NotTried {
-        /// How the worker ended.
-        why: String,
-        /// What an admin can do.
-        next: String,
-    },
-    /// The worker ended without an answer.
-    #[error("the worker ended while {doing}: {how}")]
-    Ended {
-        /// Exit status and last words.
-        how: String,
-        /// At what.
-        doing: String,
-    },
-    /// The worker said what it may not say; it was killed.
-    #[error("the worker's answer makes no sense while {doing}: {what}")]
-    Protocol {
-        /// What was wrong.
-        what: String,
-        /// At what.
-        doing: String,
-    },
-}
-
-impl WorkerError {
-    /// What an admin can do.
-    pub fn next(&self) -> String {
-        match self {
-            WorkerError::Start { .. } => "check that rosterd is installed completely and may start processes".into(),
-            WorkerError::Refused { next, .. } | WorkerError::NotTried { next, .. } => next.clone(),
-            WorkerError::Deadline { .. } => {
-                "tried again later by itself; if the work is that big, raise `worker.deadline_s` in the config".into()
-            }
-            WorkerError::Memory { .. } => "raise `worker.memory_mib` in /etc/rosterd/config.toml".into(),
-            WorkerError::Ended { .. } => "tried again later by itself; a person who ends all of their processes ends this one too".into(),
-            WorkerError::Protocol { .. } => {
-                "find out what the person runs: a worker that was not tampered with does not do this".into()
-            }
-        }
-    }
-}
+/// What an admin can do when a worker fails.
+const ADVICE: Advice = Advice {
+    deadline: "tried again later by itself; if the work is that big, raise `worker.deadline_s` in the config",
+    memory: "raise `worker.memory_mib` in /etc/rosterd/config.toml",
+    ended: "tried again later by itself; a person who ends all of their processes ends this one too",
+    protocol: "find out what the person runs: a worker that was not tampered with does not do this",
+};
 
 /// A process that works in one home as its user. Dropping it kills it.
 ///
@@ -160,23 +80,17 @@ pub struct Worker {
     who: Become,
     /// The program that takes over when there is more to do than to look.
     work: Option<PathBuf>,
-    child: Child,
-    requests: Option<ChildStdin>,
-    replies: BufReader<ChildStdout>,
-    stderr: JoinHandle<String>,
+    process: Process,
     limits: Limits,
-    deadline: Instant,
     landlock: Landlock,
     /// How many clones should be in the home.
     clones: usize,
-    /// How it ended and what to do, once it has.
-    over: Option<(String, String)>,
 }
 
 impl Worker {
     /// Starts `program` and waits until it has become `person`.
     pub async fn start(program: &Path, person: &Person, limits: Limits) -> Result<Worker, WorkerError> {
-        Worker::begin(program, work_of(person, limits), &[], limits, deadline(limits)).await
+        Worker::begin(program, work_of(person, limits), &[], limits, Instant::now()).await
     }
 
     /// Starts a worker for any task; `also` are requests whose answers the caller receives.
@@ -185,47 +99,23 @@ impl Worker {
         who: Become,
         also: &[Request],
         limits: Limits,
-        deadline: Instant,
+        began: Instant,
     ) -> Result<Worker, WorkerError> {
         who.check().map_err(|failure| WorkerError::Refused { why: failure.why, next: failure.next })?;
-        let start = |source| WorkerError::Start { program: program.to_owned(), source };
-        let mut child = Command::new(program)
-            .arg0(if who.task == Task::Look { "rosterd-look" } else { "rosterd-worker" })
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(start)?;
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(start(std::io::ErrorKind::BrokenPipe.into()));
-        };
-        let mut worker = Worker {
-            who: who.clone(),
-            work: None,
-            child,
-            requests: Some(stdin),
-            replies: BufReader::new(stdout),
-            stderr: tokio::spawn(last_words(stderr)),
-            limits,
-            deadline,
-            landlock: Landlock::Absent,
-            clones: 0,
-            over: None,
-        };
+        let name = if who.task == Task::Look { "rosterd-look" } else { "rosterd-worker" };
+        let process = Process::start(program, name, (began, limits.deadline), MAX_LINE, &ADVICE)?;
+        let mut worker =
+            Worker { who: who.clone(), work: None, process, limits, landlock: Landlock::Absent, clones: 0 };
         let doing = format!("becoming {}", who.user);
-        let until = deadline.min(Instant::now() + OBSERVE);
+        let until = worker.soon(OBSERVE);
         let first = Request::Become(who);
         let requests: Vec<_> = std::iter::once(&first).chain(also).collect();
-        match worker.ask_all(&requests, &doing, until).await? {
+        match worker.process.ask(&requests, &doing, until).await? {
             Reply::Ready { landlock } => worker.landlock = landlock,
             Reply::Failed(failure) => {
                 return Err(WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) });
             }
-            _ => return Err(worker.nonsense("not what was asked", &doing)),
+            _ => return Err(worker.process.nonsense("not what was asked", &doing)),
         }
         Ok(worker)
     }
@@ -243,12 +133,12 @@ impl Worker {
         let who = Become { task: Task::Look, ..work_of(person, limits) };
         let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
         let also = [Request::Observe(desired.clone()), Request::Look(clones.clone())];
-        let mut worker = Worker::begin(&programs.look, who, &also, limits, deadline(limits)).await?;
+        let mut worker = Worker::begin(&programs.look, who, &also, limits, Instant::now()).await?;
         worker.work = Some(programs.work.clone());
         worker.clones = desired.clones.len();
-        let until = worker.deadline.min(Instant::now() + OBSERVE);
+        let until = worker.soon(OBSERVE);
         let doing = "looking at the home";
-        let observed = match worker.receive(doing, until).await? {
+        let observed = match worker.process.hear_until(doing, until).await? {
             Reply::NeedsGit => {
                 worker.take_over().await?;
                 let observed = worker.observe(desired).await?;
@@ -256,12 +146,12 @@ impl Worker {
                 return Ok((worker, observed, states));
             }
             Reply::Observed(observed) => {
-                checked(*observed, desired).map_err(|what| worker.nonsense(what, doing))?
+                checked(*observed, desired).map_err(|what| worker.process.nonsense(what, doing))?
             }
             reply => return Err(worker.unexpected(reply, doing)),
         };
         let doing = "looking at the clones";
-        let reply = worker.receive(doing, until).await?;
+        let reply = worker.process.hear_until(doing, until).await?;
         let states = worker.states(reply, paths, doing)?;
         Ok((worker, observed, states))
     }
@@ -269,13 +159,13 @@ impl Worker {
     /// Lets the program that works take the place of the one that looks: for the same person, in what is left of the
     /// time.
     async fn take_over(&mut self) -> Result<(), WorkerError> {
-        let Some(program) = self.work.take_if(|_| self.requests.is_some()) else { return Ok(()) };
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let Some(program) = self.work.take_if(|_| self.process.is_open()) else { return Ok(()) };
+        let left = self.process.deadline().saturating_duration_since(Instant::now());
         let task = Task::Home { mirrors: self.limits.mirrors.into() };
         let who = Become { task, deadline_s: left.as_secs().max(1), ..self.who.clone() };
-        let mut next = Worker::begin(&program, who, &[], self.limits, self.deadline).await?;
+        let mut next = Worker::begin(&program, who, &[], self.limits, self.process.began()).await?;
         next.clones = self.clones;
-        std::mem::replace(self, next).finish().await;
+        std::mem::replace(self, next).finish();
         Ok(())
     }
 
@@ -287,15 +177,15 @@ impl Worker {
     /// What the home shows of what is desired in it.
     pub async fn observe(&mut self, desired: &HomeDesired) -> Result<HomeObserved, WorkerError> {
         let doing = "looking at the home";
-        let until = self.deadline.min(Instant::now() + OBSERVE);
+        let until = self.soon(OBSERVE);
         match self.ask(&Request::Observe(desired.clone()), doing, until).await? {
             Reply::Observed(observed) => {
-                checked(*observed, desired).map_err(|what| self.nonsense(what, doing))
+                checked(*observed, desired).map_err(|what| self.process.nonsense(what, doing))
             }
             Reply::Failed(failure) => {
                 Err(WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) })
             }
-            _ => Err(self.nonsense("not what was asked", doing)),
+            _ => Err(self.process.nonsense("not what was asked", doing)),
         }
     }
 
@@ -311,7 +201,7 @@ impl Worker {
         let count = u32::try_from(is(HomeAction::is_transfer) + others).unwrap_or(u32::MAX);
         if count > 1 {
             // When this fails, the steps will fail and say why.
-            let _ = self.ask(&Request::Transfers(count), "preparing", self.deadline).await;
+            let _ = self.ask(&Request::Transfers(count), "preparing", self.process.deadline()).await;
         }
     }
 
@@ -334,11 +224,11 @@ impl Worker {
 
     pub(crate) async fn step(&mut self, request: &Request, doing: &str) -> (StepResult, Option<String>) {
         let failed = |why, next| (StepResult::Failed { why, next }, None);
-        let error = match self.ask(request, doing, self.deadline).await {
+        let error = match self.ask(request, doing, self.process.deadline()).await {
             Ok(Reply::Done) => return (StepResult::Done, None),
             Ok(Reply::DoneWithoutMirror { why }) => return (StepResult::Done, Some(clean(&why))),
             Ok(Reply::Failed(failure)) => return failed(clean(&failure.why), clean(&failure.next)),
-            Ok(_) => self.nonsense("not what was asked", doing),
+            Ok(_) => self.process.nonsense("not what was asked", doing),
             Err(error) => error,
         };
         failed(error.to_string(), error.next())
@@ -348,7 +238,7 @@ impl Worker {
     pub async fn look(&mut self, clones: Vec<LookAt>) -> Result<BTreeMap<String, CloneState>, WorkerError> {
         let doing = "looking at the clones";
         let paths: Vec<_> = clones.iter().map(|look| look.path.clone()).collect();
-        let until = self.deadline.min(Instant::now() + OBSERVE);
+        let until = self.soon(OBSERVE);
         let reply = self.ask(&Request::Look(clones), doing, until).await?;
         self.states(reply, paths, doing)
     }
@@ -380,7 +270,7 @@ impl Worker {
 
     pub(crate) async fn asked(&mut self, url: &str, within: Duration) -> Result<Asked, WorkerError> {
         let doing = format!("asking {url}");
-        let until = self.deadline.min(Instant::now() + within);
+        let until = self.soon(within);
         match self.ask(&Request::Ask { url: url.to_owned() }, &doing, until).await? {
             Reply::Asked(asked) => {
                 let answer = match asked.answer {
@@ -399,7 +289,7 @@ impl Worker {
     /// How branches stand that may be behind, in their order.
     pub async fn inspect(&mut self, branches: Vec<FastForward>) -> Result<Vec<Standing>, WorkerError> {
         let (doing, count) = ("looking at branches that are behind", branches.len());
-        match self.ask(&Request::Inspect(branches), doing, self.deadline).await? {
+        match self.ask(&Request::Inspect(branches), doing, self.process.deadline()).await? {
             Reply::Standings(standings) if standings.len() == count => {
                 let cleaned = standings.into_iter().map(|standing| Standing {
                     obstacle: standing.obstacle.map(|what| clean(&what)),
@@ -416,137 +306,31 @@ impl Worker {
             Reply::Failed(failure) => {
                 WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) }
             }
-            _ => self.nonsense("not what was asked", doing),
+            _ => self.process.nonsense("not what was asked", doing),
         }
     }
 
-    /// Lets the worker end, which nobody has to wait for. One that does not end is killed, and not waited for either: a
-    /// file system that hangs can keep a process for ever.
-    pub async fn finish(mut self) {
-        self.requests = None;
-        tokio::spawn(async move {
-            let _ = timeout_at(Instant::now() + Duration::from_secs(2), self.child.wait()).await;
-            let _ = self.child.start_kill();
-        });
+    /// Lets the worker end, which nobody has to wait for.
+    pub fn finish(self) {
+        self.process.finish();
     }
 
     async fn ask(&mut self, request: &Request, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
         if !matches!(request, Request::Observe(_) | Request::Look(_)) {
             self.take_over().await?;
         }
-        match self.ask_all(&[request], doing, until).await? {
+        match self.process.ask(&[request], doing, until).await? {
             Reply::NeedsGit if self.work.is_some() => {
                 self.take_over().await?;
-                self.ask_all(&[request], doing, until).await
+                self.process.ask(&[request], doing, until).await
             }
             reply => Ok(reply),
         }
     }
 
-    /// Sends requests and receives the answer to the first.
-    async fn ask_all(
-        &mut self,
-        requests: &[&Request],
-        doing: &str,
-        until: Instant,
-    ) -> Result<Reply, WorkerError> {
-        let mut lines = Vec::new();
-        for request in requests {
-            let line = serde_json::to_vec(request).map_err(|e| self.nonsense(e, doing))?;
-            if line.len() > MAX_LINE {
-                return Err(self.nonsense("more is desired in this home than fits into a message", doing));
-            }
-            lines.extend(line);
-            lines.push(b'\n');
-        }
-        let Some(mut requests) = self.requests.take() else {
-            let (why, next) = self.over.clone().unwrap_or_default();
-            return Err(WorkerError::NotTried { why, next });
-        };
-        let answer = {
-            // While it is written, for the worker may answer before it has read all.
-            let writing = async {
-                // Whether the worker is there shows when the answer is read.
-                let _ = requests.write_all(&lines).await;
-            };
-            let receiving = self.receive(doing, until);
-            tokio::pin!(writing, receiving);
-            tokio::select! {
-                answer = &mut receiving => {
-                    if answer.is_ok() {
-                        let _ = timeout_at(until, writing).await;
-                    }
-                    answer
-                }
-                () = &mut writing => receiving.await,
-            }
-        };
-        // After a failure the input stays closed.
-        match &answer {
-            Ok(_) => self.requests = Some(requests),
-            Err(error) => self.over = Some((error.to_string(), error.next())),
-        }
-        answer
+    fn soon(&self, within: Duration) -> Instant {
+        self.process.deadline().min(Instant::now() + within)
     }
-
-    /// The next answer.
-    async fn receive(&mut self, doing: &str, until: Instant) -> Result<Reply, WorkerError> {
-        let began = Instant::now();
-        match timeout_at(until, read_line(&mut self.replies)).await {
-            Err(_) => {
-                self.stop();
-                let seconds = match until == self.deadline {
-                    true => self.limits.deadline,
-                    false => until.saturating_duration_since(began),
-                };
-                Err(WorkerError::Deadline {
-                    seconds: seconds.as_secs_f64().round() as u64,
-                    doing: doing.into(),
-                })
-            }
-            Ok(Ok(Some(line))) => {
-                serde_json::from_slice(&line).map_err(|e| self.nonsense(clean(&e.to_string()), doing))
-            }
-            Ok(Ok(None)) => Err(self.ended(doing).await),
-            Ok(Err(error)) => Err(self.nonsense(error, doing)),
-        }
-    }
-
-    fn stop(&mut self) {
-        self.requests = None;
-        let _ = self.child.start_kill();
-    }
-
-    fn nonsense(&mut self, what: impl std::fmt::Display, doing: &str) -> WorkerError {
-        self.stop();
-        WorkerError::Protocol { what: what.to_string(), doing: doing.into() }
-    }
-
-    /// The worker closed its end: why?
-    async fn ended(&mut self, doing: &str) -> WorkerError {
-        self.requests = None;
-        let soon = Instant::now() + Duration::from_secs(2);
-        let status = timeout_at(soon, self.child.wait()).await.ok().and_then(Result::ok);
-        self.stop();
-        let said = match timeout_at(soon, &mut self.stderr).await {
-            Ok(Ok(said)) => said,
-            _ => String::new(),
-        };
-        let doing = doing.to_owned();
-        match status.and_then(|status| status.signal()) {
-            Some(libc::SIGXCPU) => WorkerError::Deadline { seconds: self.limits.deadline.as_secs(), doing },
-            // What Rust says before it aborts.
-            Some(libc::SIGABRT) if said.contains("memory allocation of") => {
-                WorkerError::Memory { mib: self.limits.memory_mib, doing }
-            }
-            _ => WorkerError::Ended { how: how(status, &clean(said.trim())), doing },
-        }
-    }
-}
-
-/// Beyond a month no clock is meant to reach.
-pub(crate) fn deadline(limits: Limits) -> Instant {
-    Instant::now() + limits.deadline.min(Duration::from_secs(30 * 86_400))
 }
 
 fn work_of(person: &Person, limits: Limits) -> Become {
@@ -572,14 +356,6 @@ fn request(action: &HomeAction) -> Request {
         }
         action => Request::Apply(action.clone()),
     }
-}
-
-fn how(status: Option<ExitStatus>, said: &str) -> String {
-    let status = match status {
-        Some(status) => status.to_string(),
-        None => "it closed its output and went on".to_owned(),
-    };
-    if said.is_empty() { status } else { format!("{status}: {said}") }
 }
 
 fn doing(action: &HomeAction) -> String {
@@ -624,36 +400,4 @@ fn checked(observed: HomeObserved, desired: &HomeDesired) -> Result<HomeObserved
         files: checked::files(observed.files, desired)?,
         closed_bases: checked::bases(observed.closed_bases, desired)?,
     })
-}
-
-/// Reads a line of at most `MAX_LINE` bytes; nothing at the end.
-async fn read_line(from: &mut BufReader<ChildStdout>) -> std::io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    loop {
-        let part = from.fill_buf().await?;
-        if part.is_empty() {
-            return Ok(None);
-        }
-        let end = part.iter().position(|byte| *byte == b'\n');
-        let (part, used) = end.map_or((part, part.len()), |end| (&part[..end], end + 1));
-        if line.len() + part.len() > MAX_LINE {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a line without an end"));
-        }
-        line.extend_from_slice(part);
-        from.consume(used);
-        if end.is_some() {
-            return Ok(Some(line));
-        }
-    }
-}
-
-/// Keeps the beginning, and reads on, so that a worker that says too much does not wait for us.
-async fn last_words(mut stderr: impl AsyncRead + Unpin) -> String {
-    let mut kept = Vec::new();
-    let mut part = [0; 1024];
-    while let Ok(read @ 1..) = stderr.read(&mut part).await {
-        let room = MAX_STDERR - kept.len();
-        kept.extend_from_slice(&part[..read.min(room)]);
-    }
-    String::from_utf8_lossy(&kept).into_owned()
 }

@@ -38,7 +38,7 @@ async fn clone_and_refresh(
     let action = HomeAction::Clone(infra.clone());
     let mut worker = start_within(ana, mirrors.limits).await.unwrap();
     let (cloned, without_mirror) = worker.apply_from(&action, &way(&action, &remotes)).await;
-    worker.finish().await;
+    worker.finish();
     assert_eq!((cloned, without_mirror), (StepResult::Done, None));
     println!("cloned after {:?}", clock.elapsed());
 

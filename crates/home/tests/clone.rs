@@ -55,7 +55,7 @@ async fn a_workspace_is_made_of_normal_clones() {
         assert_eq!(worker.apply(&HomeAction::Clone(one.clone())).await, StepResult::Done);
     }
     let after = worker.observe(&desired).await.unwrap();
-    worker.finish().await;
+    worker.finish();
 
     assert_eq!(after.code, Place::Folder);
     for one in [&infra, &tripit] {
@@ -87,7 +87,7 @@ async fn a_locked_clone_keeps_secrets_encrypted_and_plain_text_out_until_it_is_u
     let mut worker = start(&ana).await;
     assert_eq!(worker.apply(&HomeAction::Clone(infra.clone())).await, StepResult::Done);
     let seen = worker.observe(&home(&[&infra])).await.unwrap();
-    worker.finish().await;
+    worker.finish();
     assert_eq!(seen.code, Place::Clone { origin: Some(url.clone()), locked: true });
     assert_normal_clone(&ana, "code", &url);
 
@@ -160,7 +160,7 @@ async fn a_locked_clone_keeps_secrets_encrypted_and_plain_text_out_until_it_is_u
     assert!(ana.git("code", &["cat-file", "-p", "HEAD:secrets/db"]).stdout.starts_with(HEADER));
     let mut worker = start(&ana).await;
     let seen = worker.observe(&home(&[&infra])).await.unwrap();
-    worker.finish().await;
+    worker.finish();
     assert_eq!(seen.code, Place::Clone { origin: Some(url), locked: false });
 }
 
@@ -295,7 +295,7 @@ async fn an_interrupted_clone_is_found_removed_and_made_again() {
     assert_eq!(seen.unfinished, [left]);
     assert_eq!(worker.apply(&HomeAction::RemoveUnfinished { path: left.into() }).await, StepResult::Done);
     assert_eq!(worker.apply(&HomeAction::Clone(one)).await, StepResult::Done);
-    worker.finish().await;
+    worker.finish();
     assert_eq!(fs::read(ana.path("keep")).unwrap(), b"mine");
     assert!(!ana.path(left).exists());
 }
@@ -363,7 +363,7 @@ async fn only_what_carries_the_mark_is_ever_removed() {
         let failed = worker.apply(&HomeAction::RemoveUnfinished { path: path.into() }).await;
         assert!(why(&failed).starts_with("refused to remove"), "{path}: {failed:?}");
     }
-    worker.finish().await;
+    worker.finish();
     assert_eq!(ana.snapshot(), before);
 }
 

@@ -310,7 +310,7 @@ async fn ten_other_writers_lose_no_key_by_us_and_we_none_by_them() {
             None => true,
         });
     }
-    worker.finish().await;
+    worker.finish();
     let end: Value = serde_json::from_str(&read(&ana, ".claude.json")).unwrap();
     for name in &counters {
         assert_eq!(end[name], 150, "{name}: {end}");

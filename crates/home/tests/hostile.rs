@@ -44,7 +44,7 @@ async fn assert_gone(uid: u32) {
 async fn look(at: &Somebody, path: &str) -> HomeObserved {
     let mut worker = start(at).await;
     let seen = worker.observe(&home(&[&wanted(path, "https://git.example/x.git", false)])).await.unwrap();
-    worker.finish().await;
+    worker.finish();
     seen
 }
 
@@ -303,7 +303,7 @@ async fn invariant_4_a_server_that_hangs_costs_its_user_the_deadline() {
     // What needs no server needs no time of it.
     let made = worker.apply(&HomeAction::MakeFolder { path: "code".into() }).await;
     assert_eq!(made, StepResult::Done);
-    worker.finish().await;
+    worker.finish();
     assert_gone(ana.uid).await;
 }
 
@@ -348,7 +348,7 @@ async fn invariant_4_bad_repositories_do_not_take_the_time_of_the_others_of_the_
         let said = if result == StepResult::Done { "done" } else { why(&result) };
         told += &format!("{}: {}\n", clone.path, said.rsplit(&format!("~/{}: ", clone.path)).next().unwrap());
     }
-    worker.finish().await;
+    worker.finish();
     assert_eq!(
         told,
         "code/a: the server does not answer\n\
@@ -418,7 +418,7 @@ async fn invariant_4_a_server_that_never_stops_sending_is_cut_off_and_cleaned_up
             why(&failed).ends_with("it is not done after 2 s, its share of the time for one home"),
             "{failed:?}"
         );
-        worker.finish().await;
+        worker.finish();
         assert_eq!(fs::read_dir(&ana.home).unwrap().count(), 0);
         assert_gone(ana.uid).await;
     }
@@ -437,7 +437,7 @@ async fn invariant_4_a_worker_has_a_memory_limit() {
     let mut worker = start_within(&ana, limits).await.unwrap();
     let failed =
         worker.apply(&HomeAction::Clone(wanted("code", &server.url("public", "bomb.git"), false))).await;
-    worker.finish().await;
+    worker.finish();
     assert!(why(&failed).contains("memory"), "{failed:?}");
     assert!(next(&failed).contains("worker.memory_mib"));
     assert_eq!(fs::read_dir(&ana.home).unwrap().count(), 0);
@@ -554,5 +554,5 @@ async fn certificates_are_checked_against_the_systems_authorities() {
     let wrong_name = url.replace("127.0.0.1", "127.0.0.2");
     let refused = worker.apply(&HomeAction::Clone(wanted("other", &wrong_name, false))).await;
     assert!(why(&refused).contains("its certificate is not trusted"), "{refused:?}");
-    worker.finish().await;
+    worker.finish();
 }

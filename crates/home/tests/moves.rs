@@ -440,5 +440,5 @@ async fn only_an_empty_folder_with_the_mark_is_removed() {
     assert_eq!(fs::read(ana.path(".code.rosterd-moving/work")).unwrap(), b"mine");
     fs::remove_file(ana.path(".code.rosterd-moving/work")).unwrap();
     assert_eq!(worker.apply(&HomeAction::Move(action)).await, roster::report::StepResult::Done);
-    worker.finish().await;
+    worker.finish();
 }

@@ -188,7 +188,7 @@ async fn links_out_of_a_home_fifos_devices_and_closed_folders_lead_nowhere_invar
     fs::set_permissions(&careful, fs::Permissions::from_mode(0o755)).unwrap();
     let worker = Worker::start(&careful, &work::person(&one), LIMITS).await.unwrap();
     assert_eq!(worker.landlock(), ::home::Landlock::Absent);
-    worker.finish().await;
+    worker.finish();
     let mut told = 0;
     for (place, target) in PLACES {
         for kind in ["symlink", "fifo", "zeroes", "hard link", "closed", "folder"] {
@@ -359,7 +359,7 @@ async fn a_folder_without_end_costs_neither_time_nor_memory() {
         let begun = Instant::now();
         let mut worker = start_within(&ana, limits).await.unwrap();
         let observed = worker.observe(&site.desired()).await;
-        worker.finish().await;
+        worker.finish();
         println!("{what}: looked at in {:?}", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(5));
         observed.unwrap()
@@ -395,7 +395,7 @@ async fn a_folder_without_end_costs_neither_time_nor_memory() {
     let begun = Instant::now();
     let path = ".code.rosterd-unfinished".to_owned();
     let done = worker.apply(&roster::plan::HomeAction::RemoveUnfinished { path }).await;
-    worker.finish().await;
+    worker.finish();
     println!("removed in {:?}", begun.elapsed());
     assert_eq!(done, roster::report::StepResult::Done);
 }

@@ -30,7 +30,7 @@ async fn clone_mirrored(mirrors: &Mirrors, ana: &Somebody, wanted: &CloneDesired
     let mut worker = start_within(ana, mirrors.limits).await.unwrap();
     let (result, why) = worker.apply_from(&HomeAction::Clone(wanted.clone()), &way).await;
     assert_eq!(result, StepResult::Done);
-    worker.finish().await;
+    worker.finish();
     why
 }
 
@@ -474,7 +474,7 @@ async fn a_mirror_that_lies_hurts_nobody_invariant_3() {
         let mut worker = start_within(&bob, step.mirrors.limits).await.unwrap();
         let clone = HomeAction::Clone(step.infra.clone());
         let (result, why) = worker.apply_from(&clone, &way(&clone, &remotes)).await;
-        worker.finish().await;
+        worker.finish();
         assert_eq!(result, StepResult::Done, "{what}");
         assert!(why.is_some(), "{number}: {what} was not noticed");
         bob.git_ok("code", &["fsck", "--full", "--strict"]);

@@ -30,5 +30,6 @@ mod worker;
 
 pub use credential::{Credential, CredentialError};
 pub use protocol::{Failure, Looked};
-pub use supervisor::{Limits, Worker, WorkerError};
+pub use supervisor::{Limits, Worker};
 pub use worker::worker;
+pub use worker_process::WorkerError;

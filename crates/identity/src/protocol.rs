@@ -10,7 +10,7 @@ use roster::plan::{ClusterAction, VaultAction};
 use roster::vault::{LoginMethod, VaultLook, VaultObserved};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// The longest line either end accepts: room for every grant of a few thousand people.
 pub(crate) const MAX_LINE: usize = 32 << 20;
@@ -118,27 +118,6 @@ pub struct Failure {
 impl Failure {
     pub(crate) fn new(why: impl Into<String>, next: impl Into<String>) -> Failure {
         Failure { why: why.into(), next: next.into() }
-    }
-}
-
-/// Reads a line of at most `MAX_LINE` bytes; nothing at the end.
-pub(crate) async fn read_line(from: &mut (impl AsyncBufRead + Unpin)) -> std::io::Result<Option<Vec<u8>>> {
-    let mut line = Vec::new();
-    loop {
-        let part = from.fill_buf().await?;
-        if part.is_empty() {
-            return Ok(None);
-        }
-        let end = part.iter().position(|byte| *byte == b'\n');
-        let (part, used) = end.map_or((part, part.len()), |end| (&part[..end], end + 1));
-        if line.len() + part.len() > MAX_LINE {
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a line without an end"));
-        }
-        line.extend_from_slice(part);
-        from.consume(used);
-        if end.is_some() {
-            return Ok(Some(line));
-        }
     }
 }
 

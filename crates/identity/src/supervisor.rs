@@ -2,27 +2,20 @@
 //! was not asked is an error, and texts are cleaned before anyone reads them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::time::Duration;
 
-use home::clean;
 use jiff::Timestamp;
 use roster::cluster::{ClusterDesired, ClusterObserved, Kind, PlacedName, Reading, Seen};
 use roster::lease::SeenLease;
 use roster::plan::{Action, Plan};
 use roster::report::StepResult;
 use roster::vault::{Unread, VaultLook};
-use tokio::io::{AsyncReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
+use worker_process::{Advice, Process, WorkerError, clean};
 
 use crate::credential::Credential;
-use crate::protocol::{Begin, Change, Failure, Looked, MAX_LINE, Reply, Request, read_line};
-
-/// What is kept of a worker's last words.
-const MAX_STDERR: usize = 2048;
+use crate::protocol::{Begin, Change, Failure, Looked, MAX_LINE, Reply, Request};
 
 /// What a worker may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,69 +28,13 @@ pub struct Limits {
     pub parallel: usize,
 }
 
-/// Why a worker did not do what it was asked. Its `Display` says why, [`WorkerError::next`] what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The process could not be started.
-    #[error("cannot start a worker with {}", .program.display())]
-    Start {
-        /// The program.
-        program: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The worker refuses to begin.
-    #[error("{why}")]
-    Refused {
-        /// Why.
-        why: String,
-        /// What an admin can do.
-        next: String,
-    },
-    /// The time was up; the worker was killed.
-    #[error("gave up after {seconds} s while {doing}")]
-    Deadline {
-        /// How long it was given.
-        seconds: u64,
-        /// At what.
-        doing: &'static str,
-    },
-    /// The worker ended without an answer.
-    #[error("the worker ended while {doing}: {how}")]
-    Ended {
-        /// Exit status and last words.
-        how: String,
-        /// At what.
-        doing: &'static str,
-    },
-    /// The worker said what it may not say; it was killed.
-    #[error("the worker's answer makes no sense while {doing}: {what}")]
-    Protocol {
-        /// What was wrong.
-        what: String,
-        /// At what.
-        doing: &'static str,
-    },
-}
-
-impl WorkerError {
-    /// What an admin can do.
-    pub fn next(&self) -> String {
-        match self {
-            WorkerError::Start { .. } => "check that rosterd is installed completely and may start processes",
-            WorkerError::Refused { next, .. } => next,
-            WorkerError::Deadline { .. } => {
-                "tried again by itself; if the provider is that slow, raise its `deadline_s` in the config"
-            }
-            WorkerError::Ended { .. } => "tried again by itself",
-            WorkerError::Protocol { .. } => {
-                "tried again by itself; if it stays, see what the provider's server runs"
-            }
-        }
-        .to_owned()
-    }
-}
+/// What an admin can do when a worker fails.
+const ADVICE: Advice = Advice {
+    deadline: "tried again by itself; if the provider is that slow, raise its `deadline_s` in the config",
+    memory: "tried again by itself; if it stays, the provider holds more than rosterd is made for: please report it",
+    ended: "tried again by itself",
+    protocol: "tried again by itself; if it stays, see what the provider's server runs",
+};
 
 /// A process that works with one provider as a system user. Dropping it kills it.
 ///
@@ -105,12 +42,8 @@ impl WorkerError {
 /// it ends.
 #[derive(Debug)]
 pub struct Worker {
-    child: Child,
-    requests: Option<ChildStdin>,
-    replies: BufReader<ChildStdout>,
-    stderr: JoinHandle<String>,
-    limits: Limits,
-    deadline: Instant,
+    process: Process,
+    parallel: usize,
     landlock: home::Landlock,
 }
 
@@ -122,31 +55,9 @@ impl Worker {
         credential: &Credential,
         limits: Limits,
     ) -> Result<Worker, WorkerError> {
-        let start = |source| WorkerError::Start { program: program.to_owned(), source };
-        let mut child = Command::new(program)
-            // It may be named by a descriptor; a list of processes should say what it is.
-            .arg0("rosterd-provider")
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(start)?;
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(start(std::io::ErrorKind::BrokenPipe.into()));
-        };
-        let mut worker = Worker {
-            child,
-            requests: Some(stdin),
-            replies: BufReader::new(stdout),
-            stderr: tokio::spawn(last_words(stderr)),
-            limits,
-            deadline: Instant::now() + limits.deadline,
-            landlock: home::Landlock::Absent,
-        };
+        let given = (Instant::now(), limits.deadline);
+        let process = Process::start(program, "rosterd-provider", given, MAX_LINE, &ADVICE)?;
+        let mut worker = Worker { process, parallel: limits.parallel, landlock: home::Landlock::Absent };
         let begin = Begin {
             uid: account.0,
             gid: account.1,
@@ -162,7 +73,7 @@ impl Worker {
             Reply::Refused(failure) => {
                 return Err(WorkerError::Refused { why: clean(&failure.why), next: clean(&failure.next) });
             }
-            _ => return Err(worker.nonsense("not what was asked", doing)),
+            _ => return Err(worker.process.nonsense("not what was asked", doing)),
         }
         Ok(worker)
     }
@@ -182,11 +93,11 @@ impl Worker {
         let mut observed = ClusterObserved::default();
         while observed.kinds.len() < count {
             let Reply::Read { kind, reading } = self.hear(doing).await? else {
-                return Err(self.nonsense("not what was asked", doing));
+                return Err(self.process.nonsense("not what was asked", doing));
             };
-            let reading = checked(kind, reading).map_err(|what| self.nonsense(what, doing))?;
+            let reading = checked(kind, reading).map_err(|what| self.process.nonsense(what, doing))?;
             if observed.kinds.insert(kind, reading).is_some() {
-                return Err(self.nonsense("it tells of a kind twice", doing));
+                return Err(self.process.nonsense("it tells of a kind twice", doing));
             }
         }
         Ok(observed)
@@ -203,7 +114,7 @@ impl Worker {
             Reply::Lease(lease) => Ok(lease
                 .map(|lease| lease.map(|lease| SeenLease { holder: clean(&lease.holder), ..lease }))
                 .map_err(shown)),
-            _ => Err(self.nonsense("not what was asked", doing)),
+            _ => Err(self.process.nonsense("not what was asked", doing)),
         }
     }
 
@@ -220,7 +131,7 @@ impl Worker {
         self.tell(&Request::TakeLease { place, before, holder, now }, doing).await?;
         match self.hear(doing).await? {
             Reply::LeaseTaken(taken) => Ok(taken.map_err(shown)),
-            _ => Err(self.nonsense("not what was asked", doing)),
+            _ => Err(self.process.nonsense("not what was asked", doing)),
         }
     }
 
@@ -229,8 +140,10 @@ impl Worker {
         let doing = "looking at Vault";
         self.tell(&Request::Look(look.clone()), doing).await?;
         match self.hear(doing).await? {
-            Reply::Looked(looked) => checked_vault(*looked).map_err(|what| self.nonsense(what, doing)),
-            _ => Err(self.nonsense("not what was asked", doing)),
+            Reply::Looked(looked) => {
+                checked_vault(*looked).map_err(|what| self.process.nonsense(what, doing))
+            }
+            _ => Err(self.process.nonsense("not what was asked", doing)),
         }
     }
 
@@ -246,7 +159,7 @@ impl Worker {
             let mut queue = std::mem::take(&mut waiting).into_iter();
             while let Some(index) = queue.next() {
                 // With every place taken the rest is not looked at: there may be thousands of them.
-                if under_way.len() >= self.limits.parallel.max(1) {
+                if under_way.len() >= self.parallel.max(1) {
                     later.push(index);
                     later.extend(queue);
                     break;
@@ -292,7 +205,7 @@ impl Worker {
             let doing = "making changes";
             let heard = match self.hear(doing).await {
                 Ok(Reply::Applied { id, failure }) if under_way.contains_key(&id) => Ok((id, failure)),
-                Ok(_) => Err(self.nonsense("not what was asked", doing)),
+                Ok(_) => Err(self.process.nonsense("not what was asked", doing)),
                 Err(error) => Err(error),
             };
             match heard {
@@ -322,69 +235,17 @@ impl Worker {
         self.tell(&Request::Apply { id, change }, "making changes").await
     }
 
-    /// Lets the worker end. One that does not is killed.
-    pub async fn finish(mut self) {
-        self.requests = None;
-        let _ = timeout_at(Instant::now() + Duration::from_secs(2), self.child.wait()).await;
-        let _ = self.child.start_kill();
+    /// Lets the worker end.
+    pub async fn finish(self) {
+        let _ = self.process.finish().await;
     }
 
-    async fn tell(&mut self, request: &Request, doing: &'static str) -> Result<(), WorkerError> {
-        let mut line = serde_json::to_vec(request).map_err(|error| self.nonsense(error, doing))?;
-        if line.len() > MAX_LINE {
-            return Err(self.nonsense("more is desired than fits into a message", doing));
-        }
-        line.push(b'\n');
-        let deadline = self.deadline;
-        let Some(requests) = self.requests.as_mut() else {
-            return Err(WorkerError::Ended { how: "it had failed before".into(), doing });
-        };
-        // Whether the worker is there shows when the answer is read.
-        match timeout_at(deadline, tokio::io::AsyncWriteExt::write_all(requests, &line)).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(self.out_of_time(doing)),
-        }
+    async fn tell(&mut self, request: &Request, doing: &str) -> Result<(), WorkerError> {
+        self.process.tell(&[request], doing).await
     }
 
-    async fn hear(&mut self, doing: &'static str) -> Result<Reply, WorkerError> {
-        match timeout_at(self.deadline, read_line(&mut self.replies)).await {
-            Err(_) => Err(self.out_of_time(doing)),
-            Ok(Ok(Some(line))) => {
-                serde_json::from_slice(&line).map_err(|error| self.nonsense(clean(&error.to_string()), doing))
-            }
-            Ok(Ok(None)) => Err(self.ended(doing).await),
-            Ok(Err(error)) => Err(self.nonsense(error, doing)),
-        }
-    }
-
-    fn stop(&mut self) {
-        self.requests = None;
-        let _ = self.child.start_kill();
-    }
-
-    fn out_of_time(&mut self, doing: &'static str) -> WorkerError {
-        self.stop();
-        WorkerError::Deadline { seconds: self.limits.deadline.as_secs(), doing }
-    }
-
-    fn nonsense(&mut self, what: impl std::fmt::Display, doing: &'static str) -> WorkerError {
-        self.stop();
-        WorkerError::Protocol { what: what.to_string(), doing }
-    }
-
-    async fn ended(&mut self, doing: &'static str) -> WorkerError {
-        self.requests = None;
-        let soon = Instant::now() + Duration::from_secs(2);
-        let status = timeout_at(soon, self.child.wait()).await.ok().and_then(Result::ok);
-        self.stop();
-        let said = match timeout_at(soon, &mut self.stderr).await {
-            Ok(Ok(said)) => clean(said.trim()),
-            _ => String::new(),
-        };
-        let status =
-            status.map_or_else(|| "it closed its output and went on".to_owned(), |status| status.to_string());
-        let how = if said.is_empty() { status } else { format!("{status}: {said}") };
-        WorkerError::Ended { how, doing }
+    async fn hear(&mut self, doing: &str) -> Result<Reply, WorkerError> {
+        self.process.hear(doing).await
     }
 }
 
@@ -454,15 +315,4 @@ fn checked_vault(looked: Looked) -> Result<Looked, &'static str> {
     observed.roles = shown(observed.roles);
     observed.keys = shown(observed.keys);
     Ok(Looked { observed, notices: notices.iter().map(|text| clean(text)).collect() })
-}
-
-/// Keeps the beginning, and reads on, so that a worker that says too much does not wait for us.
-async fn last_words(mut stderr: ChildStderr) -> String {
-    let mut kept = Vec::new();
-    let mut part = [0; 1024];
-    while let Ok(read @ 1..) = stderr.read(&mut part).await {
-        let room = MAX_STDERR - kept.len();
-        kept.extend_from_slice(&part[..read.min(room)]);
-    }
-    String::from_utf8_lossy(&kept).into_owned()
 }

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::kubernetes::Cluster;
-use crate::protocol::{self, Access, Begin, Change, Failure, Looked, Reply, Request};
+use crate::protocol::{self, Access, Begin, Change, Failure, Looked, MAX_LINE, Reply, Request};
 use crate::vault::Vault;
 
 /// The entry of `rosterd-provider`. Speaks the protocol of this crate over stdin and stdout, and nothing else.
@@ -96,7 +96,7 @@ async fn answer(begin: Begin) -> io::Result<()> {
     let provider = Provider::open(&begin).await;
     let turns = Arc::new(Semaphore::new(begin.parallel.max(1)));
     let mut work = JoinSet::new();
-    while let Some(line) = protocol::read_line(&mut requests).await? {
+    while let Some(line) = worker_process::read_line(&mut requests, MAX_LINE).await? {
         match serde_json::from_slice(&line)? {
             Request::Begin(_) => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "this worker has begun already"));

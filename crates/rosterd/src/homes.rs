@@ -411,5 +411,5 @@ async fn one_home(
     if let Err(error) = refresh::refresh(&home, &mut worker, states, known).await {
         say(failed("the clones could not be refreshed", &error));
     }
-    worker.finish().await;
+    worker.finish();
 }

@@ -119,6 +119,6 @@ async fn look(
     plan.append(
         refresh::preview(&home, &mut worker, plan::refresh::ours(desired, &observed, states), known).await?,
     );
-    worker.finish().await;
+    worker.finish();
     Ok(plan)
 }

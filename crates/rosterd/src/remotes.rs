@@ -168,7 +168,7 @@ impl Asker {
         let plan = refresh::mirror(url, &asked);
         if !self.mirror {
             self.say(Said::Plan(plan));
-            worker.finish().await;
+            worker.finish();
             return Remote { answer: asked.answer, mirrored };
         }
         for step in plan.steps {
@@ -178,7 +178,7 @@ impl Asker {
             mirrored &= result == StepResult::Done;
             self.say(Said::Step(Box::new(step), result, clock.elapsed()));
         }
-        worker.finish().await;
+        worker.finish();
         Remote { answer: asked.answer, mirrored }
     }
 
@@ -191,6 +191,6 @@ impl Asker {
             let result = worker.apply(action).await;
             self.say(Said::Step(Box::new(step), result, clock.elapsed()));
         }
-        worker.finish().await;
+        worker.finish();
     }
 }

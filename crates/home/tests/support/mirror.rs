@@ -60,14 +60,14 @@ impl Mirrors {
             let Action::Mirror(action) = step.action else { panic!("{step}") };
             assert_eq!(worker.apply(&action).await, StepResult::Done);
         }
-        worker.finish().await;
+        worker.finish();
         asked
     }
 
     pub async fn check(&self, url: &str) {
         let mut worker = self.worker(url).await;
         assert_eq!(worker.apply(&MirrorAction::Check { url: url.into() }).await, StepResult::Done);
-        worker.finish().await;
+        worker.finish();
     }
 
     /// What a run knows of a remote.
@@ -102,7 +102,7 @@ impl Mirrors {
             let Ok(standings) = worker.inspect(branches.clone()).await else { return false };
             plan = refresh::fast_forwards(&who, &branches.into_iter().zip(standings).collect::<Vec<_>>());
         }
-        worker.finish().await;
+        worker.finish();
         lived
     }
 
@@ -136,7 +136,7 @@ impl Mirrors {
             assert_eq!(worker.apply(action).await, StepResult::Done, "{step}");
         }
         told.append(forwards);
-        worker.finish().await;
+        worker.finish();
         Refreshed { plan: told, without_mirror }
     }
 }

@@ -64,7 +64,7 @@ pub fn home(clones: &[&CloneDesired]) -> HomeDesired {
 pub async fn clone(of: &Somebody, path: &str, url: &str, locked: bool) -> StepResult {
     let mut worker = start(of).await;
     let result = worker.apply(&HomeAction::Clone(wanted(path, url, locked))).await;
-    worker.finish().await;
+    worker.finish();
     result
 }
 
@@ -115,7 +115,7 @@ pub async fn run_by(program: &std::path::Path, of: &Somebody, desired: &HomeDesi
     for notice in plan.notices {
         text += &format!("- {}\n", notice.text);
     }
-    worker.finish().await;
+    worker.finish();
     text
 }
 
