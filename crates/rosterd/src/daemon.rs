@@ -319,14 +319,13 @@ impl Daemon {
             Whom::One(user) => *subject == Subject::User(user.clone()),
             Whom::Everybody | Whom::InHand => true,
         };
-        let in_hand = self.in_hand();
-        match run::waits_for(&ledger).map(|waiting| &waiting.cause) {
-            _ if self.unreadable.is_some() || self.unwritable.borrow().is_some() => Outcome::Failed,
-            Some(WaitingCause::Held { .. }) => Outcome::Held,
-            Some(_) => Outcome::Failed,
-            None if ledger.degraded.keys().any(concerns) => Outcome::Degraded,
-            None if in_hand.iter().any(|user| concerns(&Subject::User(user.clone()))) => Outcome::Degraded,
-            None => Outcome::Converged,
+        if self.unreadable.is_some() || self.unwritable.borrow().is_some() {
+            return Outcome::Failed;
+        }
+        let is_in_hand = || self.in_hand().into_iter().any(|user| concerns(&Subject::User(user)));
+        match run::outcome_of(&ledger, concerns) {
+            Outcome::Converged if is_in_hand() => Outcome::Degraded,
+            outcome => outcome,
         }
     }
 

@@ -247,7 +247,7 @@ async fn prepare(daemon: &Rc<Daemon>, running: &mut Running<'_>, homes: &Homes) 
     if !accept_disk(daemon, running) {
         return Err(Outcome::Failed);
     }
-    let Some(in_force) = daemon.in_force() else { return Err(outcome_of(&daemon.ledger())) };
+    let Some(in_force) = daemon.in_force() else { return Err(outcome_of(&daemon.ledger(), |_| true)) };
     if in_force.roster.users.is_empty() && in_force.elsewhere > 0 {
         running.notices.push(nobody_here(&daemon.ledger(), in_force.elsewhere));
     }
@@ -321,25 +321,24 @@ async fn carry_out(
     }
     settle(daemon, running, &scope);
     let ledger = daemon.ledger();
-    match (outcome_of(&ledger), &running.ask.whom) {
-        (Outcome::Converged, _) if !unfinished.is_empty() => Outcome::Degraded,
-        // Somebody else's failure is not this person's.
-        (Outcome::Degraded, Whom::One(_))
-            if !ledger.degraded.keys().any(|subject| scope.contains(subject)) =>
-        {
-            Outcome::Converged
-        }
-        (outcome, _) => outcome,
+    // Somebody else's failure is not this person's.
+    let concerns = |subject: &Subject| match running.ask.whom {
+        Whom::One(_) => scope.contains(subject),
+        Whom::Everybody | Whom::InHand => true,
+    };
+    match outcome_of(&ledger, concerns) {
+        Outcome::Converged if !unfinished.is_empty() => Outcome::Degraded,
+        outcome => outcome,
     }
 }
 
-/// How everything is.
-pub(crate) fn outcome_of(ledger: &Ledger) -> Outcome {
+/// How it is with those whom it concerns.
+pub(crate) fn outcome_of(ledger: &Ledger, concerns: impl Fn(&Subject) -> bool) -> Outcome {
     match waits_for(ledger).map(|waiting| &waiting.cause) {
         Some(WaitingCause::Held { .. }) => Outcome::Held,
         Some(_) => Outcome::Failed,
-        None if ledger.degraded.is_empty() => Outcome::Converged,
-        None => Outcome::Degraded,
+        None if ledger.degraded.keys().any(concerns) => Outcome::Degraded,
+        None => Outcome::Converged,
     }
 }
 
