@@ -2,7 +2,11 @@
 
 use machine_tests::{Machine, Suite, on_each_debian};
 
-on_each_debian!(a_bad_roster_changes_nothing, a_shrunken_roster_is_held_until_confirmed);
+on_each_debian!(
+    a_bad_roster_changes_nothing,
+    a_shrunken_roster_is_held_until_confirmed,
+    a_draft_is_planned_and_nothing_happens,
+);
 
 fn people(count: usize) -> String {
     let mut text = String::from("users:\n");
@@ -87,4 +91,32 @@ fn a_shrunken_roster_is_held_until_confirmed(suite: Suite) {
     let map = machine.read_file("/etc/ttyd-user-map");
     assert_eq!(map.lines().filter(|line| !line.starts_with('#')).count(), 3, "{map}");
     machine.run(&["getent", "passwd", "user7"]).ok();
+}
+
+fn a_draft_is_planned_and_nothing_happens(suite: Suite) {
+    let machine = Machine::with_rosterd(suite);
+    machine.write_file("/etc/rosterd/roster.yaml", people(6));
+    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    let before = untouched(&machine);
+    let more = people(6) + "  eve: {authentik_user: eve, k8s_user: eve, tier: power-user}\n";
+    machine.write_file("/root/draft.yaml", &more);
+    let plan = machine.run(&["rosterctl", "plan", "/root/draft.yaml"]).exits(2);
+    assert!(plan.stdout.contains("create account eve") && !plan.stdout.contains("user0"), "{plan}");
+    let plan = machine.sh("rosterctl plan - --json </root/draft.yaml").exits(2);
+    assert!(plan.stdout.contains("\"create-account\""), "{plan}");
+    // What the guard would hold is planned with that remark; what is wrong is told as by `validate`.
+    machine.write_file("/root/draft.yaml", people(1));
+    let plan = machine.run(&["rosterctl", "plan", "/root/draft.yaml"]);
+    assert!(plan.stdout.contains("it would be held, because 5 people would be cut at once"), "{plan}");
+    machine.write_file("/root/draft.yaml", more.replace("tier: power-user}", "teir: power-user}"));
+    let plan = machine.run(&["rosterctl", "plan", "/root/draft.yaml"]).exits(1);
+    assert!(plan.stderr.contains("/root/draft.yaml:2:") && plan.stderr.contains("did you mean"), "{plan}");
+    // For root alone, and nothing happened.
+    machine.sh("usermod -aG rosterd user0; chmod 644 /root/draft.yaml").ok();
+    machine.write_file("/tmp/draft.yaml", &more);
+    let refused = machine.sh_as("user0", "rosterctl plan /tmp/draft.yaml").exits(1);
+    assert!(refused.stderr.contains("needs root"), "{refused}");
+    machine.sh("gpasswd -d user0 rosterd").ok();
+    assert_eq!(machine.run(&["rosterctl", "status", "--json"]).json()["generation"], 1);
+    assert_eq!(untouched(&machine), before);
 }

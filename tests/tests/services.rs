@@ -344,6 +344,25 @@ fn what_keeps_a_service_from_running_is_told_with_its_holder(suite: Suite) {
     assert!(broken.contains("web@u05.service cannot be loaded"), "{broken}");
     assert!(broken.contains("systemd-analyze verify web@u05.service"), "{broken}");
 
+    // Somebody whose account cannot be made gets no service, and systemd is not asked to read everything again in
+    // each run for the sake of units that nobody enables. A try before its time does not make them wait longer either.
+    machine.sh("mkdir /home/u06; chown mallory /home/u06").ok();
+    machine.write_file("/etc/rosterd/roster.yaml", roster(7, &[], &[]));
+    let _ = machine.run(&["rosterctl", "wait", "--timeout", "60"]).exits(3);
+    let waits = |machine: &Machine| {
+        let status = machine.run(&["rosterctl", "status", "u06", "--json"]).json();
+        let subject = &status["subjects"]["u06"];
+        assert_eq!(subject["state"], "degraded", "{status}");
+        (subject["failures"].clone(), subject["next_try"].clone())
+    };
+    let before = waits(&machine);
+    let _ = machine.run(&["rosterctl", "reconcile", "--user", "u06"]).exits(3);
+    assert_eq!(steps(&last_run(&machine)), Vec::<String>::new());
+    assert_eq!(waits(&machine), before);
+    let plan = machine.run(&["rosterctl", "plan", "--user", "u06"]).exits(0);
+    assert!(!plan.stdout.contains("reload"), "{plan}");
+    machine.sh("rmdir /home/u06").ok();
+
     // Mended, it recovers.
     machine.write_file("/etc/systemd/system/web@.service", WEB);
     machine.write_file(

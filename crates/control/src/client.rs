@@ -54,7 +54,11 @@ pub type Events<'a> = Pin<Box<dyn Stream<Item = Result<Progress, ClientError>> +
 #[zlink::proxy("io.rosterd.Control")]
 trait Control {
     async fn status(&mut self, user: Option<&str>) -> zlink::Result<Result<StatusReply, ControlError>>;
-    async fn plan(&mut self, user: Option<&str>) -> zlink::Result<Result<PlanReply, ControlError>>;
+    async fn plan(
+        &mut self,
+        user: Option<&str>,
+        roster: Option<&str>,
+    ) -> zlink::Result<Result<PlanReply, ControlError>>;
     #[zlink(more)]
     async fn reconcile(
         &mut self,
@@ -116,9 +120,9 @@ impl Client {
         read(reply.status)
     }
 
-    /// What a reconcile would do.
-    pub async fn plan(&mut self, user: Option<&OsUser>) -> Result<Plan, ClientError> {
-        let reply = answer(self.connection.plan(user.map(OsUser::as_str)).await)?;
+    /// What a reconcile would do; with the text of a draft, what it would do if that were the roster.
+    pub async fn plan(&mut self, user: Option<&OsUser>, draft: Option<&str>) -> Result<Plan, ClientError> {
+        let reply = answer(self.connection.plan(user.map(OsUser::as_str), draft).await)?;
         read(reply.plan)
     }
 

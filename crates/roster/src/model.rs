@@ -103,7 +103,7 @@ pub struct Person {
     /// The login shell of a new account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<Shell>,
-    /// The uid of a new account; the lowest free one when absent.
+    /// The uid of a new account; the next one above those in use when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1000, max = 60_000))]
     pub uid: Option<u32>,

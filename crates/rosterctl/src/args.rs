@@ -98,6 +98,9 @@ pub(crate) enum Command {
     /// Show what a reconcile would do, changing nothing
     #[command(after_long_help = "Exit codes: 0 no change, 2 changes, 1 error.")]
     Plan {
+        /// Show what it would do if this draft were saved as the roster; `-` is standard input
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "provider")]
+        draft: Option<PathBuf>,
         /// Show the steps of this person only
         #[arg(long, value_name = "USER")]
         user: Option<OsUser>,

@@ -163,6 +163,14 @@ pub(crate) fn valid<T>(name: &str, parsed: std::result::Result<T, Diagnostics>, 
     })
 }
 
+/// The text of a draft that the daemon is to plan. What is wrong with it shows better here, where its file has a name.
+pub(crate) fn valid_draft(file: &Path, out: &Out) -> Result<String> {
+    let (name, bytes) = read(file)?;
+    valid(&name, roster::parse::roster(&name, &bytes), out)?;
+    // A roster that is valid is UTF-8.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The tier check as a run does it: a difference ends it, a map that cannot be read is told and skipped.
 fn check_tiers(roster: &Roster, path: &Path, out: &Out) -> Result<()> {
     let warn = |text: &str| out.aside(&format!("{}{text}\n", out.aside.paint(Style::Warn, "warning: ")));

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use crate::args::Command;
 use crate::error::{CommandError, Result};
+use crate::offline;
 use crate::out::{Out, Spinner, ask};
 use crate::render;
 
@@ -42,7 +43,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                 let status = answer(client.status(None), out).await?;
                 show_provider(*provider, status, user.as_ref(), out)
             }
-            Command::Plan { user, provider: Some(provider) } => {
+            Command::Plan { user, provider: Some(provider), .. } => {
                 let asked = client.plan_provider(*provider, user.as_ref());
                 let plan = patiently(asked, out, &format!("rosterd looks at {provider}")).await?;
                 show_plan(plan, None, out)
@@ -56,10 +57,13 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                 let status = answer(client.status(user.as_ref()), out).await?;
                 show_status(&status, user.as_ref(), out)
             }
-            Command::Plan { user, provider: None } => {
-                let plan =
-                    patiently(client.plan(user.as_ref()), out, "rosterd looks at the machine and the homes")
-                        .await?;
+            Command::Plan { draft, user, provider: None } => {
+                let draft = draft.as_deref().map(|file| offline::valid_draft(file, out)).transpose()?;
+                let asked = client.plan(user.as_ref(), draft.as_deref());
+                let plan = patiently(asked, out, "rosterd looks at the machine and the homes").await?;
+                if draft.is_some() {
+                    return show_plan(plan, None, out);
+                }
                 let status = answer(client.status(None), out).await?;
                 match user {
                     // The daemon plans for whoever is on disk; for a mistyped name that is nothing.

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use roster::desired::HomeDesired;
+use roster::ledger::{Ledger, WaitingCause};
 use roster::name::OsUser;
 use roster::observed::HomeObserved;
-use roster::plan::{self, Action, Plan, Problem, Step, Subject};
+use roster::plan::{self, Action, Notice, Plan, Problem, Step, Subject};
 
 use crate::accept::{self, Decision, InForce};
 use crate::daemon::Daemon;
@@ -15,6 +16,7 @@ use crate::refresh;
 use crate::remotes::Remotes;
 use crate::run::{chain, plan_host};
 use crate::services;
+use crate::sources::OnDisk;
 
 /// What a run would have in force.
 pub(crate) fn about_to_be_in_force(daemon: &Daemon) -> Option<Rc<InForce>> {
@@ -26,14 +28,66 @@ pub(crate) fn about_to_be_in_force(daemon: &Daemon) -> Option<Rc<InForce>> {
     }
 }
 
-/// What a reconcile would do now, for everybody or for one.
-pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Result<Plan, Problem> {
+/// What a run would have in force if this text were saved as the roster, and what the guard would say to it.
+fn draft_in_force(daemon: &Daemon, draft: &str) -> Result<(Rc<InForce>, Option<Notice>), Problem> {
+    let problem = |why: String| Problem {
+        subject: Subject::Machine,
+        what: "the draft cannot be planned".into(),
+        why,
+        next: "correct it; nothing was changed".into(),
+    };
+    let before = daemon.in_force();
+    let disk = OnDisk { roster: Ok(draft.as_bytes().to_vec()), ..daemon.read_disk() };
+    let name = daemon.config_path.display().to_string();
+    // A ledger in which nothing waits: what an admin has confirmed was something else.
+    let ledger = Ledger { waiting: None, ..Ledger::clone(&daemon.ledger()) };
+    let decided = accept::decide(&ledger, before.as_deref(), &name, &disk, Timestamp::now());
+    let cause = match decided {
+        Decision::Accept { new, .. } => return Ok((Rc::new(*new), None)),
+        Decision::Unchanged | Decision::NothingYet => {
+            return before.map(|before| (before, None)).ok_or_else(|| problem("it is no roster".into()));
+        }
+        Decision::Wait(waiting) => waiting.cause,
+    };
+    match cause {
+        WaitingCause::Held { cuts, why, .. } => {
+            let no_guard = Ledger { applied: None, ..ledger };
+            let Decision::Accept { new, .. } =
+                accept::decide(&no_guard, None, &name, &disk, Timestamp::now())
+            else {
+                return Err(problem(why.to_string()));
+            };
+            let cuts: Vec<_> = cuts.iter().map(ToString::to_string).collect();
+            let text = format!(
+                "saved like this it would be held, because {why} ({}); `rosterctl confirm` would let it pass",
+                cuts.join(", ")
+            );
+            Ok((Rc::new(*new), Some(Notice { subject: Subject::Machine, text })))
+        }
+        WaitingCause::Invalid { diagnostics } => Err(problem(diagnostics)),
+        WaitingCause::TierMismatch { .. } => Err(problem("tiers differ from the cluster's map".into())),
+    }
+}
+
+/// What a reconcile would do now, for everybody or for one; with a draft, if that were saved as the roster.
+pub(crate) async fn preview(
+    daemon: &Rc<Daemon>,
+    user: Option<&OsUser>,
+    draft: Option<String>,
+) -> Result<Plan, Problem> {
     if let Some(problem) = daemon.ledger_trouble() {
         return Err(problem);
     }
-    let Some(in_force) = about_to_be_in_force(daemon) else { return Ok(Plan::default()) };
+    let (in_force, held) = match draft {
+        Some(draft) => draft_in_force(daemon, &draft)?,
+        None => match about_to_be_in_force(daemon) {
+            Some(in_force) => (in_force, None),
+            None => return Ok(Plan::default()),
+        },
+    };
     let host = plan_host(daemon, &in_force).await?;
     let mut plan = host.plan.clone();
+    plan.notices.extend(held);
     let reload = services::reload_due(&daemon.ledger(), &plan, &host.units);
     plan.append(host.units.stop.clone());
     let limits = limits(&in_force.config);
@@ -92,11 +146,7 @@ pub(crate) async fn preview(daemon: &Rc<Daemon>, user: Option<&OsUser>) -> Resul
         }
     }
     plan.append(in_homes);
-    // As in a run: whose account is not as it should be gets no service.
-    let is_blocked = |subject: &Subject| host.plan.problems.iter().any(|problem| problem.subject == *subject);
-    plan.append(
-        host.units.start.clone().only(|subject| *subject == Subject::Machine || !is_blocked(subject)),
-    );
+    plan.append(host.units.start.clone());
     plan.append(plan::reload(reload));
     Ok(match user {
         Some(user) => plan.only(|subject| *subject == Subject::User(user.clone())),

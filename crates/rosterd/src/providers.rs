@@ -385,9 +385,16 @@ fn settle(daemon: &Daemon, provider: Provider, run: &Gathered<'_>, scope: &BTree
                 journal::problem(&run.id, run.generation, problem);
             }
         }
-        let failures = before.as_ref().map_or(1, |before| before.failures.saturating_add(1));
-        let since = before.map_or(now, |before| before.since);
-        let next_try = now.checked_add(wait_after(failures)).unwrap_or(now);
+        let after = |failures| now.checked_add(wait_after(failures)).unwrap_or(now);
+        let (since, failures, next_try) = match before {
+            // As on the machine: a try before its time does not count.
+            Some(before) if now < before.next_try => (before.since, before.failures, before.next_try),
+            Some(before) => {
+                let failures = before.failures.saturating_add(1);
+                (before.since, failures, after(failures))
+            }
+            None => (now, 1, after(1)),
+        };
         state.degraded.insert(subject.clone(), Degraded { since, failures, next_try, problems });
     }
     for notice in run.notices.iter().filter(|notice| !state.told.contains(notice)) {

@@ -105,13 +105,20 @@ impl Running<'_> {
                 journal::problem(&self.id, self.generation, problem);
             }
         }
-        let (since, failures) = match before {
+        let after = |failures| now.checked_add(wait_after(failures)).unwrap_or(now);
+        let (since, failures, next_try) = match before {
             // Counted when it was settled before.
-            Some(before) if self.settled.contains(subject) => (before.since, before.failures),
-            Some(before) => (before.since, before.failures.saturating_add(1)),
-            None => (now, 1),
+            Some(before) if self.settled.contains(subject) => {
+                (before.since, before.failures, after(before.failures))
+            }
+            // A try before its time, because an admin asked for it or saved, must not make them wait longer.
+            Some(before) if now < before.next_try => (before.since, before.failures, before.next_try),
+            Some(before) => {
+                let failures = before.failures.saturating_add(1);
+                (before.since, failures, after(failures))
+            }
+            None => (now, 1, after(1)),
         };
-        let next_try = now.checked_add(wait_after(failures)).unwrap_or(now);
         ledger.degraded.insert(subject.clone(), Degraded { since, failures, next_try, problems });
     }
 
@@ -512,7 +519,7 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
     let mut plan = host.plan;
     plan.append(files);
     plan.notices.extend(told);
-    let units = services::plan(&desired, &ledger, &observed).await;
+    let units = services::plan(&desired, &ledger, &observed).await.for_ready(&plan);
     Ok(HostWork { desired, observed, plan, units, identities: host.identities, withheld: host.withheld })
 }
 

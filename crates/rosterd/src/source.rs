@@ -141,7 +141,7 @@ async fn place(path: &Path, commit: &str, text: &str) -> Result<(), String> {
                 Some(_) => {}
                 None => {
                     return Err(format!(
-                        "{} was not written from git; move it away if the repository's is to take its place",
+                        "{} was not written from git, or was edited since; move it away if the repository's is to take its place",
                         path.display()
                     ));
                 }

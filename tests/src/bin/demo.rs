@@ -21,17 +21,21 @@ fn show() {
     println!("==> booting a Debian 13 with the package just built, and a git forge beside it");
     let forge = Forge::kept("demo-forge");
     let machine = Machine::kept(Suite::Trixie, "demo");
-    let told = |command: &str| {
+    // A demo that does not show what it says has failed.
+    let told_with = |expected: i32, command: &str| {
         println!("\nroot@demo:~# {command}");
         let output = machine.sh(command);
         print!("{}{}", output.stdout, output.stderr);
+        assert_eq!(output.status, expected, "this is not how `{command}` should end");
     };
+    let told = |command: &str| told_with(0, command);
     told("systemctl status rosterd --no-pager --lines=0");
     machine.sh("groupadd docker; groupadd code-shared").ok();
     let config = machine.read_file("/etc/rosterd/config.toml");
     machine.write_file(
         "/etc/rosterd/config.toml",
-        format!("{config}\n# The demo's own repositories.\n{}", forge.config()),
+        // The example's people are on this host, each of them.
+        format!("host = \"devvm\"\n{config}\n# The demo's own repositories.\n{}", forge.config()),
     );
     println!("\n==> roster.example.yaml becomes /etc/rosterd/roster.yaml; saving it is all an admin does");
     machine.write_file("/etc/rosterd/roster.yaml", include_str!("../../../roster.example.yaml"));
@@ -45,7 +49,7 @@ fn show() {
     let more = "  erin: {authentik_user: erin, k8s_user: erin, tier: power-user, code_layout: workspace, repos: [recipes]}\n";
     let draft = format!("{}{more}", include_str!("../../../roster.example.yaml"));
     machine.write_file("/root/draft.yaml", draft.replace("tier: power-user, code", "teir: power-user, code"));
-    told("rosterctl validate /root/draft.yaml");
+    told_with(1, "rosterctl validate /root/draft.yaml");
     machine.write_file("/root/draft.yaml", &draft);
     told(
         "rosterctl validate /root/draft.yaml && cp /root/draft.yaml /etc/rosterd/roster.yaml && (rosterctl plan || true); rosterctl wait; rosterctl show last",

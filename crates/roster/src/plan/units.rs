@@ -72,6 +72,14 @@ pub fn units(desired: &Desired, ledger: &Ledger, observed: &UnitsObserved) -> Un
 }
 
 impl UnitsPlan {
+    /// Whose account is not as it should be, by the plan of the host, gets no service. It must show before the first
+    /// step: a unit that will not be enabled is no reason to have systemd read everything again, run after run.
+    pub fn for_ready(self, host: &Plan) -> Self {
+        let is_ready = |subject: &Subject| !host.problems.iter().any(|problem| problem.subject == *subject);
+        let start = self.start.only(|subject| *subject == Subject::Machine || is_ready(subject));
+        UnitsPlan { start, ..self }
+    }
+
     /// Stops and disables a unit, unless it is so already.
     fn retire(&mut self, user: &OsUser, unit: &UnitName, reason: String, observed: &UnitsObserved) {
         // What could not be looked at is kept, so that nothing is concluded from it (invariant 8).
