@@ -46,4 +46,13 @@ else
     printf 'There is no claude on this machine, or not where %s finds it; ask your admin. This is a shell.\n' "$(id -un)"
 fi
 trap - INT
+# Without any of its files zsh begins with a dialogue over the whole screen, and what was just said is gone.
+case ${SHELL:-} in
+    */zsh)
+        for file in .zshrc .zshenv .zprofile .zlogin; do
+            [ ! -e "${ZDOTDIR:-$HOME}/$file" ] || exec "$SHELL" -l
+        done
+        exec "$SHELL" -l -f
+        ;;
+esac
 exec "${SHELL:-/bin/sh}" -l

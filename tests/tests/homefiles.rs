@@ -444,6 +444,19 @@ fn the_launcher_starts_one_conversation_and_keeps_the_pane(suite: Suite) {
         (machine.sh_as("ann", "tmux has-session -t '=end'").status != 0).then_some(())
     });
 
+    // The same for somebody whose zsh has no file yet, which begins with a dialogue.
+    machine.sh_as("ann", "echo crash >do; mv .zshrc zshrc").ok();
+    machine
+        .sh_as(
+            "ann",
+            "tmux -f /dev/null new-session -d -s fresh -x 100 -y 30 'SHELL=/bin/zsh ~/start-claude.sh'",
+        )
+        .ok();
+    let shown = screen("fresh", "claude ended with status 7.");
+    machine.sh_as("ann", "tmux send-keys -t '=fresh:' 'echo alive-$((6*7))' Enter; mv zshrc .zshrc").ok();
+    let shown = shown + &screen("fresh", "alive-42");
+    assert!(!shown.contains("zsh-newuser-install") && shown.contains("claude ended"), "{shown}");
+
     // Without a claude: a shell, and why.
     machine.sh("mv /usr/local/bin/claude /root/claude").ok();
     start("none");

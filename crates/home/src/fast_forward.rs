@@ -23,7 +23,7 @@ use std::path::Path;
 use git2::build::CheckoutBuilder;
 use git2::{Index, IndexEntry, IndexTime, Oid, Repository};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, RenameFlags, openat, renameat2};
 use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -217,7 +217,7 @@ fn go(home: &OwnedFd, folders: &Folders, repository: &Repository, forward: &Fast
     }
     folders.work.forward(&journal.ops)?;
     complete(folders, repository, &journal.forward, &mut index, &changes).inspect_err(|_| {
-        // Each of these can be undone as long as the index has not been replaced.
+        // With the old index in its place, all can be undone.
         if folders.index().is_ok_and(|now| now == before) {
             folders.work.back(&journal.ops);
         }
@@ -238,11 +238,10 @@ fn stage(
     let home = std::env::current_dir()?;
     options.force().update_index(false).refresh(false).disable_pathspec_match(true);
     options.target_dir(&home.join(&staging).join("files"));
-    let mut any = false;
+    let (mut any, mut links) = (false, Vec::new());
     for change in changes.iter().filter(|change| !change.is_submodule()) {
         match change.new {
-            // libgit2 writes none where a file was.
-            Some((id, LINK)) => folders.work.stage_link(&change.path, repository.find_blob(id)?.content())?,
+            Some((id, LINK)) => links.push((&change.path, id)),
             Some(_) => {
                 options.path(change.path.as_os_str().as_bytes());
                 any = true;
@@ -252,6 +251,11 @@ fn stage(
     }
     if any {
         repository.checkout_index(Some(&mut index), Some(&mut options))?;
+    }
+    // libgit2 makes no link where a file was. And it goes by path: with a link in its way it would write wherever that
+    // leads, so they come when it is done.
+    for (path, id) in links {
+        folders.work.stage_link(path, repository.find_blob(id)?.content())?;
     }
     Ok(index)
 }
@@ -296,7 +300,7 @@ fn entry(change: &Change, id: Oid, mode: u32, stat: Option<FileStat>) -> IndexEn
     }
 }
 
-/// The files are there: index and branch follow.
+/// The files are there: index and branch follow, or neither.
 fn complete(
     folders: &Folders,
     repository: &Repository,
@@ -313,8 +317,14 @@ fn complete(
         }
     }
     index.write()?;
-    renameat(&folders.staging, "index", &folders.git, "index")?;
-    move_branch(folders, repository, forward)
+    // The old one stays in the staging folder until the branch has moved: git may hold the lock of that.
+    let exchange =
+        || renameat2(&folders.staging, "index", &folders.git, "index", RenameFlags::RENAME_EXCHANGE);
+    exchange()?;
+    move_branch(folders, repository, forward).inspect_err(|_| {
+        // When this fails as well, the index says that the files are staged, and nothing is lost.
+        let _ = exchange();
+    })
 }
 
 fn move_branch(folders: &Folders, repository: &Repository, forward: &FastForward) -> Result<(), Stop> {
@@ -380,7 +390,8 @@ fn resume(folders: &Folders, journal: &Journal) -> Result<(), Stop> {
         let head = Oid::from_str(forward.to.as_str())?;
         let tree = repository.find_commit(head)?.tree()?;
         let same = repository.diff_tree_to_index(Some(&tree), None, None)?.deltas().len() == 0;
-        if same && !exists(&folders.staging, "index")? {
+        let exchanged = tree::stat(&folders.staging, "index")?.map(Stamp::from) == Some(*before);
+        if same && exchanged {
             move_branch(folders, &repository, forward)?;
         }
         return Ok(());

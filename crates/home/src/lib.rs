@@ -47,6 +47,7 @@ mod locked;
 mod mirror;
 mod moves;
 mod objects;
+mod panics;
 mod place;
 mod protocol;
 mod ref_files;

@@ -9,7 +9,7 @@ use roster::name::{ObjectId, RefName};
 use roster::remote::{Answer, RemoteRefs};
 
 use crate::credentials::{Credentials, host_of};
-use crate::sys;
+use crate::{panics, sys};
 
 const LATER: &str = "tried again later by itself";
 
@@ -199,17 +199,21 @@ pub(crate) fn check_url(url: &str) -> Result<(), (&'static str, &'static str)> {
     }
 }
 
-/// The ref list as data. What no branch or tag may be called is left out.
+/// The ref list as data. What no branch or tag may be called is left out, and so is what is no text.
 pub(crate) fn refs(heads: &[git2::RemoteHead<'_>]) -> Result<RemoteRefs, Error> {
     if heads.len() > MAX_REFS {
         return Err(Error::from_str("it has more refs than a repository of a site may have"));
     }
     let mut refs = RemoteRefs::default();
-    for head in heads {
+    let texts = heads.iter().map(|head| {
+        // Both panic at a name that is not UTF-8.
+        panics::contained(|| (head, head.name(), head.symref_target()))
+    });
+    for (head, name, symref_target) in texts.flatten() {
         let id = ObjectId::new(head.oid().to_string());
-        let named = |prefix| head.name().strip_prefix(prefix).and_then(|name| RefName::new(name).ok());
-        if head.name() == "HEAD" {
-            let target = head.symref_target().and_then(|target| target.strip_prefix("refs/heads/"));
+        let named = |prefix| name.strip_prefix(prefix).and_then(|name| RefName::new(name).ok());
+        if name == "HEAD" {
+            let target = symref_target.and_then(|target| target.strip_prefix("refs/heads/"));
             refs.head = target.and_then(|name| RefName::new(name).ok());
         } else if let (Some(branch), Ok(id)) = (named("refs/heads/"), &id) {
             refs.branches.insert(branch, id.clone());

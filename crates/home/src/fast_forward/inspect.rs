@@ -9,7 +9,7 @@ use git2::{AttrCheckFlags, AttrValue, Delta, DiffOptions, FileMode, Oid, Reposit
 use roster::remote::{FastForward, Relation, Standing};
 use roster::wiring::Driver;
 
-use crate::{fetch, locked};
+use crate::{fetch, locked, panics};
 
 /// One path that differs between the two commits.
 #[derive(Debug)]
@@ -36,9 +36,11 @@ impl Change {
 
 /// Looks at a branch that may be behind.
 pub(crate) fn inspect(forward: &FastForward) -> Standing {
-    let looked = fetch::open(&forward.path)
-        .and_then(|repository| standing(&repository, forward).map_err(|error| error.message().to_owned()));
-    looked.unwrap_or_else(|why| Standing {
+    let looked = panics::contained(|| {
+        fetch::open(&forward.path)
+            .and_then(|repository| standing(&repository, forward).map_err(|error| error.message().to_owned()))
+    });
+    looked.unwrap_or_else(|| Err("it holds what git2 cannot read".into())).unwrap_or_else(|why| Standing {
         relation: Relation::Behind,
         dirty: false,
         obstacle: Some(format!("it cannot be looked at: {why}")),
@@ -84,7 +86,8 @@ pub(crate) fn changes(repository: &Repository, forward: &FastForward) -> Result<
     options.include_typechange(true).skip_binary_check(true);
     let diff = repository.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
     let side = |file: git2::DiffFile<'_>, absent: bool| (!absent).then(|| (file.id(), mode(file.mode())));
-    diff.deltas()
+    let changes: Vec<Change> = diff
+        .deltas()
         .map(|delta| {
             let path = delta.new_file().path_bytes().or(delta.old_file().path_bytes());
             let path = path.ok_or_else(|| git2::Error::from_str("a change without a path"))?;
@@ -94,7 +97,35 @@ pub(crate) fn changes(repository: &Repository, forward: &FastForward) -> Result<
                 new: side(delta.new_file(), delta.status() == Delta::Deleted),
             })
         })
-        .collect()
+        .collect::<Result<_, git2::Error>>()?;
+    match impossible(&changes) {
+        None => Ok(changes),
+        Some(path) => Err(git2::Error::from_str(&format!(
+            "its commits hold {}, which no work tree can have",
+            path.display()
+        ))),
+    }
+}
+
+/// A path that a tree can hold and git never makes: one that leads out of the work tree or into `.git`, one that is there
+/// twice, or one below a file or a symlink of the same commit. By way of such a link, files would be written to
+/// wherever it leads.
+fn impossible(changes: &[Change]) -> Option<&Path> {
+    let leads_astray = |path: &Path| {
+        path.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|part| {
+            matches!(part, b"" | b"." | b"..")
+                || part.eq_ignore_ascii_case(b".git")
+                || part.eq_ignore_ascii_case(b"git~1")
+        })
+    };
+    let mut seen = BTreeSet::new();
+    let new = changes.iter().filter(|change| change.new.is_some()).map(|change| change.path.as_path());
+    let written: BTreeSet<&Path> = new.clone().collect();
+    changes
+        .iter()
+        .map(|change| change.path.as_path())
+        .find(|path| leads_astray(path) || !seen.insert(*path))
+        .or_else(|| new.clone().find(|path| path.ancestors().skip(1).any(|above| written.contains(above))))
 }
 
 /// The filters of git-crypt that new attributes name, of a locked clone.
