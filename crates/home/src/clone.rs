@@ -105,7 +105,9 @@ pub(crate) fn clone_mirrored(
     let failed = |why: String| Failure::new(why, "");
     let mirrors = mirrors.ok_or_else(|| failed("the folder of the mirrors cannot be opened".into()));
     let copied = mirrors.and_then(|mirrors| {
-        beside(home, &wanted.wanted, |into, fd| from_mirror(mirrors, wanted, into, fd).map_err(failed))
+        beside(home, &wanted.wanted, |into, fd| {
+            from_mirror(mirrors, wanted, bounds, into, fd).map_err(failed)
+        })
     });
     match copied {
         Ok(()) => Ok(None),
@@ -164,7 +166,13 @@ fn from_server(wanted: &CloneDesired, transfer: &Transfer<'_>, into: &Path) -> R
 }
 
 /// Clones from the mirror: the same refs and settings that libgit2's own clone makes.
-fn from_mirror(mirrors: &Mirrors, wanted: &MirrorClone, into: &Path, folder: &OwnedFd) -> Result<(), String> {
+fn from_mirror(
+    mirrors: &Mirrors,
+    wanted: &MirrorClone,
+    bounds: Bounds,
+    into: &Path,
+    folder: &OwnedFd,
+) -> Result<(), String> {
     let CloneDesired { url, locked, .. } = &wanted.wanted;
     let git = |error: git2::Error| error.message().to_owned();
     let errno = |errno| tree::words(errno).to_owned();
@@ -175,7 +183,7 @@ fn from_mirror(mirrors: &Mirrors, wanted: &MirrorClone, into: &Path, folder: &Ow
     }
     repository.remote("origin", url).map_err(git)?;
     let packs = tree::open(folder, ".git/objects/pack", OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(errno)?;
-    mirrors.copy(url, &packs)?;
+    mirrors.copy(url, &packs, bounds.mib)?;
     check_out(&repository, wanted, folder)?;
     if *locked { locked::lock_named(&repository).map_err(git) } else { Ok(()) }
 }

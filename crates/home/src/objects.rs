@@ -37,12 +37,15 @@ impl Mirrors {
     }
 
     /// Copies all packs into the `objects/pack` of a new repository; the file system shares their blocks where it
-    /// can.
-    pub(crate) fn copy(&self, url: &str, into: &OwnedFd) -> Result<(), String> {
+    /// can. No more than `mib` MiB: a mirror also keeps what was withdrawn since.
+    pub(crate) fn copy(&self, url: &str, into: &OwnedFd, mib: u64) -> Result<(), String> {
         let from = self.of(url)?;
         let files = mirror::listed(&from)?.ok_or("there is none")?;
         if files.is_empty() {
             return Err("it has no objects".into());
+        }
+        if files.iter().map(|file| file.size).sum::<u64>() >> 20 >= mib {
+            return Err(format!("it holds more than {mib} MiB"));
         }
         for file in files {
             let told = |what: &str| format!("{}: {what}", file.name);

@@ -151,8 +151,9 @@ pub(crate) struct Daemon {
     /// Since when and why the ledger cannot be written, and when that is tried again.
     unwritable: RefCell<Option<Degraded>>,
     failed_saves: Cell<u64>,
-    /// What a run has left to be done in homes.
+    /// What a run has left to be done in homes, and whose those are, which is known while the next run has them.
     homes: RefCell<Homes>,
+    in_hand: RefCell<BTreeSet<OsUser>>,
     /// Held while a mirror is written, by its URL: two runs may have work in hand at the same time.
     mirrors: RefCell<BTreeMap<String, Arc<Mutex<()>>>>,
     /// Held by a reader whose plan is made.
@@ -223,6 +224,7 @@ impl Daemon {
             unwritable: RefCell::new(None),
             failed_saves: Cell::new(0),
             homes: RefCell::default(),
+            in_hand: RefCell::default(),
             mirrors: RefCell::default(),
             previews: Mutex::new(()),
             running: Cell::new(false),
@@ -351,12 +353,13 @@ impl Daemon {
     }
 
     pub(crate) fn leave_homes(&self, homes: Homes) {
+        *self.in_hand.borrow_mut() = homes.in_hand().cloned().collect();
         *self.homes.borrow_mut() = homes;
     }
 
-    /// Whose homes are in hand between runs.
+    /// Whose homes the last run has left in hand.
     pub(crate) fn in_hand(&self) -> BTreeSet<OsUser> {
-        self.homes.borrow().in_hand().cloned().collect()
+        self.in_hand.borrow().clone()
     }
 
     /// The lock of a mirror.

@@ -301,7 +301,12 @@ impl Control {
                 "besides, tiers differ from the cluster's map, so nothing is applied; the journal tells whose"
                     .into(),
         });
-        let notices = told.chain(second).collect();
+        let in_hand = daemon.in_hand().into_iter().map(Subject::User).filter(|subject| concerns(subject));
+        let in_hand = in_hand.map(|subject| Notice {
+            subject,
+            text: "the home is still being worked in, and takes long; nobody else waits for it".into(),
+        });
+        let notices = told.chain(second).chain(in_hand).collect();
         let mut seen = daemon.seen();
         seen.retain(|subject, _| concerns(subject) && subjects.contains_key(subject));
         // Of everybody there are too many.

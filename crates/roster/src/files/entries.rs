@@ -100,6 +100,13 @@ enum From {
 fn text_of(entry: &FileEntry, sources: &BTreeMap<PathBuf, FileState>) -> Result<From, String> {
     let Some(source) = &entry.source else { return Ok(From::Entry) };
     let content = match sources.get(source) {
+        // What is kept from people must not reach them by a slip of the configuration.
+        Some(FileState::Present { mode, .. }) if entry.in_home().is_some() && mode & 0o004 == 0 => {
+            return Err(format!(
+                "its mode {:04o} keeps it from people, and each would get a copy; if nothing in it is secret, `chmod o+r` it",
+                mode & 0o7777
+            ));
+        }
         Some(FileState::Present { content, .. }) => content,
         Some(FileState::Absent) => return Err("there is no such file".into()),
         Some(FileState::Unreadable(why)) => return Err(format!("it cannot be read: {why}")),
