@@ -68,7 +68,7 @@ const ADVICE: Advice = Advice {
     deadline: "tried again later by itself; if the work is that big, raise `worker.deadline_s` in the config",
     memory: "raise `worker.memory_mib` in /etc/rosterd/config.toml",
     ended: "tried again later by itself; a person who ends all of their processes ends this one too",
-    protocol: "find out what the person runs: a worker that was not tampered with does not do this",
+    protocol: "a remote with very many branches and tags can be the cause (`git ls-remote`); if it is not, find out what the person runs, for the worker was tampered with",
 };
 
 /// A process that works in one home as its user. Dropping it kills it.

@@ -450,7 +450,7 @@ async fn a_worker_that_talks_nonsense_is_killed_and_told() {
     let ready = r#"echo '{"Ready":{"landlock":"enforced"}}'; read x;"#;
     let observed = |text: &str| format!("read x; {ready} echo '{{\"Observed\":{text}}}'; sleep 60");
     for (script, said) in [
-        ("head -c 20000000 /dev/zero; sleep 60".to_owned(), "a line without an end"),
+        ("head -c 20000000 /dev/zero; sleep 60".to_owned(), "a line that is too long"),
         ("echo '\"Done\"'; sleep 60".to_owned(), "not what was asked"),
         ("echo hello; sleep 60".to_owned(), "the worker's answer makes no sense"),
         (format!("echo '{}'; sleep 60", "[".repeat(100_000)), "the worker's answer makes no sense"),

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use nix::sys::resource::{Resource, setrlimit};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -19,6 +20,9 @@ pub(crate) const WORD: &str = "source-worker";
 /// More than any roster needs; the parser has a smaller limit with a better message.
 const MOST_BYTES: u64 = 16 << 20;
 
+/// The most that one fetch may bring, in bytes: rosters are text.
+const MOST_FETCHED: u64 = 256 << 20;
+
 /// What the fetched commit is called in our clone.
 const HEAD: &str = "refs/rosterd/head";
 
@@ -30,17 +34,18 @@ struct Task {
     r#ref: String,
     path: String,
     deadline_s: u64,
+    /// The commit whose roster is in its place.
+    after: Option<String>,
     allowed_signers: Option<String>,
     credentials: Option<String>,
 }
 
 /// The worker's own life.
 pub(crate) fn work() -> ExitCode {
-    let answer =
-        match read_task().and_then(|task| membership::become_rosterd().map(|()| task)).and_then(fetch) {
-            Ok((commit, text)) => json!({ "commit": commit, "text": text }),
-            Err(why) => json!({ "failed": why }),
-        };
+    let answer = match read_task().and_then(|task| confine().map(|()| task)).and_then(fetch) {
+        Ok((commit, text)) => json!({ "commit": commit, "text": text }),
+        Err(why) => json!({ "failed": why }),
+    };
     match io::stdout().write_all(answer.to_string().as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -51,6 +56,11 @@ fn read_task() -> Result<Task, String> {
     let mut text = Vec::new();
     io::stdin().take(4 << 20).read_to_end(&mut text).map_err(|error| error.to_string())?;
     serde_json::from_slice(&text).map_err(|_| "this is not for use by hand".to_owned())
+}
+
+fn confine() -> Result<(), String> {
+    setrlimit(Resource::RLIMIT_FSIZE, MOST_FETCHED, MOST_FETCHED).map_err(|errno| errno.to_string())?;
+    membership::become_rosterd()
 }
 
 fn fetch(task: Task) -> Result<(String, String), String> {
@@ -70,18 +80,24 @@ fn fetch(task: Task) -> Result<(String, String), String> {
     let helper =
         credentials.as_ref().map(|file| format!("credential.helper=store --file={}", file.0.display()));
     let refspec = format!("+{}:{HEAD}", task.r#ref);
-    let mut arguments = vec!["-c", "http.followRedirects=false"];
+    // One file for all that a fetch brings, so that the limit is one for all of it.
+    let mut arguments = vec!["-c", "http.followRedirects=false", "-c", "fetch.unpackLimit=1"];
     arguments.extend(helper.iter().flat_map(|helper| ["-c", helper.as_str()]));
-    arguments.extend([
-        "fetch",
-        "--quiet",
-        "--no-tags",
-        "--depth=1",
-        "--no-write-fetch-head",
-        "--end-of-options",
-    ]);
-    arguments.extend([task.url.as_str(), refspec.as_str()]);
+    arguments.extend(["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"]);
+    // What came before is of no interest, unless it must be shown that something follows it.
+    if task.after.is_none() {
+        arguments.push("--depth=1");
+    }
+    arguments.extend(["--end-of-options", task.url.as_str(), refspec.as_str()]);
     git.run(&arguments, &[])?;
+    judge(&task, &git).inspect_err(|_| {
+        // Whoever is refused may push again and again, and none of it is kept.
+        let _ = fs::remove_dir_all(&clone);
+    })
+}
+
+/// Whether what was fetched may be taken: the commit and the text.
+fn judge(task: &Task, git: &Git<'_>) -> Result<(String, String), String> {
     let peeled = format!("{HEAD}^{{commit}}");
     let commit = text(git.run(&["rev-parse", "--verify", &peeled], &[])?)?.trim().to_owned();
     if let Some(signers) = &task.allowed_signers {
@@ -89,6 +105,15 @@ fn fetch(task: Task) -> Result<(String, String), String> {
         let allowed = format!("gpg.ssh.allowedSignersFile={}", file.0.display());
         git.run(&["-c", &allowed, "verify-commit", &commit], &[])
             .map_err(|why| format!("commit {commit} is not signed by anybody who may: {why}"))?;
+    }
+    // An earlier roster was signed, too, and would give back to people what was taken from them since.
+    if let Some(after) = task.after.as_ref().filter(|after| **after != commit) {
+        git.run(&["merge-base", "--is-ancestor", after, &commit], &[]).map_err(|_| {
+            format!(
+                "commit {commit} does not follow {after}, whose roster is in place: the branch was rewritten, or the \
+                 server gives an earlier state; if it is to be taken all the same, move the roster away"
+            )
+        })?;
     }
     let blob = format!("{commit}:{}", task.path);
     let size = text(git.run(&["cat-file", "-s", &blob], &[])?)?;
@@ -161,6 +186,9 @@ impl Git<'_> {
             return Err(format!("git took longer than {} s", self.deadline_s));
         }
         let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("signal 25") || said.contains("File too large") {
+            return Err(format!("the server sends more than {} MiB", MOST_FETCHED >> 20));
+        }
         let first: Vec<_> = said.lines().filter(|line| !line.trim().is_empty()).take(3).collect();
         Err(if first.is_empty() { format!("git ended with {}", output.status) } else { first.join("; ") })
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use roster::config::{Config, Source};
+use roster::config::Config;
 use roster::ledger::{SourceFailure, SourceState};
 use roster::plan::WholeFile;
 use roster::{parse, source};
@@ -69,7 +69,7 @@ fn config_on_disk(daemon: &Daemon) -> Config {
 
 async fn once(daemon: &Daemon, config: &Config, url: &str) {
     let deadline = Duration::from_secs(config.source.deadline_s) + GRACE;
-    let fetched = match tokio::time::timeout(deadline, fetch(&config.source, url)).await {
+    let fetched = match tokio::time::timeout(deadline, fetch(config, url)).await {
         Ok(fetched) => fetched,
         Err(_) => Err(format!("it took longer than {} s", config.source.deadline_s)),
     };
@@ -99,7 +99,10 @@ async fn once(daemon: &Daemon, config: &Config, url: &str) {
     daemon.change_ledger(|ledger| ledger.source = Some(state));
 }
 
-async fn fetch(source: &Source, url: &str) -> Result<(String, String), String> {
+async fn fetch(config: &Config, url: &str) -> Result<(String, String), String> {
+    let source = &config.source;
+    let there = sources::read(&config.roster.path).ok();
+    let there = there.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let account = users::get_user_by_name(ACCOUNT).ok_or_else(|| {
         format!("there is no system user `{ACCOUNT}`; `systemd-sysusers rosterd.conf` makes it")
     })?;
@@ -118,6 +121,7 @@ async fn fetch(source: &Source, url: &str) -> Result<(String, String), String> {
         "ref": source.r#ref,
         "path": source.path,
         "deadline_s": source.deadline_s,
+        "after": there.as_deref().and_then(source::commit_of),
         "allowed_signers": text(&source.allowed_signers)?,
         "credentials": text(&source.credentials_file)?,
     });

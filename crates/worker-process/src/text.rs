@@ -21,7 +21,7 @@ pub async fn read_line(
         let end = part.iter().position(|byte| *byte == b'\n');
         let (part, used) = end.map_or((part, part.len()), |end| (&part[..end], end + 1));
         if line.len() + part.len() > longest {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line without an end"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a line that is too long"));
         }
         line.extend_from_slice(part);
         from.consume(used);
