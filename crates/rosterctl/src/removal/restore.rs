@@ -1,0 +1,123 @@
+//! `rosterctl restore-account`: an archive becomes an account and a home again, as they were. Every one of its steps may be
+//! the last before a kill; the same command begins anew.
+
+use std::path::Path;
+
+use control::Client;
+use host::{AccountLines, Host};
+use roster::name::GroupName;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::error::{CommandError, Result};
+use crate::out::Out;
+use crate::online;
+use crate::removal::manifest::Manifest;
+use crate::removal::worker::{self, Task};
+use crate::removal::{Person, admins, archive, leaver, moved_aside, only_root, person};
+
+/// `rosterctl restore-account ARCHIVE`.
+pub(crate) fn restore(global: &Global, archive: &Path, out: &Out) -> Result<u8> {
+    let config = only_root(global, out)?;
+    let (path, mut manifest) = Manifest::read(archive)?;
+    let user = manifest.user.clone();
+    let leaver = leaver(global, &user)?;
+    let person = person(&config, &user, &leaver)?;
+    if person.ids != (manifest.uid, manifest.gid) || person.home != manifest.home {
+        return Err(CommandError::new(format!(
+            "the archive is of uid {} at {}, and {user} has uid {} at {} here",
+            manifest.uid,
+            manifest.home.display(),
+            person.ids.0,
+            person.home.display()
+        )));
+    }
+    let host = Host::system();
+    let has_account = host.account_lines(user.as_str())?.is_some();
+    let mut aside = moved_aside(&host, &person)?;
+    if let Some((home, stem)) = &aside {
+        if has_account && !host.stands(&person.home)? {
+            // Interrupted before anything of it went: it is the home itself.
+            host.move_folder(home, &person.home)?;
+            aside = None;
+        } else if path.file_stem().is_none_or(|of| of != stem.as_str()) {
+            return Err(CommandError::new(format!(
+                "a removal of {user} was interrupted, and its archive is another one: {stem}"
+            ))
+            .next(format!("restore that one, or end the removal first: `rosterctl offboard {user}`")));
+        }
+    }
+    let has_home = host.stands(&person.home)?;
+    if has_account && has_home && leaver.archive.is_none() {
+        return Err(CommandError::new(format!(
+            "{user} has an account and a home: there is nothing to restore"
+        )));
+    }
+    let told = match manifest.archive.as_ref().filter(|_| !has_home) {
+        Some(name) => home(&host, &person, &path.with_file_name(name), &manifest)?,
+        None => Vec::new(),
+    };
+    if let Some((left, _)) = &aside {
+        // What the interrupted removal had not removed yet. By now all of it is in its place.
+        discard(&host, &person, left)?;
+    }
+    let mut not_given = Vec::new();
+    if let Some(lines) = &mut manifest.account {
+        not_given = without_admins(lines, admins(&config));
+        host.put_account_back(user.as_str(), lines)?;
+    }
+    let shown = path.display().to_string();
+    online::asking(global.daemon(), async |client: &mut Client| client.restored(&user, &shown).await)?;
+    if out.json {
+        out.document(&json!({ "restored": user, "home": person.home, "told": told, "not_given": not_given }))?;
+        return Ok(0);
+    }
+    out.text(&format!(
+        "{user} is restored, and cut as before: `rosterctl user add {user} …` or a line in the roster gives access back.\n"
+    ))?;
+    if !told.is_empty() {
+        out.text(&format!("What belonged to somebody else is theirs now: {}\n", told.join(", ")))?;
+    }
+    if !not_given.is_empty() {
+        let groups = not_given.join(", ");
+        out.text(&format!("Not given back, as it makes an admin, which only the roster does: {groups}\n"))?;
+    }
+    Ok(0)
+}
+
+/// Unpacks a home beside, and moves it into its place when it is what the archive holds.
+fn home(host: &Host, person: &Person, archive: &Path, manifest: &Manifest) -> Result<Vec<String>> {
+    let restoring = person.home.with_file_name(format!(".rosterd-restoring-{}", person.user));
+    discard(host, person, &restoring)?;
+    host.make_folder(&restoring, person.ids)?;
+    let folder = host.home_folder(&restoring, person.ids.0)?;
+    match archive::restore(archive, person.ids, &folder, manifest) {
+        Ok(told) => {
+            host.move_folder(&restoring, &person.home)?;
+            Ok(told)
+        }
+        Err(error) => {
+            // What it was refused for is the news, not whether this can be removed at once.
+            let _ = discard(host, person, &restoring);
+            Err(error)
+        }
+    }
+}
+
+/// Removes what an unfinished restore or removal left beside.
+fn discard(host: &Host, person: &Person, left: &Path) -> Result<()> {
+    if !host.stands(left)? {
+        return Ok(());
+    }
+    let folder = host.home_folder(left, person.ids.0)?;
+    archive::end(worker::start(Task::Empty, person.ids, &folder)?, "removing what was left beside")?;
+    Ok(host.remove_folder(left)?)
+}
+
+/// Takes the groups that make an admin out of the lines. No archive is one's way to root.
+fn without_admins(lines: &mut AccountLines, admins: &[GroupName]) -> Vec<String> {
+    let is_admins = |group: &String| admins.iter().any(|admin| admin.as_str() == group);
+    let (not_given, given) = std::mem::take(&mut lines.member_of).into_iter().partition(is_admins);
+    lines.member_of = given;
+    not_given
+}
