@@ -226,7 +226,9 @@ impl Host {
                 None => config.accounts.home_base.join(user.as_str()),
             };
             let seen = match folders.home(&path) {
-                HomeFolder::Absent => folders.aside(&path, user).map_or(HomeFolder::Absent, HomeFolder::Aside),
+                HomeFolder::Absent => {
+                    folders.aside(&path, user).map_or(HomeFolder::Absent, HomeFolder::Aside)
+                }
                 seen => seen,
             };
             homes.insert(user.clone(), seen);

@@ -361,6 +361,23 @@ mod tests {
         assert_eq!(cuts.len(), 4);
     }
 
+    /// Whoever is elsewhere has nothing to lose here, unless the cluster's rights are given from here.
+    #[test]
+    fn the_guard_counts_everybody_where_a_provider_follows_the_roster_invariant_2() {
+        let all = ["ann", "bea", "cid", "dan", "eve"];
+        let elsewhere = people(&all).replace(", tier:", ", hosts: [other], tier:");
+        let here = people(&["fay"]).split_once('\n').unwrap().1.to_owned();
+        let (ledger, _) = applied(&format!("{elsewhere}{here}"));
+        let whole = parse::roster("r", format!("{elsewhere}{here}").as_bytes()).unwrap();
+        let in_force = InForce::new(whole, Config::default(), Some(&host("devvm")));
+        assert_eq!(names(&in_force.roster), ["fay"]);
+        let mut gone = disk(&people(&["fay"]));
+        assert!(matches!(decide_on(&ledger, Some(&in_force), &gone), Decision::Accept { .. }));
+        gone.config = Ok(b"[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"".to_vec());
+        let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &gone) else { panic!("not held") };
+        assert!(matches!(&waiting.cause, WaitingCause::Held { cuts, .. } if cuts.len() == 5), "{waiting:?}");
+    }
+
     #[test]
     fn another_name_of_the_machine_cuts_nobody_unasked_and_no_name_changes_nothing_invariant_2() {
         let (ledger, mut in_force) = applied(SPREAD);

@@ -280,9 +280,8 @@ fn failed(what: &str, error: &WorkerError) -> Problem {
 /// People who left the roster, whom the ledger knows. Whose account was removed keeps nothing anywhere, also where a
 /// cut takes nothing.
 fn left<'l>(ledger: &'l Ledger, in_force: &'l InForce) -> impl Iterator<Item = &'l OsUser> {
-    let is_left = |user: &&OsUser| {
-        !in_force.whole.users.contains_key(*user) && !ledger.removed.contains_key(*user)
-    };
+    let is_left =
+        |user: &&OsUser| !in_force.whole.users.contains_key(*user) && !ledger.removed.contains_key(*user);
     ledger.known().into_iter().filter(is_left)
 }
 

@@ -19,7 +19,9 @@ impl fmt::Display for Target<'_> {
             Action::AddToGroup { group, .. } | Action::RemoveFromGroup { group, .. } => group.fmt(f),
             Action::WriteFile(file) => write!(f, "{}", file.path.display()),
             Action::RemoveFile { path } | Action::SetEnvKeys { path, .. } => write!(f, "{}", path.display()),
-            Action::StopUnit { unit } | Action::EnableUnit { unit } | Action::StartUnit { unit } => unit.fmt(f),
+            Action::StopUnit { unit } | Action::EnableUnit { unit } | Action::StartUnit { unit } => {
+                unit.fmt(f)
+            }
             // How it was before the cut, which is what a return gives back.
             Action::LockLogin { before, .. } | Action::RestoreLogin { before, .. } => login(f, before),
             Action::Cut | Action::Return | Action::Reload { .. } => Ok(()),

@@ -82,7 +82,8 @@ impl Manifest {
         let field = |line: &str, index| line.split(':').nth(index).unwrap_or_default().to_owned();
         let ids = [(&account.passwd, 2, self.uid), (&account.passwd, 3, self.gid)];
         let group = account.group.iter().map(|line| (line, 2, self.gid));
-        let same_ids = ids.into_iter().chain(group).all(|(line, index, id)| field(line, index) == id.to_string());
+        let same_ids =
+            ids.into_iter().chain(group).all(|(line, index, id)| field(line, index) == id.to_string());
         if !same_ids || Path::new(&field(&account.passwd, 5)) != self.home {
             return Err("the account in it has other ids, or another home, than the archive".into());
         }

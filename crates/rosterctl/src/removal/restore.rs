@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::error::{CommandError, Result};
-use crate::out::Out;
 use crate::online;
+use crate::out::Out;
 use crate::removal::manifest::Manifest;
 use crate::removal::worker::{self, Task};
 use crate::removal::{Person, admins, archive, leaver, moved_aside, only_root, person};
@@ -34,12 +34,12 @@ pub(crate) fn restore(global: &Global, archive: &Path, out: &Out) -> Result<u8> 
     }
     let host = Host::system();
     let has_account = host.account_lines(user.as_str())?.is_some();
-    let mut aside = moved_aside(&host, &person)?;
+    let aside = moved_aside(&host, &person)?;
     if let Some((home, stem)) = &aside {
         if has_account && !host.stands(&person.home)? {
             // Interrupted before anything of it went: it is the home itself.
             host.move_folder(home, &person.home)?;
-            aside = None;
+            return ended(&person, &[], &[], out);
         } else if path.file_stem().is_none_or(|of| of != stem.as_str()) {
             return Err(CommandError::new(format!(
                 "a removal of {user} was interrupted, and its archive is another one: {stem}"
@@ -68,8 +68,13 @@ pub(crate) fn restore(global: &Global, archive: &Path, out: &Out) -> Result<u8> 
     }
     let shown = path.display().to_string();
     online::asking(global.daemon(), async |client: &mut Client| client.restored(&user, &shown).await)?;
+    ended(&person, &told, &not_given, out)
+}
+
+fn ended(person: &Person, told: &[String], not_given: &[String], out: &Out) -> Result<u8> {
+    let Person { user, home, .. } = person;
     if out.json {
-        out.document(&json!({ "restored": user, "home": person.home, "told": told, "not_given": not_given }))?;
+        out.document(&json!({ "restored": user, "home": home, "told": told, "not_given": not_given }))?;
         return Ok(0);
     }
     out.text(&format!(

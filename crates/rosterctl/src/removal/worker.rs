@@ -266,7 +266,8 @@ fn list(into: &mut impl Write) -> io::Result<()> {
 }
 
 fn checksum(path: &Path) -> io::Result<String> {
-    let mut file = File::options().read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path)?;
+    let mut file =
+        File::options().read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path)?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
