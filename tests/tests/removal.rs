@@ -129,7 +129,8 @@ fn with_fault(machine: &Machine, calls: &str, fault: &str, when: u32, command: &
     machine.run(&argv)
 }
 
-const CHANGES: &str = "renameat2,renameat,rename,unlink,unlinkat,fsync,mkdirat,ftruncate,sendto,sendmsg";
+const CHANGES: &str =
+    "renameat2,renameat,rename,unlink,unlinkat,fsync,mkdirat,fchown,ftruncate,sendto,sendmsg";
 const OFFBOARD: [&str; 5] = ["rosterctl", "offboard", "ann", "--yes", "ann"];
 
 fn newest(machine: &Machine) -> String {
@@ -199,6 +200,16 @@ fn a_removal_and_a_restore_that_are_interrupted_anywhere_lose_nothing_invariant_
             break;
         }
         restores += 1;
+        // Whoever changes their mind is told to end it first, or gets rid of what it left.
+        let gone = offboard(&machine);
+        let what_now = format!("{what}: {gone}");
+        match machine.exists("/home/ann") || !account(&machine).is_empty() {
+            true => assert!(
+                gone.status == 1 && gone.stderr.contains("a restore of ann was interrupted"),
+                "{what_now}"
+            ),
+            false => is_gone(&what_now),
+        }
         machine.run(&command).ok();
         is_whole(&what);
         offboard(&machine).ok();
@@ -414,23 +425,20 @@ fn an_archive_that_was_made_up_gives_nobody_anything(suite: Suite) {
 }
 
 fn restore_from_elsewhere(machine: &Machine, manifest: &serde_json::Value) {
-    machine.write_file("/var/tmp/x/x.json", manifest.to_string());
-    machine.sh("cp /root/evil/x.tar.zst /var/tmp/x/").ok();
+    machine.write_file("/opt/x/x.json", manifest.to_string());
+    machine.sh("cp /root/evil/x.tar.zst /opt/x/").ok();
     for (arrange, why) in [
-        ("chmod 777 /var/tmp/x", "may be written by others"),
-        ("chmod 755 /var/tmp/x && chown bea /var/tmp/x/x.json", "only root can write"),
-        ("chown root /var/tmp/x/x.json && chmod 666 /var/tmp/x/x.json", "only root can write"),
-        (
-            "chmod 600 /var/tmp/x/x.json && mv /var/tmp/x/x.json /var/tmp/x/y && ln -s y /var/tmp/x/x.json",
-            "symbolic",
-        ),
+        ("chmod 777 /opt/x", "may be written by others"),
+        ("chmod 755 /opt/x && chown bea /opt/x/x.json", "only root can write"),
+        ("chown root /opt/x/x.json && chmod 666 /opt/x/x.json", "only root can write"),
+        ("chmod 600 /opt/x/x.json && mv /opt/x/x.json /opt/x/y && ln -s y /opt/x/x.json", "symbolic"),
     ] {
         machine.sh(arrange).ok();
-        let out = machine.run(&["rosterctl", "restore-account", "/var/tmp/x/x.json"]).exits(1);
+        let out = machine.run(&["rosterctl", "restore-account", "/opt/x/x.json"]).exits(1);
         assert!(out.stderr.contains(why), "{arrange}: {out}");
         assert!(!machine.exists("/home/ann"));
     }
-    machine.sh("rm -r /var/tmp/x").ok();
+    machine.sh("rm -r /opt/x").ok();
 }
 
 fn what_stands_against_a_removal_is_told_and_nothing_is_removed_invariant_6(suite: Suite) {

@@ -68,24 +68,30 @@ pub(crate) fn offboard(
 ) -> Result<u8> {
     let config = only_root(global, out)?;
     let leaver = leaver(global, user)?;
+    let person = person(&config, user, &leaver)?;
+    let host = Host::system();
+    let lines = host.account_lines(user.as_str())?;
+    let half_restored = |archive: &str| {
+        Err(CommandError::new(format!("a restore of {user} was interrupted"))
+            .next(format!("let it end first: `rosterctl restore-account {archive}`")))
+    };
     if let Some(archive) = &leaver.archive {
+        if lines.is_some() || host.stands(&person.home)? {
+            return half_restored(archive);
+        }
+        restore::discard(&host, &person, &restore::place(&person))?;
         return done(user, archive, out);
     }
-    let person = person(&config, user, &leaver)?;
     let archives = Archives::open(&config.removal.archives)?;
-    let host = Host::system();
     if let Some((aside, stem)) = moved_aside(&host, &person)? {
         if host.stands(&person.home)? {
-            let archive = archives.shown(&format!("{stem}.json")).display().to_string();
-            return Err(CommandError::new(format!("a restore of {user} was interrupted"))
-                .next(format!("let it end first: `rosterctl restore-account {archive}`")));
+            return half_restored(&archives.shown(&format!("{stem}.json")).display().to_string());
         }
         out.aside(&format!(
             "An earlier removal of {user} was interrupted after its archive was whole; it goes on.\n"
         ));
         return finish(global, &person, &archives, &stem, Some(&aside), out);
     }
-    let lines = host.account_lines(user.as_str())?;
     if lines.is_none() && !host.stands(&person.home)? {
         // Everything is gone, and only the daemon does not know.
         let stem = newest(&archives, user, &config)?;

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{CommandError, Result};
 use crate::removal::worker::Measured;
 
+/// Where it belongs.
+const BESIDE: &str = "it lies beside the archive, as NAME.json, in a folder that only root can change";
+
 /// More than any has: names of files are in a list beside.
 const MOST_BYTES: u64 = 16 << 20;
 
@@ -58,9 +61,9 @@ impl Manifest {
         };
         let path = std::path::absolute(&path).unwrap_or(path);
         let cannot = || CommandError::new(format!("cannot read the manifest {}", path.display()));
-        let text = text(&path).map_err(|why| cannot().because(why))?;
-        let manifest: Manifest = serde_json::from_slice(&text)
-            .map_err(|error| cannot().because(error).next("it lies beside the archive, as NAME.json"))?;
+        let text = text(&path).map_err(|why| cannot().because(why).next(BESIDE))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&text).map_err(|error| cannot().because(error).next(BESIDE))?;
         if manifest.version != 1 {
             return Err(cannot().next("it was written by another version of rosterd"));
         }
@@ -93,7 +96,10 @@ impl Manifest {
 
 /// What becomes an account is read where nobody but root could have put it.
 fn text(path: &Path) -> std::result::Result<Vec<u8>, String> {
-    let Some((folder, name)) = host::open_parent(path)? else { return Err("there is no such folder".into()) };
+    let place = host::open_parent(path);
+    // What it advises is for paths of the configuration, not for `/tmp`.
+    let place = place.map_err(|why| why.split("; ").next().unwrap_or_default().to_owned())?;
+    let Some((folder, name)) = place else { return Err("there is no such folder".into()) };
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = openat(&folder, name, flags, Mode::empty()).map_err(|errno| errno.desc().to_owned())?;
     let file = File::from(file);

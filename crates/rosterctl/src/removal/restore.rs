@@ -1,11 +1,11 @@
 //! `rosterctl restore-account`: an archive becomes an account and a home again, as they were. Every one of its steps may be
 //! the last before a kill; the same command begins anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use control::Client;
-use host::{AccountLines, Host};
-use roster::name::GroupName;
+use host::Host;
+use roster::config::Config;
 use serde_json::json;
 
 use crate::args::Global;
@@ -37,9 +37,10 @@ pub(crate) fn restore(global: &Global, archive: &Path, out: &Out) -> Result<u8> 
     let aside = moved_aside(&host, &person)?;
     if let Some((home, stem)) = &aside {
         if has_account && !host.stands(&person.home)? {
-            // Interrupted before anything of it went: it is the home itself.
+            // Interrupted before anything of it went: it is the home itself. Of the account, some may be gone.
             host.move_folder(home, &person.home)?;
-            return ended(&person, &[], &[], out);
+            let not_given = account(&host, &mut manifest, &config)?;
+            return ended(&person, &[], &not_given, out);
         } else if path.file_stem().is_none_or(|of| of != stem.as_str()) {
             return Err(CommandError::new(format!(
                 "a removal of {user} was interrupted, and its archive is another one: {stem}"
@@ -61,11 +62,7 @@ pub(crate) fn restore(global: &Global, archive: &Path, out: &Out) -> Result<u8> 
         // What the interrupted removal had not removed yet. By now all of it is in its place.
         discard(&host, &person, left)?;
     }
-    let mut not_given = Vec::new();
-    if let Some(lines) = &mut manifest.account {
-        not_given = without_admins(lines, admins(&config));
-        host.put_account_back(user.as_str(), lines)?;
-    }
+    let not_given = account(&host, &mut manifest, &config)?;
     let shown = path.display().to_string();
     online::asking(global.daemon(), async |client: &mut Client| client.restored(&user, &shown).await)?;
     ended(&person, &told, &not_given, out)
@@ -92,7 +89,7 @@ fn ended(person: &Person, told: &[String], not_given: &[String], out: &Out) -> R
 
 /// Unpacks a home beside, and moves it into its place when it is what the archive holds.
 fn home(host: &Host, person: &Person, archive: &Path, manifest: &Manifest) -> Result<Vec<String>> {
-    let restoring = person.home.with_file_name(format!(".rosterd-restoring-{}", person.user));
+    let restoring = place(person);
     discard(host, person, &restoring)?;
     host.make_folder(&restoring, person.ids)?;
     let folder = host.home_folder(&restoring, person.ids.0)?;
@@ -109,9 +106,15 @@ fn home(host: &Host, person: &Person, archive: &Path, manifest: &Manifest) -> Re
     }
 }
 
+/// Where a home is unpacked.
+pub(super) fn place(person: &Person) -> PathBuf {
+    person.home.with_file_name(format!(".rosterd-restoring-{}", person.user))
+}
+
 /// Removes what an unfinished restore or removal left beside.
-fn discard(host: &Host, person: &Person, left: &Path) -> Result<()> {
-    if !host.stands(left)? {
+pub(super) fn discard(host: &Host, person: &Person, left: &Path) -> Result<()> {
+    // One that is empty may be root's still: a kill came before it was given away.
+    if !host.stands(left)? || host.remove_folder(left).is_ok() {
         return Ok(());
     }
     let folder = host.home_folder(left, person.ids.0)?;
@@ -119,10 +122,12 @@ fn discard(host: &Host, person: &Person, left: &Path) -> Result<()> {
     Ok(host.remove_folder(left)?)
 }
 
-/// Takes the groups that make an admin out of the lines. No archive is one's way to root.
-fn without_admins(lines: &mut AccountLines, admins: &[GroupName]) -> Vec<String> {
-    let is_admins = |group: &String| admins.iter().any(|admin| admin.as_str() == group);
+/// Puts the account back, but for the groups that make an admin: no archive is one's way to root. Gives those.
+fn account(host: &Host, manifest: &mut Manifest, config: &Config) -> Result<Vec<String>> {
+    let Some(lines) = &mut manifest.account else { return Ok(Vec::new()) };
+    let is_admins = |group: &String| admins(config).iter().any(|admin| admin.as_str() == group);
     let (not_given, given) = std::mem::take(&mut lines.member_of).into_iter().partition(is_admins);
     lines.member_of = given;
-    not_given
+    host.put_account_back(manifest.user.as_str(), lines)?;
+    Ok(not_given)
 }
