@@ -122,9 +122,10 @@ impl Archives {
         let mut worker = worker::start(Task::List, ids, home)?;
         let mut lines = Hashing::new(worker.child.stdout.take().ok_or_else(lost)?);
         let copied = io::copy(&mut lines, &mut &file).and_then(|_| file.sync_all());
+        // With it goes the pipe, so that a worker whose words find no room ends.
+        let (_, sha256) = lines.finish();
         let ended = end(worker, "reading the home's files");
         copied.map_err(cannot).and(ended)?;
-        let (_, sha256) = lines.finish();
         Ok(Files { list: String::new(), sha256 })
     }
 
@@ -221,7 +222,11 @@ fn compare_files(
     let now = worker.child.stdout.take().ok_or("a worker has no pipe")?;
     let mut before = Hashing::new(BufReader::new(File::open(list).map_err(cannot)?));
     let differs = first_difference(BufReader::new(now), BufReader::new(&mut before)).map_err(cannot)?;
-    end(worker, "reading the files that were unpacked").map_err(|error| error.to_string())?;
+    let ended = end(worker, "reading the files that were unpacked").map_err(|error| error.to_string());
+    // After a difference nobody reads what else it says, and it ends for that.
+    if differs.is_none() {
+        ended?;
+    }
     io::copy(&mut before, &mut io::sink()).map_err(cannot)?;
     match (before.finish().1 == files.sha256, differs) {
         (false, _) => Err(format!("the checksum of {} is not the one in the manifest", list.display())),
