@@ -6,7 +6,8 @@ use machine_tests::{Machine, Suite, on_each_debian};
 
 on_each_debian!(
     a_cut_closes_every_way_in_and_a_return_opens_them_as_they_were_invariant_6,
-    an_admin_is_not_cut_unasked_invariant_2
+    an_admin_is_not_cut_unasked_invariant_2,
+    what_a_cut_person_left_running_is_no_way_to_root
 );
 
 fn person(name: &str, more: &str) -> String {
@@ -63,6 +64,20 @@ fn a_cut_closes_every_way_in_and_a_return_opens_them_as_they_were_invariant_6(su
     assert_ne!(refused.status, 0, "{refused}");
     assert!(refused.stderr.contains("expired") || refused.stderr.contains("closed"), "{refused}");
     assert_ne!(machine.sh("su -c true ann").status, 0, "PAM lets an expired account in");
+    assert!(machine.exists("/home/ann/.ssh/authorized_keys"), "keys are files of the home, and stay");
+    // Nor does an sshd that does not ask PAM.
+    machine
+        .sh(&format!(
+            "/usr/sbin/sshd -p {} -o ListenAddress=127.0.0.1 -o UsePAM=no -o PidFile=/run/sshd-2.pid",
+            port + 1
+        ))
+        .ok();
+    let refused = machine.sh(&format!(
+        "ssh -p {} -i /root/key -o BatchMode=yes -o StrictHostKeyChecking=no ann@127.0.0.1 id -un",
+        port + 1
+    ));
+    assert_ne!(refused.status, 0, "{refused}");
+    machine.sh("pkill -F /run/sshd-2.pid").ok();
     let line = machine.sh("grep ^ann: /etc/shadow").ok();
     assert!(line.starts_with("ann:!$") && line.ends_with(":1:\n"), "{line}");
     assert!(!group().contains("ann"), "{}", group());
@@ -113,4 +128,31 @@ fn an_admin_is_not_cut_unasked_invariant_2(suite: Suite) {
     machine.run(&["rosterctl", "confirm", "--yes"]).ok();
     machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
     assert_eq!(machine.sh("grep ^bea: /etc/shadow | cut -d: -f8").ok(), "1\n");
+}
+
+/// Without `end_sessions` their processes run on. Those are in `sudo`, as the kernel has it, until they end.
+fn what_a_cut_person_left_running_is_no_way_to_root(suite: Suite) {
+    let machine = Machine::with_rosterd(suite);
+    machine.write_file("/etc/sudoers.d/all", "%sudo ALL=(ALL) NOPASSWD: ALL\n");
+    machine.sh("useradd -m -s /bin/bash -G sudo ann && echo ann:secret | chpasswd").ok();
+    let (ann, bea) = (person("ann", ""), person("bea", ""));
+    save(&machine, &[&ann, &bea], 0);
+    let root = || {
+        let as_left = "setpriv --reuid ann --regid ann --groups ann,sudo --reset-env sudo -n id -u";
+        machine.sh(as_left)
+    };
+    assert_eq!(root().ok(), "0\n");
+    machine
+        .sh("systemd-run --quiet --unit=left --slice=user-$(id -u ann).slice --uid=ann sleep infinity")
+        .ok();
+    save(&machine, &[&bea], 0);
+    machine.run(&["systemctl", "is-active", "left"]).ok();
+    let refused = root();
+    assert_ne!(refused.status, 0, "{refused}");
+    assert!(
+        refused.stderr.contains("account validation failure") || refused.stderr.contains("expired"),
+        "{refused}"
+    );
+    save(&machine, &[&ann, &bea], 0);
+    assert_eq!(root().ok(), "0\n");
 }

@@ -8,6 +8,9 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, RulesetStatus, Scope, path_beneath_rules,
@@ -41,6 +44,61 @@ const READABLE: &[&str] = &[
 /// The newest version of Landlock whose rights were thought through here; an older kernel enforces what it knows.
 const KNOWN: ABI = ABI::V6;
 
+/// Starts programs.
+const LOADERS: &[&str] = &["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+
+/// What a worker of another crate does in the folder that it was started in.
+#[derive(Debug, Clone, Copy)]
+pub struct Here<'a> {
+    /// Whether it changes anything there.
+    pub may_change: bool,
+    /// The one program that it becomes.
+    pub program: Option<&'a Path>,
+}
+
+/// Confines a worker that has become its user to the folder that it was started in: it reaches no other file of
+/// anybody's and no network. For whoever packs or unpacks a home by a program of the system.
+pub fn stay_here(here: &Here<'_>) -> Result<Landlock, StayError> {
+    let folder = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let readable = AccessFs::ReadFile | AccessFs::ReadDir;
+    let devices = AccessFs::MakeChar | AccessFs::MakeBlock;
+    let changes: BitFlags<AccessFs> =
+        AccessFs::from_all(KNOWN) & !(devices | AccessFs::Execute | AccessFs::IoctlDev);
+    let in_folder = if here.may_change { changes } else { readable };
+    let libraries = here.program.map(|_| ["/etc/ld.so.cache", "/usr/lib", "/lib", "/lib64"]);
+    let runs = here.program.into_iter().chain(LOADERS.iter().map(Path::new));
+    let runs = here.program.is_some().then_some(runs).into_iter().flatten();
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(KNOWN))?
+        .handle_access(AccessNet::from_all(KNOWN))?
+        .scope(Scope::from_all(KNOWN))?
+        .create()?
+        .add_rule(PathBeneath::new(folder, in_folder))?
+        .add_rules(path_beneath_rules(libraries.into_iter().flatten(), readable))?
+        .add_rules(path_beneath_rules(runs, AccessFs::ReadFile | AccessFs::Execute))?
+        .restrict_self()?;
+    Ok(enforced(status.ruleset))
+}
+
+/// Why a worker could not be confined.
+#[derive(Debug, thiserror::Error)]
+pub enum StayError {
+    /// Its folder cannot be opened.
+    #[error("its folder cannot be opened: {0}")]
+    Folder(#[from] nix::errno::Errno),
+    /// The kernel refused the rules.
+    #[error(transparent)]
+    Rules(#[from] RulesetError),
+}
+
+fn enforced(status: RulesetStatus) -> Landlock {
+    match status {
+        RulesetStatus::FullyEnforced => Landlock::Enforced,
+        RulesetStatus::PartiallyEnforced => Landlock::Partial,
+        RulesetStatus::NotEnforced => Landlock::Absent,
+    }
+}
+
 /// What a worker works in.
 pub(crate) struct Room<'a> {
     /// May be changed: a home, or one mirror.
@@ -73,9 +131,5 @@ pub(crate) fn confine(room: &Room<'_>) -> Result<Landlock, RulesetError> {
         .add_rules(path_beneath_rules(files, readable))?
         .add_rules(null)?
         .restrict_self()?;
-    Ok(match status.ruleset {
-        RulesetStatus::FullyEnforced => Landlock::Enforced,
-        RulesetStatus::PartiallyEnforced => Landlock::Partial,
-        RulesetStatus::NotEnforced => Landlock::Absent,
-    })
+    Ok(enforced(status.ruleset))
 }

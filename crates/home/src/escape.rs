@@ -88,6 +88,52 @@ fn invariant_3_a_worker_that_looks_changes_nothing_and_speaks_to_nobody() {
     assert_eq!(fs::read(other.path().join("readable")).unwrap(), b"theirs");
 }
 
+/// Who becomes `tar` in a home: it reaches no other one, and starts nothing else.
+#[test]
+fn invariant_3_a_worker_that_packs_or_unpacks_stays_where_it_was_started() {
+    let (mine, other) = (open_dir(), open_dir());
+    chown(mine.path(), Some(UID), Some(UID)).unwrap();
+    fs::write(other.path().join("readable"), "theirs").unwrap();
+    fs::set_permissions(other.path().join("readable"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(other.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    std::os::unix::fs::symlink(other.path(), mine.path().join("link")).unwrap();
+    try_in(mine.path(), other.path(), "unpack");
+    assert!(mine.path().join("made.tar").exists(), "tar did its work");
+    try_in(mine.path(), other.path(), "pack");
+    assert_eq!(fs::read(other.path().join("readable")).unwrap(), b"theirs");
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
+}
+
+fn against_staying(other: &Path, may_change: bool) -> ! {
+    let tar = Path::new("/usr/bin/tar");
+    let landlock = crate::stay_here(&crate::Here { may_change, program: Some(tar) }).unwrap();
+    assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
+    let denied = |result: std::io::Result<()>, what: &str| {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EACCES as i32), "{what}");
+    };
+    denied(fs::read(other.join("readable")).map(drop), "read another home");
+    denied(fs::read("link/readable").map(drop), "read it through a symlink");
+    denied(fs::write("link/new", "x"), "write to it through a symlink");
+    denied(fs::write(other.join("readable"), "x"), "write to another home");
+    denied(fs::write("/tmp/rosterd-escape", "x"), "write to /tmp");
+    denied(fs::read("/etc/passwd").map(drop), "read the user database");
+    denied(Err(Command::new("/bin/sh").exec()), "run a shell");
+    if landlock == Landlock::Enforced {
+        denied(TcpStream::connect("127.0.0.1:9").map(drop), "connect");
+    }
+    against_anything();
+    if may_change {
+        fs::write("made", "mine").unwrap();
+        nix::unistd::mkfifo("fifo", nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = Command::new(tar).args(["--create", "--file=made.tar", "made", "fifo"]).exec();
+        panic!("{error}");
+    }
+    denied(fs::write("made", "x"), "change a file");
+    denied(fs::remove_file("made"), "remove a file");
+    let error = Command::new(tar).args(["--compare", "--file=made.tar"]).exec();
+    panic!("{error}");
+}
+
 fn against_looking(mine: &Path, other: &Path, landlock: Landlock) {
     assert_eq!(fs::read("made").unwrap(), b"mine");
     let denied = |result: std::io::Result<()>, what: &str| {
@@ -129,6 +175,11 @@ fn attempts() {
             let (_place, landlock) = enter(&person).unwrap();
             assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
             against_looking(&mine, &other, landlock);
+        }
+        "pack" | "unpack" => {
+            become_user(&person).unwrap();
+            std::env::set_current_dir(&mine).unwrap();
+            against_staying(&other, held_by == "unpack");
         }
         "uid" => {
             become_user(&person).unwrap();

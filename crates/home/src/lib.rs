@@ -61,6 +61,7 @@ mod tree;
 mod wiring;
 mod worker;
 
+pub use confine::{Here, StayError, stay_here};
 pub use freshen::freshen;
 pub use protocol::Landlock;
 pub use remote_worker::RemoteWorker;

@@ -56,7 +56,7 @@ use roster::report::StepResult;
 
 pub use failure::Failure;
 pub use observe::ObserveError;
-pub use removal::{AccountLines, Outside, Process, path_of};
+pub use removal::{ASIDE, AccountLines, Outside, Process, aside_of, path_of};
 pub use units::UnitsError;
 
 /// Shows what the machine is. Reads each file once, whatever the number of people.

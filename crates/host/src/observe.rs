@@ -20,6 +20,7 @@ use crate::Host;
 use crate::files::{self, Content, MAX_BYTES};
 use crate::folder::{self, FolderError, Missing};
 use crate::parse::{self, LoginDefs};
+use crate::removal;
 
 /// As in a change of the database.
 const MAX_DATABASE_BYTES: u64 = 64 << 20;
@@ -224,7 +225,13 @@ impl Host {
                 Some(entry) => entry.home.clone(),
                 None => config.accounts.home_base.join(user.as_str()),
             };
-            homes.insert(user.clone(), folders.home(&path));
+            let seen = match folders.home(&path) {
+                HomeFolder::Absent => {
+                    folders.aside(&path, user).map_or(HomeFolder::Absent, HomeFolder::Aside)
+                }
+                seen => seen,
+            };
+            homes.insert(user.clone(), seen);
         }
         homes
     }
@@ -291,6 +298,13 @@ impl<'a> Folders<'a> {
             }
             read => state(read),
         }
+    }
+
+    /// Where a removal that was interrupted has put a home that is not in its place.
+    fn aside(&mut self, path: &Path, user: &OsUser) -> Option<String> {
+        let (folder, _) = self.parent(path).ok()??;
+        let names = folder::names(folder).ok()?;
+        removal::aside_of(&names, user.as_str()).map(str::to_owned)
     }
 
     fn home(&mut self, path: &Path) -> HomeFolder {

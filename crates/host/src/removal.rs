@@ -73,6 +73,18 @@ const OUTSIDE: [&str; 8] =
 /// More than a look may take: what is beyond is not counted.
 const MOST_ENTRIES: u64 = 2_000_000;
 
+/// How a home is called, beside its place, from the moment its archive is whole: this, the person and the archive's time.
+pub const ASIDE: &str = ".rosterd-removed-";
+
+/// The one of these names under which the home of somebody is aside.
+pub fn aside_of<'n>(names: &'n [OsString], user: &str) -> Option<&'n str> {
+    let before = format!("{ASIDE}{user}-");
+    names.iter().filter_map(|name| name.to_str()).find(|name| {
+        // Another person's name may begin with this one's and a hyphen.
+        name.strip_prefix(&before).is_some_and(|stamp| !stamp.contains('-'))
+    })
+}
+
 impl Host {
     /// What the user database holds of an account; nothing when there is none.
     pub fn account_lines(&self, user: &str) -> Result<Option<AccountLines>, Failure> {

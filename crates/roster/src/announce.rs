@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Ledger, WaitingCause};
+use crate::ledger::{Degraded, Ledger, WaitingCause};
 use crate::plan::{Action, Subject};
+use crate::provider::Provider;
 use crate::report::{Run, StepResult};
 
 /// More than anybody reads. When a server is gone for so long, the oldest are dropped.
@@ -25,6 +26,9 @@ pub struct Announcements {
     pub next: u64,
     /// Whose long degradation was announced, until they recover.
     pub degraded: BTreeSet<Subject>,
+    /// The same at each provider.
+    #[serde(default)]
+    pub providers: BTreeSet<(Provider, Subject)>,
     /// The fingerprint of the roster whose being held was announced.
     pub held: Option<String>,
 }
@@ -52,7 +56,7 @@ impl Announcements {
 
 /// Queues what a run has brought. Nothing is queued twice for the same thing, however often it is looked at.
 pub fn after_run(ledger: &mut Ledger, run: &Run, now: Timestamp) {
-    let Ledger { announcements, waiting, degraded, .. } = ledger;
+    let Ledger { announcements, waiting, .. } = ledger;
     for record in run.steps.iter().filter(|record| record.result == StepResult::Done) {
         let Subject::User(user) = &record.step.subject else { continue };
         match &record.step.action {
@@ -81,13 +85,27 @@ pub fn after_run(ledger: &mut Ledger, run: &Run, now: Timestamp) {
         }
         None => announcements.held = None,
     }
-    for (subject, state) in degraded.iter() {
-        if now.duration_since(state.since) >= LONG && announcements.degraded.insert(subject.clone()) {
-            let why = state
-                .problems
-                .first()
-                .map_or_else(String::new, |found| format!(": {}: {}", found.what, found.why));
-            announcements.add(now, format!("{subject} is degraded for more than a day{why}"));
+    long_troubles(ledger, now);
+}
+
+/// Queues whose trouble has lasted for long, and whose long trouble is over. Providers have runs of their own.
+pub fn long_troubles(ledger: &mut Ledger, now: Timestamp) {
+    let Ledger { announcements, degraded, providers, .. } = ledger;
+    let is_long = |state: &Degraded| now.duration_since(state.since) >= LONG;
+    let why = |state: &Degraded| {
+        state.problems.first().map_or_else(String::new, |found| format!(": {}: {}", found.what, found.why))
+    };
+    for (subject, state) in degraded.iter().filter(|(_, state)| is_long(state)) {
+        if announcements.degraded.insert(subject.clone()) {
+            announcements.add(now, format!("{subject} is degraded for more than a day{}", why(state)));
+        }
+    }
+    for (provider, state) in providers.iter() {
+        for (subject, state) in state.degraded.iter().filter(|(_, state)| is_long(state)) {
+            if announcements.providers.insert((*provider, subject.clone())) {
+                let whose = whose(*provider, subject);
+                announcements.add(now, format!("{whose} is degraded for more than a day{}", why(state)));
+            }
         }
     }
     let recovered: Vec<_> =
@@ -95,6 +113,22 @@ pub fn after_run(ledger: &mut Ledger, run: &Run, now: Timestamp) {
     for subject in recovered {
         announcements.degraded.remove(&subject);
         announcements.add(now, format!("{subject} has recovered"));
+    }
+    let is_over = |(provider, subject): &&(Provider, Subject)| {
+        !providers.get(provider).is_some_and(|state| state.degraded.contains_key(subject))
+    };
+    let recovered: Vec<_> = announcements.providers.iter().filter(is_over).cloned().collect();
+    for (provider, subject) in recovered {
+        announcements.add(now, format!("{} has recovered", whose(provider, &subject)));
+        announcements.providers.remove(&(provider, subject));
+    }
+}
+
+/// A subject of a provider's run.
+fn whose(provider: Provider, subject: &Subject) -> String {
+    match subject {
+        Subject::Machine => provider.to_string(),
+        Subject::User(user) => format!("{user} in {provider}"),
     }
 }
 
@@ -108,9 +142,10 @@ pub fn body(host: &str, announcement: &Announcement) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Degraded, Waiting};
+    use crate::ledger::Waiting;
     use crate::name::OsUser;
     use crate::plan::{Problem, Step};
+    use crate::provider::ProviderState;
     use crate::report::{Outcome, StepRecord, Trigger};
 
     fn at(hours: i64) -> Timestamp {
@@ -221,6 +256,28 @@ mod tests {
         after_run(&mut ledger, &run(&[]), at(49));
         after_run(&mut ledger, &run(&[]), at(50));
         assert_eq!(texts(&mut ledger), ["alice has recovered"]);
+    }
+
+    #[test]
+    fn what_is_degraded_at_a_provider_for_long_is_announced_with_its_name() {
+        let mut ledger = Ledger::default();
+        let degraded = Degraded { since: at(0), failures: 1, next_try: at(0), problems: Vec::new() };
+        let troubles = [(Subject::Machine, degraded.clone()), (alice(), degraded)];
+        let state = ProviderState { degraded: troubles.into(), ..ProviderState::default() };
+        ledger.providers.insert(Provider::Vault, state);
+        long_troubles(&mut ledger, at(23));
+        assert_eq!(texts(&mut ledger), Vec::<String>::new());
+        long_troubles(&mut ledger, at(24));
+        long_troubles(&mut ledger, at(25));
+        assert_eq!(
+            texts(&mut ledger),
+            ["vault is degraded for more than a day", "alice in vault is degraded for more than a day"]
+        );
+        // Also when the provider is no longer configured.
+        ledger.providers.clear();
+        long_troubles(&mut ledger, at(26));
+        long_troubles(&mut ledger, at(27));
+        assert_eq!(texts(&mut ledger), ["vault has recovered", "alice in vault has recovered"]);
     }
 
     #[test]

@@ -81,6 +81,39 @@ impl fmt::Display for Change {
     }
 }
 
+/// A difference as fields of a record: what it is about, and what it was and is, as far as that is a word or a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// `joined`, `left`, or the field of the roster.
+    pub about: String,
+    /// Until now. Of a list, what is no longer in it.
+    pub from: String,
+    /// From now on. Of a list, what is new in it.
+    pub to: String,
+}
+
+impl What {
+    /// The difference as fields.
+    pub fn told(&self) -> Told {
+        let told = |about: &str, from: &str, to: &str| Told {
+            about: about.into(),
+            from: from.into(),
+            to: to.into(),
+        };
+        let listed = |names: &[RepoName]| names.iter().map(RepoName::as_str).collect::<Vec<_>>().join(" ");
+        match self {
+            What::Joined { tier } => told("joined", "", tier.as_str()),
+            What::Left => told("left", "", ""),
+            What::TierChanged { from, to } => told("tier", from.as_str(), to.as_str()),
+            What::LayoutChanged { from, to } => told("code_layout", layout(*from), layout(*to)),
+            What::Parked => told("parked", "false", "true"),
+            What::Unparked => told("parked", "true", "false"),
+            What::ReposChanged { added, removed } => told("repos", &listed(removed), &listed(added)),
+            What::Changed { field } => told(field, "", ""),
+        }
+    }
+}
+
 fn layout(layout: CodeLayout) -> &'static str {
     match layout {
         CodeLayout::Single => "single",

@@ -24,7 +24,6 @@
 //! | [`membership`] | the group of the identity provider against the roster |
 //! | [`cluster`], [`k8s_users`] | the people as objects of a Kubernetes cluster; the cluster's own list of them |
 //! | [`vault`] | the people in a Vault |
-//! | [`guard`], [`tier_check`] | what holds a roster back |
 //! | [`access`] | what one person can reach, and why |
 //! | [`change`] | the difference of two rosters, for people |
 //! | [`files`] | files of the homes and of the machine: their kinds, what should be, what is seen, what is done |

@@ -97,7 +97,7 @@ pub struct Person {
     /// Whether the person's agent sign-in is kept in step.
     #[serde(default = "yes")]
     pub claude_auth: bool,
-    /// Rights at the git forge.
+    /// Rights at the git forge; checked, not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgejo: Option<Forgejo>,
     /// The login shell of a new account.
@@ -110,7 +110,7 @@ pub struct Person {
     /// Groups besides those of the tier.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupName>,
-    /// Public ssh keys.
+    /// Public ssh keys; checked, not applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ssh_keys: Vec<SshKey>,
     /// Resource limits that override those of the tier.
@@ -123,6 +123,20 @@ pub struct Person {
 
 fn yes() -> bool {
     true
+}
+
+impl Roster {
+    /// What it asks for and nothing does: fields that are checked, so that a roster may have them, and no more. They name
+    /// nobody, so that each is told once.
+    pub fn not_applied(&self) -> Vec<&'static str> {
+        let has = |is: fn(&Person) -> bool| self.users.values().any(is);
+        let keys = "`ssh_keys` are checked and not applied: a person's keys go into their own ~/.ssh/authorized_keys";
+        let forgejo = "`forgejo` is checked and not applied: rights at the forge are given there";
+        let mut told = Vec::new();
+        told.extend(has(|person| !person.ssh_keys.is_empty()).then_some(keys));
+        told.extend(has(|person| person.forgejo.is_some()).then_some(forgejo));
+        told
+    }
 }
 
 /// Limits of a namespace. Two spellings are in use: `cpu`/`memory` and the Kubernetes one.

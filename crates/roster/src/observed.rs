@@ -156,6 +156,8 @@ pub enum HomeFolder {
     },
     /// Something else: a symlink, a file; with its name for people.
     Other(String),
+    /// Nothing, because a removal that was interrupted has put it aside, under this name.
+    Aside(String),
 }
 
 /// A file that is read whole.

@@ -27,6 +27,7 @@ mod ids;
 mod limits;
 mod moves;
 pub mod refresh;
+mod target;
 mod units;
 mod vault;
 mod wiring;
@@ -35,6 +36,7 @@ pub use cluster::{ClusterAction, cluster};
 pub use home::home;
 pub use host::{HostPlan, host};
 pub use limits::{PANE_DROP_IN, SLICE_DROP_IN};
+pub use target::Target;
 pub use units::{UnitsPlan, is_done, reload, reload_due, units, units_to_watch};
 pub use vault::{VaultAction, vault};
 

@@ -68,6 +68,7 @@ pub(crate) fn validate(
                     _ => String::new(),
                 };
                 out.text(&format!("{name}: valid, {people}{here}\n"))?;
+                roster.not_applied().iter().for_each(|what| out.aside(&format!("note: {what}\n")));
             }
             Ok(_) => {}
             Err(diagnostics) => found.push(diagnostics),

@@ -9,21 +9,25 @@
 //! | `.rosterd-removed-<user>-<stamp>` beside the homes | the archive of that stamp is whole: the account goes, then the folder |
 //! | neither, and no account | the daemon is told |
 //! | `.rosterd-restoring-<user>` | a restore that was interrupted: it begins anew |
+//! | both the home and `.rosterd-removed-…` | the same, and the home is whole |
 
 mod archive;
+mod manifest;
+mod restore;
 mod worker;
 
+pub(crate) use restore::restore;
 pub(crate) use worker::{WORD, work};
 
 use std::path::{Path, PathBuf};
 
 use control::Client;
-use host::{Failure, Host};
+use host::{ASIDE, Failure, Host, aside_of};
 use jiff::Timestamp;
 use nix::unistd::geteuid;
 use roster::config::Config;
 use roster::model::Tier;
-use roster::name::OsUser;
+use roster::name::{GroupName, OsUser};
 use roster::report::Leaver;
 use serde_json::json;
 
@@ -31,12 +35,15 @@ use crate::args::Global;
 use crate::error::{CommandError, Result};
 use crate::out::{Out, ask};
 use crate::page::clean;
-use crate::removal::archive::{Archives, Manifest};
+use crate::removal::archive::Archives;
+use crate::removal::manifest::Manifest;
 use crate::removal::worker::{Measured, Named, Task};
 use crate::{offline, online};
 
 /// Free beyond what a home takes uncompressed: no archive fills the disk to its end.
 const SPARE: u64 = 64 << 20;
+/// What a file takes in the list of checksums, besides.
+const LINE: u64 = 256;
 
 impl From<Failure> for CommandError {
     fn from(failure: Failure) -> Self {
@@ -60,20 +67,31 @@ pub(crate) fn offboard(
     out: &Out,
 ) -> Result<u8> {
     let config = only_root(global, out)?;
-    let leaver = online::asking(global.daemon(), async |client: &mut Client| client.leaver(user).await)?;
+    let leaver = leaver(global, user)?;
+    let person = person(&config, user, &leaver)?;
+    let host = Host::system();
+    let lines = host.account_lines(user.as_str())?;
+    let half_restored = |archive: &str| {
+        Err(CommandError::new(format!("a restore of {user} was interrupted"))
+            .next(format!("let it end first: `rosterctl restore-account {archive}`")))
+    };
     if let Some(archive) = &leaver.archive {
+        if lines.is_some() || host.stands(&person.home)? {
+            return half_restored(archive);
+        }
+        restore::discard(&host, &person, &restore::place(&person))?;
         return done(user, archive, out);
     }
-    let person = person(&config, user, &leaver)?;
     let archives = Archives::open(&config.removal.archives)?;
-    let host = Host::system();
     if let Some((aside, stem)) = moved_aside(&host, &person)? {
+        if host.stands(&person.home)? {
+            return half_restored(&archives.shown(&format!("{stem}.json")).display().to_string());
+        }
         out.aside(&format!(
             "An earlier removal of {user} was interrupted after its archive was whole; it goes on.\n"
         ));
         return finish(global, &person, &archives, &stem, Some(&aside), out);
     }
-    let lines = host.account_lines(user.as_str())?;
     if lines.is_none() && !host.stands(&person.home)? {
         // Everything is gone, and only the daemon does not know.
         let stem = newest(&archives, user, &config)?;
@@ -86,7 +104,8 @@ pub(crate) fn offboard(
         false => out.text(&preview)?,
     }
     refuse(&host, &config, &leaver, &person, &manifest, force)?;
-    let needed = manifest.measured.bytes.saturating_add(SPARE);
+    let Measured { bytes, entries, .. } = manifest.measured;
+    let needed = bytes.saturating_add(entries.saturating_mul(LINE)).saturating_add(SPARE);
     let free = archives.free()?;
     if free < needed {
         return Err(CommandError::new(format!(
@@ -98,10 +117,14 @@ pub(crate) fn offboard(
         .next("free some space, or set `archives` of [removal] in config.toml to another disk"));
     }
     typed(user, yes, out)?;
+    // However long that took: who is in the roster again by now is not removed, and nothing of theirs is ended.
+    self::leaver(global, user)?;
     host.end_sessions(person.ids.0)?;
     still_runs(&host, &person)?;
     archives.clear(user)?;
     let stem = pack(&host, &person, &archives, manifest)?;
+    // So may packing have taken long. The archive stays, and counts for nothing.
+    self::leaver(global, user)?;
     let aside = aside(&person, &stem);
     if host.stands(&person.home)? {
         host.move_folder(&person.home, &aside)?;
@@ -144,64 +167,9 @@ fn done(user: &OsUser, archive: &str, out: &Out) -> Result<u8> {
     Ok(0)
 }
 
-/// `rosterctl restore-account ARCHIVE`.
-pub(crate) fn restore(global: &Global, archive: &Path, out: &Out) -> Result<u8> {
-    let config = only_root(global, out)?;
-    let (path, manifest) = Manifest::read(archive)?;
-    let user = &manifest.user;
-    let leaver = online::asking(global.daemon(), async |client: &mut Client| client.leaver(user).await)?;
-    let person = person(&config, user, &leaver)?;
-    if person.ids != (manifest.uid, manifest.gid) || person.home != manifest.home {
-        return Err(CommandError::new(format!(
-            "the archive is of uid {} at {}, and {user} has uid {} at {} here",
-            manifest.uid,
-            manifest.home.display(),
-            person.ids.0,
-            person.home.display()
-        )));
-    }
-    let host = Host::system();
-    if let Some((aside, _)) = moved_aside(&host, &person)? {
-        // Interrupted before anything was lost: the home itself is still there.
-        host.move_folder(&aside, &person.home)?;
-    }
-    let mut told = Vec::new();
-    let has_account = host.account_lines(user.as_str())?.is_some();
-    let has_home = host.stands(&person.home)?;
-    if has_account && has_home && leaver.archive.is_none() {
-        return Err(CommandError::new(format!(
-            "{user} has an account and a home: there is nothing to restore"
-        )));
-    }
-    if let Some(name) = manifest.archive.as_ref().filter(|_| !has_home) {
-        let restoring = person.home.with_file_name(format!(".rosterd-restoring-{user}"));
-        if host.stands(&restoring)? {
-            let folder = host.home_folder(&restoring, person.ids.0)?;
-            archive::end(worker::start(Task::Empty, person.ids, &folder)?, "removing an unfinished restore")?;
-            host.remove_folder(&restoring)?;
-        }
-        host.make_folder(&restoring, person.ids)?;
-        let folder = host.home_folder(&restoring, person.ids.0)?;
-        told = archive::restore(&path.with_file_name(name), person.ids, &folder, &manifest)?;
-        host.move_folder(&restoring, &person.home)?;
-    }
-    if let Some(lines) = &manifest.account {
-        host.put_account_back(user.as_str(), lines)?;
-    }
-    let shown = path.display().to_string();
-    online::asking(global.daemon(), async |client: &mut Client| client.restored(user, &shown).await)?;
-    match out.json {
-        true => out.document(&json!({ "restored": user, "home": person.home, "told": told }))?,
-        false => {
-            out.text(&format!(
-                "{user} is restored, and cut as before: `rosterctl user add {user} …` or a line in the roster gives access back.\n"
-            ))?;
-            if !told.is_empty() {
-                out.text(&format!("What belonged to somebody else is theirs now: {}\n", told.join(", ")))?;
-            }
-        }
-    }
-    Ok(0)
+/// What the daemon knows of somebody who is cut or removed. It refuses whoever is in the roster.
+fn leaver(global: &Global, user: &OsUser) -> Result<Leaver> {
+    online::asking(global.daemon(), async |client: &mut Client| client.leaver(user).await)
 }
 
 fn only_root(global: &Global, out: &Out) -> Result<Config> {
@@ -220,19 +188,14 @@ fn person(config: &Config, user: &OsUser, leaver: &Leaver) -> Result<Person> {
 }
 
 fn aside(person: &Person, stem: &str) -> PathBuf {
-    person.home.with_file_name(format!(".rosterd-removed-{stem}"))
+    person.home.with_file_name(format!("{ASIDE}{stem}"))
 }
 
 /// A home that an interrupted removal has moved aside, and the stem of its archive.
 fn moved_aside(host: &Host, person: &Person) -> Result<Option<(PathBuf, String)>> {
-    let before = format!(".rosterd-removed-{}-", person.user);
     let names = host.names_beside(&person.home)?;
-    let found = names.iter().filter_map(|name| name.to_str()).find(|name| {
-        // Another person's name may begin with this one's and a hyphen.
-        name.strip_prefix(&before).is_some_and(|stamp| !stamp.contains('-'))
-    });
-    Ok(found.map(|name| {
-        let stem = name.trim_start_matches(".rosterd-removed-").to_owned();
+    Ok(aside_of(&names, person.user.as_str()).map(|name| {
+        let stem = name.trim_start_matches(ASIDE).to_owned();
         (person.home.with_file_name(name), stem)
     }))
 }
@@ -273,6 +236,7 @@ fn look(host: &Host, person: &Person, account: Option<host::AccountLines>) -> Re
         archive_sha256: String::new(),
         tar_bytes: 0,
         tar_sha256: String::new(),
+        files: None,
         measured,
         outside: host.outside(uid, person.home.parent().unwrap_or(Path::new("/home"))),
         account,
@@ -345,7 +309,7 @@ fn refuse(
     let user = &person.user;
     let Measured { unreadable, stuck, mounts, .. } = &manifest.measured;
     let not = |why: String| CommandError::new(format!("{user} is not removed: {why}"));
-    let admins = config.tiers.get(&Tier::Admin).map(|policy| policy.groups.as_slice()).unwrap_or_default();
+    let admins = admins(config);
     let member_of = manifest.account.as_ref().map(|account| account.member_of.as_slice()).unwrap_or_default();
     if let Some(group) = admins.iter().find(|group| member_of.iter().any(|name| *name == group.as_str())) {
         return Err(not(format!("an admin, by the group {group}"))
@@ -395,6 +359,11 @@ fn refuse(
         still_runs(host, person).map_err(|error| error.next("`--force` ends it"))?;
     }
     Ok(())
+}
+
+/// The groups that make an admin.
+fn admins(config: &Config) -> &[GroupName] {
+    config.tiers.get(&Tier::Admin).map(|policy| policy.groups.as_slice()).unwrap_or_default()
 }
 
 fn still_runs(host: &Host, person: &Person) -> Result<()> {

@@ -9,8 +9,10 @@ use roster::ledger::{Ledger, Waiting, WaitingCause};
 use roster::model::Roster;
 use roster::name::HostName;
 use roster::parse;
+use roster::provider::Provider;
 use sha2::{Digest, Sha256};
 
+use crate::providers::is_configured;
 use crate::sources::{OnDisk, SourceError};
 
 /// A roster and a config that belong together.
@@ -18,16 +20,26 @@ use crate::sources::{OnDisk, SourceError};
 pub(crate) struct InForce {
     /// This machine's part of the roster.
     pub(crate) roster: Roster,
-    /// How many people the roster has on other machines only.
-    pub(crate) elsewhere: usize,
+    /// All of it: what people have in a cluster or a Vault is theirs on whatever machine they work.
+    pub(crate) whole: Roster,
     pub(crate) config: Config,
 }
 
 impl InForce {
     pub(crate) fn new(whole: Roster, config: Config, host: Option<&HostName>) -> Self {
-        let everybody = whole.users.len();
-        let roster = host.map(|host| hosts::part(&whole, host)).unwrap_or(whole);
-        InForce { elsewhere: everybody - roster.users.len(), roster, config }
+        let roster = host.map_or_else(|| whole.clone(), |host| hosts::part(&whole, host));
+        InForce { roster, whole, config }
+    }
+
+    /// How many people the roster has on other machines only.
+    pub(crate) fn elsewhere(&self) -> usize {
+        self.whole.users.len() - self.roster.users.len()
+    }
+
+    /// Those who lose something here when they leave the roster.
+    fn concerned(&self, config: &Config) -> &Roster {
+        let everywhere = Provider::ALL.into_iter().any(|provider| is_configured(config, provider));
+        if everywhere { &self.whole } else { &self.roster }
     }
 }
 
@@ -92,9 +104,14 @@ pub(crate) fn decide(
     }
     let nobody = Roster::default();
     let before = in_force.map_or(&nobody, |in_force| &in_force.roster);
+    let whole_before = in_force.map_or(&nobody, |in_force| in_force.concerned(&new.config));
     let name_before = ledger.applied.as_ref().and_then(|applied| applied.host.as_ref());
     let renamed = name_before.filter(|before| **before != host).map(|before| (before, &host));
-    if let Verdict::Held { cuts, why } = guard::judge(before, &new.roster, &new.config.guard, renamed)
+    let verdict = match guard::judge(before, &new.roster, &new.config.guard, renamed) {
+        Verdict::Pass => guard::judge(whole_before, new.concerned(&new.config), &new.config.guard, None),
+        held => held,
+    };
+    if let Verdict::Held { cuts, why } = verdict
         && !confirmed(ledger, disk)
     {
         return wait(WaitingCause::Held { cuts, why, confirmed: false });
@@ -342,6 +359,23 @@ mod tests {
             panic!("not held")
         };
         assert_eq!(cuts.len(), 4);
+    }
+
+    /// Whoever is elsewhere has nothing to lose here, unless the cluster's rights are given from here.
+    #[test]
+    fn the_guard_counts_everybody_where_a_provider_follows_the_roster_invariant_2() {
+        let all = ["ann", "bea", "cid", "dan", "eve"];
+        let elsewhere = people(&all).replace(", tier:", ", hosts: [other], tier:");
+        let here = people(&["fay"]).split_once('\n').unwrap().1.to_owned();
+        let (ledger, _) = applied(&format!("{elsewhere}{here}"));
+        let whole = parse::roster("r", format!("{elsewhere}{here}").as_bytes()).unwrap();
+        let in_force = InForce::new(whole, Config::default(), Some(&host("devvm")));
+        assert_eq!(names(&in_force.roster), ["fay"]);
+        let mut gone = disk(&people(&["fay"]));
+        assert!(matches!(decide_on(&ledger, Some(&in_force), &gone), Decision::Accept { .. }));
+        gone.config = Ok(b"[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"".to_vec());
+        let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &gone) else { panic!("not held") };
+        assert!(matches!(&waiting.cause, WaitingCause::Held { cuts, .. } if cuts.len() == 5), "{waiting:?}");
     }
 
     #[test]

@@ -38,6 +38,13 @@ pub(crate) fn note(daemon: &Daemon, run: &Run) {
     });
 }
 
+/// Queues what a provider's run has brought; it is sent when the machine's next run has ended.
+pub(crate) fn note_provider(daemon: &Daemon) {
+    if daemon.config().announce.webhook_file.is_some() {
+        daemon.change_ledger(|ledger| announce::long_troubles(ledger, Timestamp::now()));
+    }
+}
+
 /// Queues one sentence, where anybody is told.
 pub(crate) fn say(daemon: &Daemon, text: String) {
     if daemon.config().announce.webhook_file.is_some() {

@@ -7,7 +7,7 @@ use roster::announce::Announcement;
 use roster::change::Change;
 use roster::ledger::WaitingCause;
 use roster::name::OsUser;
-use roster::plan::{Notice, Problem, Subject};
+use roster::plan::{Notice, Problem, Subject, Target};
 use roster::report::{Outcome, Run, StepRecord, StepResult};
 
 /// The message ids; `journalctl MESSAGE_ID=…` finds all of a kind.
@@ -45,6 +45,8 @@ fn user(subject: &Subject) -> &str {
 pub(crate) fn step(run: &str, generation: u64, record: &StepRecord) {
     let step = &record.step;
     let (kind, user) = (step.action.kind(), user(&step.subject));
+    let target = Target(&step.action);
+    let inverse = step.inverse.as_deref().unwrap_or_default();
     match &record.result {
         StepResult::Done => tracing::info!(
             message_id = id::STEP_DONE,
@@ -52,7 +54,9 @@ pub(crate) fn step(run: &str, generation: u64, record: &StepRecord) {
             rosterd_generation = generation,
             rosterd_user = user,
             rosterd_step = kind,
+            rosterd_target = %target,
             rosterd_reason = step.reason,
+            rosterd_inverse = inverse,
             "{step}"
         ),
         StepResult::Failed { why, next } => tracing::warn!(
@@ -61,6 +65,7 @@ pub(crate) fn step(run: &str, generation: u64, record: &StepRecord) {
             rosterd_generation = generation,
             rosterd_user = user,
             rosterd_step = kind,
+            rosterd_target = %target,
             rosterd_reason = step.reason,
             "{step}: failed: {why}; {next}"
         ),
@@ -70,6 +75,7 @@ pub(crate) fn step(run: &str, generation: u64, record: &StepRecord) {
             rosterd_generation = generation,
             rosterd_user = user,
             rosterd_step = kind,
+            rosterd_target = %target,
             rosterd_reason = step.reason,
             "{step}: not tried: {why}"
         ),
@@ -118,10 +124,14 @@ pub(crate) fn recovered(run: &str, generation: u64, subject: &Subject) {
 /// A new content of roster or config is in force: what changed about each person, then that it is.
 pub(crate) fn accepted(generation: u64, commit: Option<&str>, changes: &[Change]) {
     for change in changes {
+        let told = change.what.told();
         tracing::info!(
             message_id = id::CHANGED,
             rosterd_generation = generation,
             rosterd_user = change.user.as_str(),
+            rosterd_change = told.about,
+            rosterd_from = told.from,
+            rosterd_to = told.to,
             "{change}"
         );
     }

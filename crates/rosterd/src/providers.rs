@@ -20,6 +20,7 @@ use roster::vault::{VaultDesired, VaultObserved};
 use tokio::sync::mpsc;
 
 use crate::accept::InForce;
+use crate::announce;
 use crate::daemon::{Ask, Daemon, Whom};
 use crate::journal;
 use crate::preview::about_to_be_in_force;
@@ -192,6 +193,7 @@ async fn one_run(daemon: &Daemon, provider: Provider, ask: &Ask) -> Option<Run> 
         commit: daemon.commit(),
     };
     journal::ended(&run);
+    announce::note_provider(daemon);
     match daemon.store.keep_run(&run) {
         Ok(()) => drop(daemon.change_ledger(|ledger| {
             ledger.providers.entry(provider).or_default().last_run = Some(run.id.clone());
@@ -241,7 +243,7 @@ pub(crate) async fn access(
 ) -> Result<Place, Problem> {
     let Looked { sides, worker, .. } = look(daemon, provider, in_force).await?;
     worker.finish().await;
-    let roster = &in_force.roster;
+    let roster = &in_force.whole;
     Ok(match &sides {
         Sides::Kubernetes(sides) => access::in_the_cluster(user, roster, &sides.0, &sides.1),
         Sides::Vault(sides) => access::in_vault(user, roster, &sides.0, &sides.1),
@@ -275,9 +277,12 @@ fn failed(what: &str, error: &WorkerError) -> Problem {
     problem(what, chain(error), error.next())
 }
 
-/// People who left the roster, whom the ledger knows.
+/// People who left the roster, whom the ledger knows. Whose account was removed keeps nothing anywhere, also where a
+/// cut takes nothing.
 fn left<'l>(ledger: &'l Ledger, in_force: &'l InForce) -> impl Iterator<Item = &'l OsUser> {
-    ledger.known().into_iter().filter(|user| !in_force.roster.users.contains_key(*user))
+    let is_left =
+        |user: &&OsUser| !in_force.whole.users.contains_key(*user) && !ledger.removed.contains_key(*user);
+    ledger.known().into_iter().filter(is_left)
 }
 
 /// Brings a provider to what the roster says. Gives the subjects that it worked on.
@@ -340,7 +345,7 @@ fn scope(
     let ledger = daemon.ledger();
     let now = Timestamp::now();
     let planned = plan.steps.iter().map(|step| step.subject.clone());
-    let people = in_force.roster.users.keys().chain(ledger.known()).cloned().map(Subject::User);
+    let people = in_force.whole.users.keys().chain(ledger.known()).cloned().map(Subject::User);
     let all = planned.chain(people).chain([Subject::Machine]);
     let waits = |subject: &Subject| {
         let state = ledger.providers.get(&provider);

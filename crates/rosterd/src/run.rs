@@ -255,8 +255,8 @@ async fn prepare(daemon: &Rc<Daemon>, running: &mut Running<'_>, homes: &Homes) 
         return Err(Outcome::Failed);
     }
     let Some(in_force) = daemon.in_force() else { return Err(outcome_of(&daemon.ledger(), |_| true)) };
-    if in_force.roster.users.is_empty() && in_force.elsewhere > 0 {
-        running.notices.push(nobody_here(&daemon.ledger(), in_force.elsewhere));
+    if in_force.roster.users.is_empty() && in_force.elsewhere() > 0 {
+        running.notices.push(nobody_here(&daemon.ledger(), in_force.elsewhere()));
     }
     if tiers_differ(daemon, running, &in_force) {
         return Err(Outcome::Failed);
@@ -519,6 +519,8 @@ pub(crate) async fn plan_host(daemon: &Daemon, in_force: &Rc<InForce>) -> Result
     let mut plan = host.plan;
     plan.append(files);
     plan.notices.extend(told);
+    let not_applied = in_force.roster.not_applied().into_iter();
+    plan.notices.extend(not_applied.map(|text| Notice { subject: Subject::Machine, text: text.into() }));
     let units = services::plan(&desired, &ledger, &observed).await.for_ready(&plan);
     Ok(HostWork { desired, observed, plan, units, identities: host.identities, withheld: host.withheld })
 }

@@ -98,6 +98,7 @@ impl<'a> View<'a> {
         if let Some(gone) = self.homes_gone.as_ref().filter(|gone| gone.has(user)) {
             return Err(gone.of(user));
         }
+        self.not_aside(user)?;
         let mut told = Told::new(user);
         if let Some(holder) = ids.uid_holder(uid, user) {
             told.add(format!("uid {uid} is also that of {holder}: each owns the other's files"));
@@ -164,9 +165,23 @@ impl<'a> View<'a> {
                     entry.uid
                 ));
             }
-            HomeFolder::Folder { .. } | HomeFolder::Other(_) => {}
+            HomeFolder::Folder { .. } | HomeFolder::Other(_) | HomeFolder::Aside(_) => {}
         }
         None
+    }
+
+    /// Whose home a removal has put aside gets no other one: the two could never be one again.
+    fn not_aside(&self, user: &OsUser) -> Result<(), Problem> {
+        let Some(HomeFolder::Aside(name)) = self.observed.homes.get(user) else { return Ok(()) };
+        Err(problem(
+            user,
+            format!("a removal was interrupted, and the home is aside as {name}"),
+            "an account made now would have another, empty home",
+            format!(
+                "take {user} out of the roster, then `rosterctl restore-account` with the archive takes the removal back, \
+                 or `rosterctl offboard {user}` ends it"
+            ),
+        ))
     }
 
     fn home(&self, wanted: &Account, uid: u32, gid: u32, exists: bool) -> NewHome {
@@ -183,6 +198,7 @@ impl<'a> View<'a> {
         if let Some(gone) = &self.homes_gone {
             return Err(gone.of(user));
         }
+        self.not_aside(user)?;
         let known = self.reserved(user, ids);
         self.may_be_made(user, self.ledger.identities.get(user))?;
         let mut told = Told::new(user);
@@ -346,7 +362,7 @@ impl<'a> View<'a> {
             Some(HomeFolder::Other(what)) => {
                 refused(format!("{path} is {what}, not a folder"), "move it away".into())
             }
-            None => Err(problem(
+            Some(HomeFolder::Aside(_)) | None => Err(problem(
                 user,
                 format!("{path} could not be looked at"),
                 "what stands there is not known",

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::sample::select;
+use roster::config::Config;
 use roster::hosts;
 use roster::model::Roster;
 use roster::name::HostName;
-use roster::observed::{FileState, LoginState};
+use roster::observed::{EnvFileState, FileState, LoginState};
 use roster::plan::Action;
 use serde_json::{Map, Value, json};
 
@@ -25,6 +26,8 @@ enum Edit {
     /// Another login at the identity provider.
     Login(&'static str, u8),
     Host(&'static str, &'static str),
+    /// Limits of their own, or those of the tier again.
+    Limit(&'static str, Option<u32>),
 }
 
 fn any_edit() -> impl Strategy<Value = Edit> {
@@ -37,6 +40,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         1 => (name(), any::<bool>()).prop_map(|(name, parked)| Edit::Park(name, parked)),
         1 => (name(), 0u8..4).prop_map(|(name, number)| Edit::Login(name, number)),
         1 => (name(), select(vec!["devvm", "other", "*"])).prop_map(|(name, host)| Edit::Host(name, host)),
+        1 => (name(), prop::option::of(100u32..104)).prop_map(|(name, tasks)| Edit::Limit(name, tasks)),
     ]
 }
 
@@ -53,6 +57,9 @@ fn apply(people: &mut Map<String, Value>, edit: &Edit) {
         Edit::Park(name, parked) => set(name, "parked", json!(parked)),
         Edit::Login(name, number) => set(name, "authentik_user", json!(format!("{name}.{number}"))),
         Edit::Host(name, host) => set(name, "hosts", json!([host])),
+        Edit::Limit(name, tasks) => {
+            set(name, "limits", json!(tasks.map(|tasks| json!({"tasks_max": tasks}))))
+        }
     }
 }
 
@@ -63,14 +70,78 @@ fn text(machine: &Machine, path: &std::path::Path) -> String {
     }
 }
 
+/// What a machine should be by its last roster, without what is only ever added to (ids, ports, older groups, files of
+/// people who left) and in no order that comes from those.
+#[derive(Debug, PartialEq)]
+struct Picture {
+    admins: String,
+    logins: BTreeSet<String>,
+    targets: BTreeMap<String, Value>,
+    /// By person and service, the key of the port.
+    ports: BTreeSet<(String, String)>,
+    /// By person.
+    limits: BTreeMap<String, String>,
+    cut: usize,
+    withheld: usize,
+}
+
+fn picture(machine: &Machine, here: &BTreeSet<String>) -> Picture {
+    let maps = &machine.config.maps;
+    let dispatch: BTreeMap<String, Value> = serde_json::from_str(&text(machine, &maps.dispatch)).unwrap();
+    let mut ports = BTreeSet::new();
+    for user in here {
+        for service in machine.config.service.iter() {
+            let Some(at) = service.port() else { continue };
+            let name = user.parse().unwrap();
+            let Some(EnvFileState::Present { ports: found, .. }) =
+                machine.host.env_files.get(&at.env_file_of(&name))
+            else {
+                continue;
+            };
+            // What the ledger, the file and the map say is one port.
+            let kept = machine.ledger.ports[&service.name][&name].to_string();
+            assert_eq!(found.get(at.key), Some(&kept), "{user}");
+            if service.name.as_str() == "t3" {
+                let sent = dispatch.values().find(|to| to["os_user"] == user.as_str()).unwrap();
+                assert_eq!(sent["port"].to_string(), kept, "{user}");
+            }
+            ports.insert((user.clone(), at.key.to_owned()));
+        }
+    }
+    let uid = |path: &std::path::Path| {
+        let slice = path.display().to_string();
+        slice.strip_prefix("/etc/systemd/system/user-")?.split('.').next()?.parse::<u32>().ok()
+    };
+    let limits = machine.host.drop_ins.iter().map(|(path, state)| {
+        let FileState::Present { content, .. } = state else { panic!("{path:?}") };
+        let whose = machine.host.accounts.iter().find(|(_, entry)| Some(entry.uid) == uid(path));
+        (whose.unwrap().0.clone(), String::from_utf8(content.clone()).unwrap())
+    });
+    Picture {
+        admins: text(machine, &maps.ttyd_admins),
+        // In the order of their ports, which stay.
+        logins: text(machine, &maps.ttyd_user_map).lines().map(str::to_owned).collect(),
+        targets: dispatch.iter().map(|(login, to)| (login.clone(), to["os_user"].clone())).collect(),
+        ports,
+        limits: limits.collect(),
+        cut: machine.ledger.cut.keys().filter(|user| here.contains(user.as_str())).count(),
+        withheld: machine.ledger.withheld.keys().filter(|user| here.contains(user.as_str())).count(),
+    }
+}
+
 fn groups_of(machine: &Machine, name: &str) -> BTreeSet<String> {
     let is_in = |(_, group): &(&String, &roster::observed::GroupEntry)| group.members.contains(name);
     machine.host.groups.iter().filter(is_in).map(|(group, _)| group.clone()).collect()
 }
 
+fn config() -> Config {
+    let text = "[tiers.admin.limits]\nmemory_max = \"8G\"\n[tiers.power-user.limits]\nmemory_max = \"4G\"\ntasks_max = 400\n";
+    roster::parse::config("config.toml", text.as_bytes()).unwrap()
+}
+
 /// A machine on which `al` and `bo` had accounts before, with passwords, `al` in a gate group.
 fn machine() -> Machine {
-    let mut machine = Machine::fresh();
+    let mut machine = Machine { config: config(), ..Machine::fresh() };
     machine.add_account("al", 1000);
     machine.add_account("bo", 1001);
     machine.host.logins.insert("bo".into(), LoginState { locked: false, expires: Some(30_000) });
@@ -158,20 +229,11 @@ proptest! {
             prop_assert_eq!(in_gate, here.contains("al") || !ever.contains("al"));
         }
 
-        let mut fresh = Machine::fresh();
+        let mut fresh = Machine { config: config(), ..Machine::fresh() };
         fresh.run(&part);
-        let maps = machine.config.maps.clone();
-        prop_assert_eq!(text(&machine, &maps.ttyd_admins), text(&fresh, &maps.ttyd_admins));
-        // In the order of their ports, which stay.
-        let lines = |machine: &Machine| -> BTreeSet<String> {
-            text(machine, &maps.ttyd_user_map).lines().map(str::to_owned).collect()
-        };
-        prop_assert_eq!(lines(&machine), lines(&fresh));
-        let targets = |machine: &Machine| -> BTreeMap<String, Value> {
-            let map: BTreeMap<String, Value> = serde_json::from_str(&text(machine, &maps.dispatch)).unwrap();
-            map.into_iter().map(|(login, to)| (login, to["os_user"].clone())).collect()
-        };
-        prop_assert_eq!(targets(&machine), targets(&fresh));
+        prop_assert_eq!(picture(&machine, &here), picture(&fresh, &here));
+        let cut: BTreeSet<String> = machine.ledger.cut.keys().map(ToString::to_string).collect();
+        prop_assert_eq!(cut, ever.difference(&here).cloned().collect::<BTreeSet<_>>());
         for name in &here {
             prop_assert!(machine.host.accounts.contains_key(name));
             prop_assert!(groups_of(&machine, name).is_superset(&groups_of(&fresh, name)));

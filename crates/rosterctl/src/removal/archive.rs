@@ -2,60 +2,20 @@
 //! beside. Neither counts before it is on disk and has been read back.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use host::{AccountLines, Outside};
-use jiff::Timestamp;
 use roster::name::OsUser;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{CommandError, Result};
+use crate::removal::manifest::{Files, Manifest};
 use crate::removal::worker::{self, Measured, Task, Worker};
 
 /// zstd's own default: fast, and half of most homes is compressed already.
 const LEVEL: i32 = 3;
-
-/// What is beside each archive. Holds the account's lines, the hash of its password too: for root alone.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Manifest {
-    pub(crate) version: u32,
-    pub(crate) user: OsUser,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) home: PathBuf,
-    pub(crate) made: Timestamp,
-    /// The name of the archive beside; nothing where there was no home.
-    pub(crate) archive: Option<String>,
-    pub(crate) archive_bytes: u64,
-    pub(crate) archive_sha256: String,
-    pub(crate) tar_bytes: u64,
-    pub(crate) tar_sha256: String,
-    pub(crate) measured: Measured,
-    pub(crate) outside: Outside,
-    pub(crate) account: Option<AccountLines>,
-}
-
-impl Manifest {
-    /// Reads the one of an archive, named by either of the two.
-    pub(crate) fn read(path: &Path) -> Result<(PathBuf, Manifest)> {
-        let path = match path.to_str().and_then(|text| text.strip_suffix(".tar.zst")) {
-            Some(stem) => PathBuf::from(format!("{stem}.json")),
-            None => path.to_path_buf(),
-        };
-        let cannot = || CommandError::new(format!("cannot read the manifest {}", path.display()));
-        let text = fs::read(&path).map_err(|error| cannot().because(error))?;
-        let manifest: Manifest = serde_json::from_slice(&text)
-            .map_err(|error| cannot().because(error).next("it lies beside the archive, as NAME.json"))?;
-        if manifest.version != 1 {
-            return Err(cannot().next("it was written by another version of rosterd"));
-        }
-        Ok((path, manifest))
-    }
-}
 
 /// The folder of the archives.
 pub(crate) struct Archives {
@@ -95,7 +55,10 @@ impl Archives {
             |error: io::Error| CommandError::new("cannot clear the folder of the archives").because(error);
         for entry in fs::read_dir(host::path_of(&self.folder)).map_err(cannot)? {
             let entry = entry.map_err(cannot)?;
-            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&format!(".{user}-"))) {
+            let name = entry.file_name();
+            // Another person's name may begin with this one's and a hyphen.
+            let stamp = name.to_str().and_then(|name| name.strip_prefix(&format!(".{user}-")));
+            if stamp.is_some_and(|stamp| !stamp.contains('-')) {
                 fs::remove_file(entry.path()).map_err(cannot)?;
             }
         }
@@ -129,14 +92,41 @@ impl Archives {
             return Err(error);
         }
         (manifest.tar_bytes, manifest.tar_sha256) = (tar_bytes, tar_sha256);
-        let verified = self.verify(&partial, ids, home, manifest);
-        if let Err(error) = verified {
-            let _ = fs::remove_file(&partial);
-            return Err(error);
+        // Between the packing and the comparison: when both saw the same home, so did the checksums.
+        let list = format!("{stem}.sha256");
+        let listed = self.place(&format!(".{list}"));
+        let verified = self
+            .list(&listed, ids, home)
+            .and_then(|files| self.verify(&partial, ids, home, manifest).map(|()| files));
+        match verified {
+            Ok(files) => manifest.files = Some(Files { list: list.clone(), ..files }),
+            Err(error) => {
+                let _ = (fs::remove_file(&partial), fs::remove_file(&listed));
+                return Err(error);
+            }
         }
+        fs::rename(&listed, self.place(&list)).map_err(cannot)?;
         fs::rename(&partial, self.place(&name)).map_err(cannot)?;
         manifest.archive = Some(name);
         Ok(())
+    }
+
+    /// Writes the checksum of each file of a home, as `sha256sum --check` reads it.
+    fn list(&self, path: &Path, ids: (u32, u32), home: &OwnedFd) -> Result<Files> {
+        let cannot = |error: io::Error| {
+            CommandError::new("cannot write the checksums of the home's files")
+                .because(error)
+                .next("nothing was removed; mend that and run it again")
+        };
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(cannot)?;
+        let mut worker = worker::start(Task::List, ids, home)?;
+        let mut lines = Hashing::new(worker.child.stdout.take().ok_or_else(lost)?);
+        let copied = io::copy(&mut lines, &mut &file).and_then(|_| file.sync_all());
+        // With it goes the pipe, so that a worker whose words find no room ends.
+        let (_, sha256) = lines.finish();
+        let ended = end(worker, "reading the home's files");
+        copied.map_err(cannot).and(ended)?;
+        Ok(Files { list: String::new(), sha256 })
     }
 
     /// Reads the archive from the disk: its checksums, and every file in it against the home.
@@ -206,6 +196,9 @@ pub(crate) fn restore(
     let compared = unpack_into(file, into);
     let (well, said) = worker.end().map_err(|error| broken(error.to_string()))?;
     compared.map(drop).or_else(ends_early).map_err(|error| broken(error.to_string()))?;
+    if let Some(files) = &manifest.files {
+        compare_files(&file.with_file_name(&files.list), files, ids, folder).map_err(broken)?;
+    }
     // Whatever belonged to somebody else is the person's now: only root could give it away.
     let (owners, others): (Vec<_>, Vec<_>) = said
         .lines()
@@ -214,6 +207,49 @@ pub(crate) fn restore(
     match others.first() {
         Some(first) if !well => Err(broken(format!("what was unpacked differs from it: {first}"))),
         _ => Ok(owners),
+    }
+}
+
+/// Compares each file that was unpacked with its checksum of before. The error names the first that differs.
+fn compare_files(
+    list: &Path,
+    files: &Files,
+    ids: (u32, u32),
+    folder: &OwnedFd,
+) -> std::result::Result<(), String> {
+    let cannot = |error: io::Error| format!("{}: {error}", list.display());
+    let mut worker = worker::start(Task::List, ids, folder).map_err(|error| error.to_string())?;
+    let now = worker.child.stdout.take().ok_or("a worker has no pipe")?;
+    let mut before = Hashing::new(BufReader::new(File::open(list).map_err(cannot)?));
+    let differs = first_difference(BufReader::new(now), BufReader::new(&mut before)).map_err(cannot)?;
+    let ended = end(worker, "reading the files that were unpacked").map_err(|error| error.to_string());
+    // After a difference nobody reads what else it says, and it ends for that.
+    if differs.is_none() {
+        ended?;
+    }
+    io::copy(&mut before, &mut io::sink()).map_err(cannot)?;
+    match (before.finish().1 == files.sha256, differs) {
+        (false, _) => Err(format!("the checksum of {} is not the one in the manifest", list.display())),
+        (true, Some(line)) => Err(format!("a file is not what it was: {line}")),
+        (true, None) => Ok(()),
+    }
+}
+
+/// The first line that only one of the two has.
+fn first_difference(mut one: impl BufRead, mut other: impl BufRead) -> io::Result<Option<String>> {
+    let (mut line, mut beside) = (Vec::new(), Vec::new());
+    loop {
+        line.clear();
+        beside.clear();
+        one.read_until(b'\n', &mut line)?;
+        other.read_until(b'\n', &mut beside)?;
+        if line != beside {
+            let shown = if beside.is_empty() { &line } else { &beside };
+            return Ok(Some(crate::page::clean(String::from_utf8_lossy(shown).trim_end())));
+        }
+        if line.is_empty() {
+            return Ok(None);
+        }
     }
 }
 

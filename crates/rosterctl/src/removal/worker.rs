@@ -2,17 +2,21 @@
 //! good and only then looks; what it reads and writes leaves and comes by its pipes. Root opens nothing in there
 //! (invariant 3).
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{BufWriter, Read as _, Seek as _, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::{fs, io};
 
 use become_user::{Identity, Limits};
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::error::{CommandError, Result};
 
@@ -41,15 +45,18 @@ pub(crate) enum Task {
     Unpack,
     /// Removes what is in the folder.
     Empty,
+    /// Says the checksum of each file, to its standard output.
+    List,
 }
 
 impl Task {
-    const ALL: [(&str, Task); 5] = [
+    const ALL: [(&str, Task); 6] = [
         ("measure", Task::Measure),
         ("pack", Task::Pack),
         ("compare", Task::Compare),
         ("unpack", Task::Unpack),
         ("empty", Task::Empty),
+        ("list", Task::List),
     ];
 
     fn word(self) -> &'static str {
@@ -117,10 +124,10 @@ pub(crate) fn start(task: Task, (uid, gid): (u32, u32), folder: &OwnedFd) -> Res
     let words_too = || words.try_clone().map(Stdio::from);
     let stdin = match task {
         Task::Compare | Task::Unpack => Stdio::piped(),
-        Task::Measure | Task::Pack | Task::Empty => Stdio::null(),
+        Task::Measure | Task::Pack | Task::Empty | Task::List => Stdio::null(),
     };
     let stdout = match task {
-        Task::Measure | Task::Pack => Stdio::piped(),
+        Task::Measure | Task::Pack | Task::List => Stdio::piped(),
         Task::Compare | Task::Unpack | Task::Empty => words_too().map_err(cannot)?,
     };
     let stderr = words_too().map_err(cannot)?;
@@ -161,6 +168,12 @@ fn become_and_work() -> std::result::Result<(), String> {
     let person = Identity { uid, gid, groups: Vec::new() };
     let limits = Limits { memory: 2 << 30, cpu_s: 24 * 3600, processes: None };
     become_user::become_user(&person, limits).map_err(|error| error.to_string())?;
+    let here = home::Here {
+        may_change: matches!(task, Task::Unpack | Task::Empty),
+        program: matches!(task, Task::Pack | Task::Compare | Task::Unpack).then_some(Path::new(TAR)),
+    };
+    // Where the kernel has no Landlock, the uid alone keeps it there.
+    home::stay_here(&here).map_err(|error| format!("it cannot be confined to the home: {error}"))?;
     let tar = |arguments: &[&str]| {
         let common = ["--file=-", "--acls", "--xattrs", "--xattrs-include=user.*", "--numeric-owner"];
         let error = Command::new(TAR).args(arguments).args(common).env_clear().env("LC_ALL", "C").exec();
@@ -179,6 +192,7 @@ fn become_and_work() -> std::result::Result<(), String> {
             Err(tar(&["--extract", "--same-permissions", "--no-same-owner", "--delay-directory-restore"]))
         }
         Task::Empty => empty().map_err(|error| error.to_string()),
+        Task::List => list(&mut BufWriter::new(io::stdout().lock())).map_err(|error| error.to_string()),
     }
 }
 
@@ -219,6 +233,60 @@ fn measure(uid: u32) -> io::Result<Measured> {
         }
     }
     Ok(found)
+}
+
+/// Writes the checksum of each file, by name, as `sha256sum` writes and reads it. A file with several names is read once.
+fn list(into: &mut impl Write) -> io::Result<()> {
+    let mut ahead = vec![PathBuf::from(".")];
+    let mut known = BTreeMap::new();
+    while let Some(path) = ahead.pop() {
+        let seen = fs::symlink_metadata(&path)?;
+        if seen.is_dir() {
+            let mut inner: Vec<_> = fs::read_dir(&path)?
+                .map(|entry| Ok(path.join(entry?.file_name())))
+                .collect::<io::Result<_>>()?;
+            // The last is taken first.
+            inner.sort_by(|one, other| other.cmp(one));
+            ahead.extend(inner);
+        } else if seen.is_file() {
+            let sha256 = match known.get(&(seen.dev(), seen.ino())) {
+                Some(sha256) => String::clone(sha256),
+                None => checksum(&path)?,
+            };
+            let (mark, name) = escaped(path.as_os_str().as_bytes());
+            write!(into, "{mark}{sha256}  ")?;
+            into.write_all(&name)?;
+            into.write_all(b"\n")?;
+            if seen.nlink() > 1 {
+                known.insert((seen.dev(), seen.ino()), sha256);
+            }
+        }
+    }
+    into.flush()
+}
+
+fn checksum(path: &Path) -> io::Result<String> {
+    let mut file =
+        File::options().read(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            read => digest.update(buffer.get(..read).unwrap_or_default()),
+        }
+    }
+}
+
+/// A name as it stands in such a list, and what its line begins with.
+fn escaped(name: &[u8]) -> (&'static str, Vec<u8>) {
+    let mark = if name.iter().any(|byte| matches!(byte, b'\\' | b'\n')) { "\\" } else { "" };
+    let escape = |byte: &u8| match byte {
+        b'\\' => b"\\\\".to_vec(),
+        b'\n' => b"\\n".to_vec(),
+        byte => vec![*byte],
+    };
+    (mark, name.iter().flat_map(escape).collect())
 }
 
 /// Removes what is in the folder, also out of folders that their person had closed to themself, as some caches are.

@@ -19,7 +19,7 @@ pub(super) async fn look(daemon: &Daemon, in_force: &InForce) -> Result<Looked, 
     let (map, told) = map::read(daemon, &in_force.config).await?;
     notices.extend(told);
     let ledger = daemon.ledger();
-    let desired = cluster::desired(&in_force.roster, config, &map, left(&ledger, in_force));
+    let desired = cluster::desired(&in_force.whole, config, &map, left(&ledger, in_force));
     let observed = worker.observe(&desired).await;
     let observed = observed.map_err(|error| failed("the cluster could not be looked at", &error))?;
     let plan = plan::cluster(&desired, &observed);

@@ -56,7 +56,7 @@ pub(super) fn differs(in_force: &InForce, list: &str) -> Option<Problem> {
     if in_force.config.vault.publish {
         return None;
     }
-    let check = tier_check::compare(&in_force.roster, list.as_bytes()).ok()?;
+    let check = tier_check::compare(&in_force.whole, list.as_bytes()).ok()?;
     let differences: Vec<String> = check.differences.iter().map(ToString::to_string).collect();
     (!differences.is_empty()).then(|| {
         problem(

@@ -20,7 +20,7 @@ pub(super) async fn look(daemon: &Daemon, in_force: &InForce) -> Result<Looked, 
     let (map, told) = map::read(daemon, &in_force.config).await?;
     notices.extend(told);
     let ledger = daemon.ledger();
-    let desired = vault::desired(&in_force.roster, config, &map, left(&ledger, in_force));
+    let desired = vault::desired(&in_force.whole, config, &map, left(&ledger, in_force));
     let limits = limits(config.deadline_s, config.parallel);
     let worker = Worker::start(&daemon.provider, account()?, &credential, limits).await;
     let mut worker = worker.map_err(|error| failed("no worker for Vault", &error))?;
