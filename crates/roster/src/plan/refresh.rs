@@ -323,12 +323,13 @@ fn refs_of<'a>(remotes: &'a Remotes, url: &str) -> Option<&'a RemoteRefs> {
     }
 }
 
-/// What should be in a home whose clones are found rather than named by a roster: each as its `origin` says.
-pub fn as_found(paths: &[(String, String)]) -> HomeDesired {
-    let clone = |(path, url): &(String, String)| CloneDesired {
+/// What should be in a home whose clones are found rather than named by a roster: each as its `origin` says, and locked
+/// where it is.
+pub fn as_found(found: &[(String, String, bool)]) -> HomeDesired {
+    let clone = |(path, url, locked): &(String, String, bool)| CloneDesired {
         path: path.clone(),
         url: without_user(url),
-        locked: false,
+        locked: *locked,
     };
-    HomeDesired { clones: paths.iter().map(clone).collect(), ..HomeDesired::default() }
+    HomeDesired { clones: found.iter().map(clone).collect(), ..HomeDesired::default() }
 }
