@@ -34,6 +34,8 @@ use crate::protocol::Failure;
 use crate::ref_files::{ROOM, RefFiles};
 use crate::{fetch, locked, tree};
 
+pub(crate) use inspect::MAX_PLAIN;
+
 use exchange::{Op, WorkTree};
 pub(crate) use inspect::inspect;
 use inspect::{Change, LINK};
@@ -211,7 +213,7 @@ fn go(home: &OwnedFd, folders: &Folders, repository: &Repository, forward: &Fast
         return Err(Stop::Because("its index has changed meanwhile".into()));
     }
     match inspect::standing(repository, forward)? {
-        Standing { relation: Relation::Behind, dirty: false, obstacle: None } => {}
+        Standing { relation: Relation::Behind, dirty: false, obstacle: None, .. } => {}
         Standing { obstacle: Some(obstacle), .. } => return Err(Stop::Because(obstacle)),
         _ => return Err(Stop::Because("its person has changed something meanwhile".into())),
     }

@@ -26,14 +26,17 @@ const ANSWERS: &str = "rosterd-locked";
 /// answered that the file differs: it is what the message advises, and what `git-crypt lock` does to take the plain text away.
 ///
 /// git runs this for every file whose times changed, so it starts as few programs as possible: the header is read by the
-/// shell itself, which leaves out the zero bytes, from the file, which the input is of; it chooses how strict this is and
-/// what is said, and nothing passes by it that is not stored already. The two names are those of nothing at all, which
-/// git-crypt leaves as it is. git replaces `%f` by the quoted path below the top, where this runs. There is no `process`
-/// filter, which would be one program for all files: git prefers it to what `git-crypt unlock` sets.
-const CLEAN: &str = r#"export GIT_NO_LAZY_FETCH=1 GIT_NO_REPLACE_OBJECTS=1; o=$(git hash-object --stdin --no-filters) || exit; h=; { read -r h <%f; } 2>/dev/null; case $h-$o in *-e69de29bb2d1d6434b8b29ae775ad8c2e48c5391|*-473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813) exit 0 ;; GITCRYPT*) w="this encrypted content is in no commit here, and changed by hand it is lost for those with the key" ;; *) w="plain text, where only encrypted content may be committed"; git --literal-pathspecs ls-files -s -- %f | grep -q " $o " || o= ;; esac; git cat-file blob "$o" 2>/dev/null && exit; case $(tr '\0' ' ' </proc/$PPID/cmdline) in "git checkout -- "*) echo changed ;; *) printf '%s: %s. This clone is locked: undo the change with `git checkout -- FILE`, or ask an admin for the key and run `git-crypt unlock`.\n' %f "$w" >&2; exit 1 ;; esac"#;
+/// shell itself, which leaves out the zero bytes, from the file, which the input is of. That chooses how strict this is and
+/// what is said; nothing passes by it that is not stored already. An empty file stays one with git-crypt too. git replaces
+/// `%f` by the quoted path below the top, where this runs. There is no `process` filter, which would be one program for all
+/// files: git prefers it to what `git-crypt unlock` sets.
+const CLEAN: &str = r#"export GIT_NO_LAZY_FETCH=1 GIT_NO_REPLACE_OBJECTS=1; [ -e %f ] && [ ! -s %f ] && exit; o=$(git hash-object --stdin) || exit; { h=; read -r h <%f; } 2>/dev/null; case $h in GITCRYPT*) w="changed encrypted content, which its key no longer opens" ;; *) w="plain text, where only encrypted content may be committed"; git --literal-pathspecs ls-files -s -- %f | grep -q " $o " || o= ;; esac; git cat-file blob "$o" 2>/dev/null && exit; case $(tr '\0' ' ' </proc/$PPID/cmdline) in "git checkout -- "*) echo changed ;; *) printf '%s: %s; this clone is locked. Undo the change with `git checkout -- FILE`, or ask an admin for the key and run `git-crypt unlock`.\n' %f "$w" >&2; exit 1 ;; esac"#;
 
 /// How the command began in this version and in earlier ones.
 const OURS: [&str; 2] = ["export GIT_NO_LAZY_FETCH=1 ", "set -- $(dd bs=1 count=10"];
+
+/// What each file begins with that git-crypt encrypted.
+pub(crate) const HEADER: &[u8] = b"\0GITCRYPT\0";
 
 /// More named keys than anybody has in one repository.
 pub(crate) const MAX_DRIVERS: usize = 100;

@@ -16,9 +16,8 @@ use work::{clone, run_in, site, wanted};
 const HEADER: &[u8] = b"\0GITCRYPT\0";
 const DB: &str = "code/secrets/db";
 const PLAIN: &str = "plain text, where only encrypted content may be committed";
-const CHANGED: &str =
-    "this encrypted content is in no commit here, and changed by hand it is lost for those with the key";
-const ADVICE: &str = "This clone is locked: undo the change with `git checkout -- FILE`, or ask an admin for the key and \
+const CHANGED: &str = "changed encrypted content, which its key no longer opens";
+const ADVICE: &str = "this clone is locked. Undo the change with `git checkout -- FILE`, or ask an admin for the key and \
                       run `git-crypt unlock`.";
 
 struct Locked {
@@ -62,7 +61,7 @@ impl Locked {
         let output = self.ana.git("code", arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{arguments:?}");
-        assert!(said.contains(&format!(": {what}. {ADVICE}")), "{arguments:?}: {said}");
+        assert!(said.contains(&format!(": {what}; {ADVICE}")), "{arguments:?}: {said}");
     }
 
     /// What the message advises, to the letter.

@@ -297,10 +297,18 @@ pub fn fast_forwards(user: &OsUser, looked_at: &[(FastForward, Standing)]) -> Pl
             }
             Standing { dirty: true, .. } => "there are changes that are not committed".into(),
             Standing { obstacle: Some(obstacle), .. } => obstacle.clone(),
-            Standing { relation: Relation::Behind, dirty: false, obstacle: None } => {
+            Standing { relation: Relation::Behind, dirty: false, obstacle: None, plain } => {
                 let action = Action::Home(HomeAction::FastForward(forward.clone()));
                 let step = plan.step(&subject, action, "clean, and behind its upstream");
                 step.inverse = Some(format!("git -C ~/{path} reset --keep {from}"));
+                if !plain.is_empty() {
+                    let text = format!(
+                        "~/{path} gets in plain text what its attributes say is encrypted: {}. Whoever has the key can \
+                         encrypt it (`git-crypt status -f`), and what was a secret needs a new one",
+                        plain.join(", ")
+                    );
+                    plan.notice(&subject, text);
+                }
                 continue;
             }
         };

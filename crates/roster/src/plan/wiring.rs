@@ -197,7 +197,11 @@ fn told(plan: &mut Plan, subject: &Subject, desired: &HomeDesired, path: &str, s
     let name = &wanted.name;
     if !same_repository(url, &wanted.url) {
         let url = without_user(url);
-        let text = format!("the remote {name} of ~/{path} is {url}, not {}; it is left alone", wanted.url);
+        let text = format!(
+            "the remote {name} of ~/{path} is {url}, not {}; it is left alone. To change it: \
+             git -C ~/{path} remote set-url {name} {}",
+            wanted.url, wanted.url
+        );
         plan.notice(subject, text);
     } else if let (Some(branch), Some((remote, merge))) = (&seen.default_branch, &seen.follows)
         && remote != name.as_str()
