@@ -363,6 +363,19 @@ fn a_session_freshens_its_own_clones_and_begins_whatever_happens() {
     assert_eq!(head(), forge.head("infra"));
     assert_eq!(machine.sh_as("ann", "git -C ~/code status --porcelain").ok(), "");
 
+    // What locks the clone comes back without a run.
+    machine.sh_as("ann", "rm ~/code/.git/rosterd-locked").ok();
+    assert_eq!(freshen().stderr, "");
+    let refused = |script: &str| {
+        let refused = machine.sh_as("ann", &format!("cd ~/code && {script} && git add secrets"));
+        assert!(refused.status != 0 && refused.stderr.contains("this clone is locked"), "{refused}");
+        machine
+            .sh_as("ann", "cd ~/code && git checkout -- secrets && touch secrets/* && git status --porcelain")
+            .ok()
+    };
+    assert_eq!(refused("echo plain >secrets/db"), "");
+    assert_eq!(refused("echo changed >>secrets/db"), "");
+
     machine.sh_as("ann", "echo mine >> ~/code/README.md").ok();
     let before = head();
     forge.push("infra", "README.md", "# newer still\n");

@@ -13,7 +13,7 @@ use worker_process::clean;
 
 use crate::locked::MAX_DRIVERS;
 use crate::place::without_user;
-use crate::wiring::{PERSON_FILES, config_of};
+use crate::wiring::{PERSON_FILES, configs_of};
 
 /// More remarks about one clone than anybody reads.
 const MAX_REMARKS: usize = 50;
@@ -63,7 +63,7 @@ pub(crate) fn moves(observed: MovesObserved, desired: &HomeDesired) -> Result<Mo
 /// What git is told already.
 pub(crate) fn wiring(observed: WiringObserved) -> Result<WiringObserved, &'static str> {
     let places = Lookout::infra();
-    let configs = places.iter().map(|path| config_of(path));
+    let configs = places.iter().flat_map(|path| configs_of(path));
     let files: BTreeSet<String> = PERSON_FILES.into_iter().map(str::to_owned).chain(configs).collect();
     if !observed.clones.keys().all(|path| places.contains(path))
         || observed.clones.values().any(|clone| clone.filters.len() > MAX_DRIVERS + 1)

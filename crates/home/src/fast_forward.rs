@@ -32,7 +32,9 @@ use roster::remote::{FastForward, Relation, Standing};
 
 use crate::protocol::Failure;
 use crate::ref_files::{ROOM, RefFiles};
-use crate::{fetch, locked, tree, wiring};
+use crate::{fetch, locked, tree};
+
+pub(crate) use inspect::MAX_PLAIN;
 
 use exchange::{Op, WorkTree};
 pub(crate) use inspect::inspect;
@@ -180,7 +182,7 @@ fn go(home: &OwnedFd, folders: &Folders, repository: &Repository, forward: &Fast
     // Before there is a file that they are about.
     let drivers = inspect::new_drivers(repository, &changes)?;
     if !drivers.is_empty() {
-        locked::guard(home, &wiring::config_of(&forward.path), &drivers).map_err(Stop::Because)?;
+        locked::guard(home, &forward.path, &drivers).map_err(Stop::Because)?;
     }
     let mut index = stage(folders, repository, forward, &changes)?;
 
@@ -211,7 +213,7 @@ fn go(home: &OwnedFd, folders: &Folders, repository: &Repository, forward: &Fast
         return Err(Stop::Because("its index has changed meanwhile".into()));
     }
     match inspect::standing(repository, forward)? {
-        Standing { relation: Relation::Behind, dirty: false, obstacle: None } => {}
+        Standing { relation: Relation::Behind, dirty: false, obstacle: None, .. } => {}
         Standing { obstacle: Some(obstacle), .. } => return Err(Stop::Because(obstacle)),
         _ => return Err(Stop::Because("its person has changed something meanwhile".into())),
     }

@@ -1,5 +1,5 @@
-//! What `rosterctl freshen` does, as the person who calls it: the refresh of their own clones, by the same plan and the
-//! same steps as in a run. It never keeps a session waiting for longer than it was given, whatever a server does.
+//! What `rosterctl freshen` does, as the person who calls it: the refresh of their own clones, and the lock of those
+//! that are locked, by the same plan and the same steps as in a run. It never keeps a session waiting for longer than it was given, whatever a server does.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -13,13 +13,13 @@ use nix::unistd::{Uid, User, fchdir};
 use roster::name::OsUser;
 use roster::observed::Place;
 use roster::plan::refresh::{self, States};
-use roster::plan::{Action, Plan};
+use roster::plan::{self, Action, Plan};
 use roster::remote::{Remote, Remotes};
 
 use crate::confine::{self, Room};
 use crate::credentials::Credentials;
 use crate::transfer::{self, Bounds, Transfer};
-use crate::{clone, fast_forward, place, refs, tree};
+use crate::{clone, fast_forward, place, refs, tree, wiring};
 
 /// More entries of `~/code` than this are not looked at.
 const MOST: usize = 500;
@@ -57,6 +57,21 @@ fn work(deadline: Instant) -> Result<Vec<String>, String> {
     let desired = refresh::as_found(&found(&home));
     // Who waits is bounded by the time.
     let bounds = Bounds { deadline, mib: u64::MAX };
+    let mut lines = Vec::new();
+    let apply = |lines: &mut Vec<String>, plan: Plan| {
+        tell(lines, &plan);
+        for step in &plan.steps {
+            if let Action::Home(action) = &step.action
+                && let Err(failure) = clone::apply(&home, None, action, bounds)
+            {
+                lines.push(failure.why);
+            }
+        }
+    };
+    // Before anything waits for a server.
+    let locked = desired.clones.iter().filter(|clone| clone.locked).map(|clone| clone.path.clone());
+    let seen = wiring::observe(&home, &desired, &locked.collect::<Vec<_>>());
+    apply(&mut lines, plan::locks(&me, &desired, &seen));
     let mut remotes = Remotes::new();
     for url in refresh::to_ask([&desired]) {
         let answer = Transfer::new(&url, bounds, Some(Credentials::new(&home, &url))).ask();
@@ -68,26 +83,15 @@ fn work(deadline: Instant) -> Result<Vec<String>, String> {
             .map(|look| (look.path.clone(), refs::state(&home, look)))
             .collect::<BTreeMap<_, _>>()
     };
-    let mut lines = Vec::new();
     for (url, remote) in &remotes {
         tell(&mut lines, &refresh::not_asked(&roster::plan::Subject::Machine, url, &remote.answer));
     }
-    let mut apply = |plan: Plan| {
-        tell(&mut lines, &plan);
-        for step in &plan.steps {
-            if let Action::Home(action) = &step.action
-                && let Err(failure) = clone::apply(&home, None, action, bounds)
-            {
-                lines.push(failure.why);
-            }
-        }
-    };
-    apply(refresh::fetches(&me, &desired, &look(), &remotes));
+    apply(&mut lines, refresh::fetches(&me, &desired, &look(), &remotes));
     let (branches, told) = refresh::behind(&me, &desired, &look(), &remotes);
-    apply(told);
+    apply(&mut lines, told);
     let standings: Vec<_> =
         branches.into_iter().map(|branch| (branch.clone(), fast_forward::inspect(&branch))).collect();
-    apply(refresh::fast_forwards(&me, &standings));
+    apply(&mut lines, refresh::fast_forwards(&me, &standings));
     Ok(lines)
 }
 
@@ -95,9 +99,9 @@ fn tell(lines: &mut Vec<String>, plan: &Plan) {
     lines.extend(plan.notices.iter().map(|notice| notice.text.clone()));
 }
 
-/// The clones where both layouts have them, each with its `origin`. One of a server that needs a program or a key to
+/// The clones where both layouts have them, each with its `origin` and whether it is locked. One of a server that needs a program or a key to
 /// speak to is its person's.
-fn found(home: &OwnedFd) -> Vec<(String, String)> {
+fn found(home: &OwnedFd) -> Vec<(String, String, bool)> {
     let mut paths = vec!["code".to_owned()];
     let folder = tree::open(home, "code", OFlag::O_RDONLY | OFlag::O_DIRECTORY);
     if let Ok(mut folder) = folder.and_then(Dir::from_fd) {
@@ -113,14 +117,14 @@ fn found(home: &OwnedFd) -> Vec<(String, String)> {
     }
     paths.sort();
     let origin = |path: String| match place::look(home, &path) {
-        Place::Clone { origin: Some(origin), .. } if transfer::check_url(&origin).is_ok() => {
-            Some((path, origin))
+        Place::Clone { origin: Some(origin), locked } if transfer::check_url(&origin).is_ok() => {
+            Some((path, origin, locked))
         }
         _ => None,
     };
     let mut clones: Vec<_> = paths.into_iter().filter_map(origin).collect();
     // Within a clone there is no layout.
-    if clones.first().is_some_and(|(path, _)| path == "code") {
+    if clones.first().is_some_and(|(path, ..)| path == "code") {
         clones.truncate(1);
     }
     clones

@@ -4,6 +4,9 @@
 
 use std::ops::Range;
 
+/// What some editors put before the first byte, and git passes over.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A variable of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -49,8 +52,7 @@ impl<'a> Key<'a> {
 pub(crate) fn entries(text: &[u8]) -> Result<Vec<Entry>, usize> {
     let mut found = Vec::new();
     let (mut section, mut subsection) = (String::new(), String::new());
-    let mut rest =
-        Reader { text, at: if text.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 }, line: 1, end: 0 };
+    let mut rest = Reader { text, at: if text.starts_with(MARK) { MARK.len() } else { 0 }, line: 1, end: 0 };
     while let Some(c) = rest.peek() {
         let (line, start) = (rest.line, rest.at);
         match c {
@@ -115,6 +117,12 @@ pub(crate) fn set(text: &[u8], settings: &[(&str, &str)]) -> Result<Vec<u8>, usi
         new.extend_from_slice(format!("\t{} = {}\n", key.key, quoted(value)).as_bytes());
     }
     Ok(new)
+}
+
+/// The text with an include before everything else, so that all of it counts more than what is included.
+pub(crate) fn include_first(text: &[u8], path: &str) -> Vec<u8> {
+    let (mark, rest) = text.split_at(if text.starts_with(MARK) { MARK.len() } else { 0 });
+    [mark, format!("[include]\n\tpath = {}\n", quoted(path)).as_bytes(), rest].concat()
 }
 
 fn header(key: &Key<'_>) -> String {

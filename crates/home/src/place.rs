@@ -91,7 +91,10 @@ fn clone(git: &OwnedFd) -> Place {
     match gitconfig::entries(&text) {
         Ok(entries) => Place::Clone {
             origin: gitconfig::value(&entries, "remote.origin.url").map(without_user),
-            locked: locked::is_locked(gitconfig::value(&entries, "filter.git-crypt.clean")),
+            locked: match gitconfig::value(&entries, "filter.git-crypt.clean") {
+                None => locked::has_answers(&entries),
+                clean => locked::is_locked(clean),
+            },
         },
         Err(line) => Place::Unreadable(format!("its .git/config: line {line} is malformed")),
     }

@@ -17,6 +17,7 @@ use roster::remote::{Answer, Asked, CloneState, FastForward, LookAt, Standing};
 use roster::report::StepResult;
 use worker_process::{Advice, Process, WorkerError, clean};
 
+use crate::fast_forward::MAX_PLAIN;
 use crate::place::without_user;
 use crate::protocol::{Become, Landlock, MAX_LINE, Reply, Request, Task};
 use crate::worker::ASK;
@@ -293,6 +294,7 @@ impl Worker {
             Reply::Standings(standings) if standings.len() == count => {
                 let cleaned = standings.into_iter().map(|standing| Standing {
                     obstacle: standing.obstacle.map(|what| clean(&what)),
+                    plain: standing.plain.iter().take(MAX_PLAIN).map(|path| clean(path)).collect(),
                     ..standing
                 });
                 Ok(cleaned.collect())

@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 
 use roster::desired::HomeDesired;
 use roster::wiring::{
-    CloneConfig, CredentialsFile, Driver, Follower, PERSON_KEYS, PersonConfig, Wire, WiringObserved,
+    CloneConfig, CredentialsFile, Driver, Filter, Follower, PERSON_KEYS, PersonConfig, Wire, WiringObserved,
 };
 
 use crate::gitconfig::{self, Entry};
@@ -27,11 +27,11 @@ const MAX_FILES: usize = 100;
 
 /// What git is told already. `clones` are the places where the infra clone is.
 pub(crate) fn observe(home: &OwnedFd, desired: &HomeDesired, clones: &[String]) -> WiringObserved {
-    if desired.wiring.is_empty() {
+    if desired.wiring.is_empty() && !desired.clones.iter().any(|clone| clone.locked) {
         return WiringObserved::default();
     }
     let remote = desired.wiring.push.as_ref().map_or("", |push| push.name.as_str());
-    let configs: Vec<_> = clones.iter().map(|path| config_of(path)).collect();
+    let configs: Vec<_> = clones.iter().flat_map(|path| configs_of(path)).collect();
     let files = PERSON_FILES.into_iter().chain(configs.iter().map(String::as_str));
     let clones: BTreeMap<_, _> =
         clones.iter().map(|path| (path.clone(), clone(home, path, remote))).collect();
@@ -55,6 +55,11 @@ fn drivers(home: &OwnedFd, clone: &str) -> BTreeSet<Driver> {
 /// The configuration file of a clone.
 pub(crate) fn config_of(clone: &str) -> String {
     format!("{clone}/.git/config")
+}
+
+/// All that rosterd changes of a clone's configuration.
+pub(crate) fn configs_of(clone: &str) -> [String; 2] {
+    [config_of(clone), locked::answers_of(clone)]
 }
 
 fn person(home: &OwnedFd, drivers: &BTreeSet<Driver>) -> PersonConfig {
@@ -140,9 +145,15 @@ fn clone(home: &OwnedFd, path: &str, remote: &str) -> CloneConfig {
         let (remote, merge) = (part("remote"), part("merge"));
         (remote.is_some() || merge.is_some()).then(|| (remote.unwrap_or_default(), merge.unwrap_or_default()))
     });
-    let drivers = drivers(home, path).into_iter();
-    let filters =
-        drivers.map(|driver| (driver.clone(), locked::filter(&settings.entries, &driver))).collect();
+    let mut answers = Settings::default();
+    answers.add(home, &locked::answers_of(path), 0);
+    let has_answers = locked::has_answers(&settings.entries);
+    let filter = |driver: &Driver| match locked::filter(&settings.entries, driver) {
+        // It would go with the next `git-crypt lock`.
+        Filter::Ours if !has_answers || !locked::is_answered(&answers.entries, driver) => Filter::Weak,
+        filter => filter,
+    };
+    let filters = drivers(home, path).into_iter().map(|driver| (driver.clone(), filter(&driver))).collect();
     let closed = settings.unknown.clone().or_else(|| closed(home, &file));
     let is_open = files::is_open(home, path);
     CloneConfig { closed, push_url, default_branch, follows, filters, is_open }
@@ -269,14 +280,10 @@ pub(crate) fn apply(home: &OwnedFd, wire: &Wire) -> Result<(), Failure> {
                 set(old, &settings)
             })
         }
-        Wire::Lock { clone, driver } => edit::edit(home, &config_of(clone), |old| {
-            if locked::is_answered(&entries(old)?, driver) {
-                return Err("something else answers its filter by now".to_owned());
-            }
-            let settings = locked::settings(driver);
-            let settings: Vec<_> = settings.iter().map(|(key, value)| (key.as_str(), *value)).collect();
-            set(old, &settings)
-        }),
+        Wire::Lock { clone, driver } => match locked::guard(home, clone, &BTreeSet::from([driver.clone()])) {
+            Ok(others) if !others.is_empty() => Err("something else answers its filter by now".to_owned()),
+            done => done.map(drop),
+        },
     };
     done.map_err(|why| {
         let next = if why.contains(".lock is there") {

@@ -124,7 +124,7 @@ async fn a_locked_clone_keeps_secrets_encrypted_and_plain_text_out_until_it_is_u
             let said = String::from_utf8(refused.stderr).unwrap();
             assert!(!refused.status.success(), "{arguments:?}");
             assert!(
-                said.contains(&format!("{file}: this clone is locked")) && said.contains("git-crypt unlock"),
+                said.contains(&format!("{file}: plain text")) && said.contains("this clone is locked"),
                 "{said}"
             );
         }

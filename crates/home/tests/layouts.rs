@@ -118,7 +118,9 @@ async fn foreign_folders_and_bare_repositories_invariant_1() {
     assert_eq!(
         said,
         "- ~/code/infra is a bare repository, not a clone of URL/public/infra.git; it is left alone\n\
-         - ~/code/tripit is a clone of URL/public/infra.git, not of URL/public/tripit.git; it is left alone\n"
+         - ~/code/tripit is a clone of URL/public/infra.git, not of URL/public/tripit.git; it is left alone. If that is the same \
+         repository at its new address: git -C ~/code/tripit remote set-url origin URL/public/tripit.git; if not, move \
+         ~/code/tripit away, and URL/public/tripit.git is cloned there\n"
     );
 
     // A clone whose .git is a file: a worktree of another, or a store elsewhere.

@@ -357,6 +357,30 @@ async fn a_locked_clone_goes_forward_over_encrypted_files_and_keeps_them_encrypt
     assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
 }
 
+/// As older sites have them, where `cat` was the filter: it is told when it comes, and stands in nobody's way.
+#[tokio::test]
+async fn plain_text_that_comes_where_ciphertext_should_is_told_and_hinders_nothing() {
+    let (server, ana, mirrors) = (GitServer::start(), Somebody::new(), Mirrors::new());
+    server.encrypted("infra.git");
+    let work = server.work("infra.git");
+    let infra = wanted("code", &server.url("public", "infra.git"), true);
+    clone_mirrored(&mirrors, &ana, &infra).await;
+    fs::write(work.join("secrets/old"), "plain of old\n").unwrap();
+    fs::write(work.join("secrets/nothing"), "").unwrap();
+    server.git(&work, &["-c", "filter.git-crypt.clean=cat", "add", "secrets/old", "secrets/nothing"]);
+    server.git(&work, &["commit", "-qm", "Plain"]);
+    server.git(&work, &["push", "-q", "origin", "main"]);
+    let remotes = mirrors.remotes(&infra.url).await;
+    let done = mirrors.run(&ana, &home(&[&infra]), &remotes).await;
+    assert_eq!(done.kinds(), ["fetch", "fast-forward"]);
+    let told = "~/code gets in plain text what its attributes say is encrypted: secrets/old. ";
+    assert!(matches!(done.told()[..], [notice] if notice.starts_with(told)), "{:?}", done.told());
+    assert_eq!(fs::read(ana.path("code/secrets/old")).unwrap(), b"plain of old\n");
+    assert_eq!(ana.git_ok("code", &["status", "--porcelain"]), "");
+    ana.write("code/README.md", "# mine\n");
+    ana.git_ok("code", &["commit", "-qam", "Mine"]);
+}
+
 #[tokio::test]
 async fn a_named_key_that_comes_with_a_commit_is_guarded_before_its_files_are_there_invariant_7() {
     let step = OneStep::new(|server, work| drop(server.named_key(work, "prod"))).await;

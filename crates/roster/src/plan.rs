@@ -39,6 +39,7 @@ pub use limits::{PANE_DROP_IN, SLICE_DROP_IN};
 pub use target::Target;
 pub use units::{UnitsPlan, is_done, reload, reload_due, units, units_to_watch};
 pub use vault::{VaultAction, vault};
+pub use wiring::locks;
 
 /// Whom something is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -161,6 +161,9 @@ pub struct Standing {
     pub dirty: bool,
     /// What else is in the way, in words.
     pub obstacle: Option<String>,
+    /// Files that it brings to a locked clone in plain text, though git-crypt should have encrypted them.
+    #[serde(default)]
+    pub plain: Vec<String>,
 }
 
 /// A clone to be made from the mirror: what it would have got from the network.

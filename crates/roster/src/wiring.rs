@@ -142,7 +142,8 @@ impl From<Driver> for String {
 pub enum Filter {
     /// Nothing: ciphertext stays, and plain text can be committed over it.
     Absent,
-    /// `cat`, with which plain text can be committed as well, or an earlier version of ours.
+    /// `cat`, with which plain text can be committed as well, an earlier version of ours, or ours in a place where the next
+    /// `git-crypt lock` would take it away.
     Weak,
     /// Ours.
     Ours,

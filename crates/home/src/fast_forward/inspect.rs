@@ -26,6 +26,8 @@ const INTENT: u16 = 0x2000;
 
 const SUBMODULE: u32 = 0o160_000;
 pub(crate) const LINK: u32 = 0o120_000;
+/// More files in plain text than anybody reads of in one notice.
+pub(crate) const MAX_PLAIN: usize = 20;
 
 impl Change {
     /// Only the index knows of it; what is in its folder is another repository.
@@ -44,11 +46,12 @@ pub(crate) fn inspect(forward: &FastForward) -> Standing {
         relation: Relation::Behind,
         dirty: false,
         obstacle: Some(format!("it cannot be looked at: {why}")),
+        plain: Vec::new(),
     })
 }
 
 pub(crate) fn standing(repository: &Repository, forward: &FastForward) -> Result<Standing, git2::Error> {
-    let plain = |relation| Standing { relation, dirty: false, obstacle: None };
+    let plain = |relation| Standing { relation, dirty: false, obstacle: None, plain: Vec::new() };
     let (from, to) = (Oid::from_str(forward.from.as_str())?, Oid::from_str(forward.to.as_str())?);
     match repository.graph_ahead_behind(from, to)? {
         (0, _) => {}
@@ -67,7 +70,34 @@ pub(crate) fn standing(repository: &Repository, forward: &FastForward) -> Result
         return Ok(Standing { dirty: true, ..plain(Relation::Behind) });
     }
     let changes = changes(repository, forward)?;
-    Ok(Standing { obstacle: obstacle(repository, &changes)?, ..plain(Relation::Behind) })
+    let obstacle = obstacle(repository, &changes)?;
+    let unencrypted = if obstacle.is_none() { unencrypted(repository, &changes)? } else { Vec::new() };
+    Ok(Standing { obstacle, plain: unencrypted, ..plain(Relation::Behind) })
+}
+
+/// The files that come in plain text to a locked clone, though their attributes say that git-crypt encrypts them. git-crypt
+/// leaves an empty file as it is.
+fn unencrypted(repository: &Repository, changes: &[Change]) -> Result<Vec<String>, git2::Error> {
+    let mut found = Vec::new();
+    if !is_locked(repository)? {
+        return Ok(found);
+    }
+    for change in changes.iter().filter(|change| !change.is_submodule()) {
+        let Some((id, _)) = change.new.filter(|(_, mode)| *mode != LINK) else { continue };
+        let driver = filter(repository, &change.path)?;
+        if driver.is_some_and(|driver| Driver::new(&driver).is_some()) {
+            let blob = repository.find_blob(id)?;
+            if blob.size() > 0 && !blob.content().starts_with(locked::HEADER) && found.len() < MAX_PLAIN {
+                found.push(change.path.display().to_string());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_locked(repository: &Repository) -> Result<bool, git2::Error> {
+    let clean = repository.config()?.get_string(&Driver::default_key().clean()).ok();
+    Ok(locked::is_locked(clean.as_deref()))
 }
 
 /// The mode as an index has it: old repositories have others in their trees.
@@ -134,10 +164,9 @@ pub(crate) fn new_drivers(
     changes: &[Change],
 ) -> Result<BTreeSet<Driver>, git2::Error> {
     let mut drivers = BTreeSet::new();
-    let clean = repository.config()?.get_string(&Driver::default_key().clean()).ok();
     let is_attributes =
         |change: &&Change| change.path.file_name().is_some_and(|name| name == ".gitattributes");
-    if locked::is_locked(clean.as_deref()) {
+    if is_locked(repository)? {
         for (id, _) in changes.iter().filter(is_attributes).filter_map(|change| change.new) {
             drivers.extend(locked::drivers_in(repository.find_blob(id)?.content()));
         }
@@ -150,7 +179,7 @@ fn obstacle(repository: &Repository, changes: &[Change]) -> Result<Option<String
     let Some(workdir) = repository.workdir() else { return Ok(Some("it has no work tree".into())) };
     let config = repository.config()?;
     let clean = |driver: &Driver| config.get_string(&driver.clean()).ok();
-    let is_locked = locked::is_locked(clean(&Driver::default_key()).as_deref());
+    let is_locked = is_locked(repository)?;
     // Of a locked clone, unless the person has just this key: it passes as it is.
     let passes = |driver: &str| {
         let driver = Driver::new(driver).filter(|_| is_locked);

@@ -362,8 +362,11 @@ impl GitServer {
         self.git(&work, &["checkout", "-q", "-b", "rotated"]);
         fs::write(work.join("secrets/db"), "another database password\n").unwrap();
         self.git(&work, &["commit", "-qam", "Rotate"]);
+        self.git(&work, &["checkout", "-q", "-b", "third", "main"]);
+        fs::write(work.join("secrets/db"), "a third database password\n").unwrap();
+        self.git(&work, &["commit", "-qam", "Third"]);
         self.git(&work, &["checkout", "-q", "main"]);
-        self.git(&work, &["push", "-q", "origin", "main", "rotated"]);
+        self.git(&work, &["push", "-q", "origin", "main", "rotated", "third"]);
         key
     }
 

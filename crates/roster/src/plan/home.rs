@@ -144,7 +144,12 @@ fn taken(plan: &mut Plan, subject: &Subject, clone: &CloneDesired, place: &Place
         Place::Clone { origin: Some(origin), .. } if same_repository(origin, &clone.url) => {}
         Place::Clone { origin: Some(origin), .. } => plan.notice(
             subject,
-            format!("~/{path} is a clone of {}, not of {}; {left}", without_user(origin), clone.url),
+            format!(
+                "~/{path} is a clone of {}, not of {url}; {left}. If that is the same repository at its new address: \
+                 git -C ~/{path} remote set-url origin {url}; if not, move ~/{path} away, and {url} is cloned there",
+                without_user(origin),
+                url = clone.url
+            ),
         ),
         Place::Clone { origin: None, .. } => {
             plan.notice(subject, format!("~/{path} is a git repository without an `origin`; {left}"));

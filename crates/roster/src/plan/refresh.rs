@@ -297,10 +297,18 @@ pub fn fast_forwards(user: &OsUser, looked_at: &[(FastForward, Standing)]) -> Pl
             }
             Standing { dirty: true, .. } => "there are changes that are not committed".into(),
             Standing { obstacle: Some(obstacle), .. } => obstacle.clone(),
-            Standing { relation: Relation::Behind, dirty: false, obstacle: None } => {
+            Standing { relation: Relation::Behind, dirty: false, obstacle: None, plain } => {
                 let action = Action::Home(HomeAction::FastForward(forward.clone()));
                 let step = plan.step(&subject, action, "clean, and behind its upstream");
                 step.inverse = Some(format!("git -C ~/{path} reset --keep {from}"));
+                if !plain.is_empty() {
+                    let text = format!(
+                        "~/{path} gets in plain text what its attributes say is encrypted: {}. Whoever has the key can \
+                         encrypt it (`git-crypt status -f`), and what was a secret needs a new one",
+                        plain.join(", ")
+                    );
+                    plan.notice(&subject, text);
+                }
                 continue;
             }
         };
@@ -323,12 +331,13 @@ fn refs_of<'a>(remotes: &'a Remotes, url: &str) -> Option<&'a RemoteRefs> {
     }
 }
 
-/// What should be in a home whose clones are found rather than named by a roster: each as its `origin` says.
-pub fn as_found(paths: &[(String, String)]) -> HomeDesired {
-    let clone = |(path, url): &(String, String)| CloneDesired {
+/// What should be in a home whose clones are found rather than named by a roster: each as its `origin` says, and locked
+/// where it is.
+pub fn as_found(found: &[(String, String, bool)]) -> HomeDesired {
+    let clone = |(path, url, locked): &(String, String, bool)| CloneDesired {
         path: path.clone(),
         url: without_user(url),
-        locked: false,
+        locked: *locked,
     };
-    HomeDesired { clones: paths.iter().map(clone).collect(), ..HomeDesired::default() }
+    HomeDesired { clones: found.iter().map(clone).collect(), ..HomeDesired::default() }
 }

@@ -3,9 +3,11 @@
 use super::home::{same_repository, without_user};
 use super::{Action, HomeAction, Plan, Subject};
 use crate::desired::HomeDesired;
+use crate::name::OsUser;
 use crate::observed::HomeObserved;
 use crate::wiring::{
     CloneConfig, CredentialsFile, Driver, EMAIL, Filter, Follower, HELPER, NAME, PersonConfig, Wire,
+    WiringObserved,
 };
 
 /// The infra clone as the other steps of a plan leave it.
@@ -107,6 +109,53 @@ fn person(plan: &mut Plan, subject: &Subject, desired: &HomeDesired, seen: &Pers
     }
 }
 
+/// What lets the locked clones of a home refuse plain text, where something has taken that away.
+pub fn locks(user: &OsUser, desired: &HomeDesired, observed: &WiringObserved) -> Plan {
+    let subject = Subject::User(user.clone());
+    let mut plan = Plan::default();
+    for clone in desired.clones.iter().filter(|clone| clone.locked) {
+        let Some(seen) = observed.clones.get(&clone.path) else { continue };
+        let open = open_filters(seen, &observed.person);
+        if !open.is_empty() && !is_closed(&mut plan, &subject, &clone.path, seen) {
+            lock(&mut plan, &subject, &clone.path, open);
+        }
+    }
+    plan
+}
+
+/// The filters of a clone that let plain text through.
+fn open_filters<'a>(seen: &'a CloneConfig, person: &Option<PersonConfig>) -> Vec<(&'a Driver, Filter)> {
+    let is_persons =
+        |driver: &Driver| person.as_ref().is_some_and(|p| p.set.iter().any(|key| *key == driver.clean()));
+    let is_open = |driver: &Driver, filter: Filter| match filter {
+        Filter::Weak => true,
+        Filter::Absent => !is_persons(driver),
+        Filter::Ours | Filter::Unlocked | Filter::Own => false,
+    };
+    let filters = seen.filters.iter().map(|(driver, filter)| (driver, *filter));
+    filters.filter(|(driver, filter)| is_open(driver, *filter)).collect()
+}
+
+fn lock(plan: &mut Plan, subject: &Subject, path: &str, open: Vec<(&Driver, Filter)>) {
+    for (driver, filter) in open {
+        let reason = match filter {
+            Filter::Weak => {
+                "its filter lets what is no secret of this repository be committed in the place of one"
+            }
+            _ => "nothing answers git-crypt, so plain text can be committed in the place of a secret",
+        };
+        wire(plan, subject, Wire::Lock { clone: path.into(), driver: driver.clone() }, reason);
+    }
+}
+
+/// Whether the configuration of a clone is not to be changed, which is told.
+fn is_closed(plan: &mut Plan, subject: &Subject, path: &str, seen: &CloneConfig) -> bool {
+    if let Some(why) = &seen.closed {
+        plan.notice(subject, format!("~/{path}/.git/config is left alone: {why}"));
+    }
+    seen.closed.is_some()
+}
+
 /// The infra clone that will be at `path`.
 fn clone(
     plan: &mut Plan,
@@ -117,26 +166,12 @@ fn clone(
     person: &Option<PersonConfig>,
 ) {
     let is_locked = desired.infra().is_some_and(|clone| clone.locked);
-    let is_persons =
-        |driver: &Driver| person.as_ref().is_some_and(|p| p.set.iter().any(|key| *key == driver.clean()));
-    let is_open = |driver: &Driver, filter: Filter| match filter {
-        Filter::Weak => true,
-        Filter::Absent => !is_persons(driver),
-        Filter::Ours | Filter::Unlocked | Filter::Own => false,
-    };
-    let lock: Vec<_> = seen.filters.iter().filter(|(d, filter)| is_locked && is_open(d, **filter)).collect();
+    let open = if is_locked { open_filters(seen, person) } else { Vec::new() };
     let push = desired.wiring.push.as_ref().filter(|_| seen.push_url.is_none());
-    if let (Some(why), true) = (&seen.closed, !lock.is_empty() || push.is_some()) {
-        plan.notice(subject, format!("~/{path}/.git/config is left alone: {why}"));
+    if (!open.is_empty() || push.is_some()) && is_closed(plan, subject, path, seen) {
         return;
     }
-    for (driver, filter) in lock {
-        let reason = match filter {
-            Filter::Weak => "its filter lets plain text be committed in the place of a secret",
-            _ => "nothing answers git-crypt, so plain text can be committed in the place of a secret",
-        };
-        wire(plan, subject, Wire::Lock { clone: path.into(), driver: driver.clone() }, reason);
-    }
+    lock(plan, subject, path, open);
     if let Some(remote) = push {
         let branch = match (&seen.default_branch, &seen.follows) {
             (Some(branch), None) => Follower::Branch(branch.clone()),
@@ -162,7 +197,11 @@ fn told(plan: &mut Plan, subject: &Subject, desired: &HomeDesired, path: &str, s
     let name = &wanted.name;
     if !same_repository(url, &wanted.url) {
         let url = without_user(url);
-        let text = format!("the remote {name} of ~/{path} is {url}, not {}; it is left alone", wanted.url);
+        let text = format!(
+            "the remote {name} of ~/{path} is {url}, not {}; it is left alone. To change it: \
+             git -C ~/{path} remote set-url {name} {}",
+            wanted.url, wanted.url
+        );
         plan.notice(subject, text);
     } else if let (Some(branch), Some((remote, merge))) = (&seen.default_branch, &seen.follows)
         && remote != name.as_str()

@@ -73,7 +73,7 @@ fn what_stands_in_the_place_of_a_single_clone_is_left_alone_and_told_invariant_1
     alice: clone https://git.example.org/code.git to ~/code, locked
     --
     --
-    - alice: ~/code is a clone of https://elsewhere.example.org/code.git, not of https://git.example.org/code.git; it is left alone
+    - alice: ~/code is a clone of https://elsewhere.example.org/code.git, not of https://git.example.org/code.git; it is left alone. If that is the same repository at its new address: git -C ~/code remote set-url origin https://git.example.org/code.git; if not, move ~/code away, and https://git.example.org/code.git is cloned there
     --
     - alice: ~/code is a git repository without an `origin`; it is left alone
     --

@@ -179,7 +179,9 @@ fn a_closer_look_decides() {
         relation,
         dirty,
         obstacle: obstacle.map(Into::into),
+        plain: Vec::new(),
     };
+    let plain = vec!["secrets/old".to_owned(), "secrets/older".to_owned()];
     let plan = refresh::fast_forwards(
         &user("ann"),
         &[
@@ -188,13 +190,16 @@ fn a_closer_look_decides() {
             (forward("c"), standing(Relation::Diverged, false, None)),
             (forward("d"), standing(Relation::Behind, true, None)),
             (forward("e"), standing(Relation::Behind, false, Some("x is in the way, which is not in git"))),
+            (forward("f"), Standing { plain, ..standing(Relation::Behind, false, None) }),
         ],
     );
     insta::assert_snapshot!(shown(&plan), @"
     ann: fast-forward main in ~/a to 000000000000
+    ann: fast-forward main in ~/f to 000000000000
     - ann: ~/c does not follow its remote: `main` has commits that its upstream does not have, and lacks some that it has
     - ann: ~/d does not follow its remote: there are changes that are not committed
     - ann: ~/e does not follow its remote: x is in the way, which is not in git
+    - ann: ~/f gets in plain text what its attributes say is encrypted: secrets/old, secrets/older. Whoever has the key can encrypt it (`git-crypt status -f`), and what was a secret needs a new one
     ");
 }
 

@@ -4,8 +4,10 @@ use roster::config::PushRemote;
 use roster::desired::{CloneDesired, HomeDesired};
 use roster::name::RemoteName;
 use roster::observed::{HomeObserved, Place};
-use roster::plan::{Action, HomeAction, home};
-use roster::wiring::{CloneConfig, CredentialsFile, Driver, Filter, PersonConfig, Wire, WiringDesired};
+use roster::plan::{Action, HomeAction, home, locks};
+use roster::wiring::{
+    CloneConfig, CredentialsFile, Driver, Filter, PersonConfig, Wire, WiringDesired, WiringObserved,
+};
 
 use crate::machine::{shown, user};
 
@@ -164,7 +166,7 @@ fn the_push_remote_is_added_and_followed_unless_the_person_has_decided() {
     --
     - alice: ~/code/.git/config is left alone: it is a symlink
     --
-    - alice: the remote forgejo of ~/code is https://elsewhere/x, not https://forge.example.org/infra.git; it is left alone
+    - alice: the remote forgejo of ~/code is https://elsewhere/x, not https://forge.example.org/infra.git; it is left alone. To change it: git -C ~/code remote set-url forgejo https://forge.example.org/infra.git
     --
     - alice: main of ~/code follows origin/main, not forgejo/main; it is left alone. To change it: git -C ~/code branch -u forgejo/main main
     ");
@@ -205,6 +207,43 @@ fn a_weak_filter_is_replaced_and_a_persons_own_is_not_whatever_the_key() {
     ");
 }
 
+/// What `rosterctl freshen` does, which knows no roster.
+#[test]
+fn what_is_locked_is_kept_so_and_nothing_else_is_wired() {
+    let with = |filter| CloneConfig {
+        filters: [(Driver::default_key(), filter)].into(),
+        push_url: None,
+        ..wired_clone()
+    };
+    let locks = |config, locked| {
+        let desired = roster::plan::refresh::as_found(&[("code".into(), INFRA.into(), locked)]);
+        let clones = [("code".to_owned(), config)].into();
+        let person = Some(PersonConfig { set: vec![], ..wired_person() });
+        let seen = WiringObserved { person, clones, interrupted: vec![] };
+        shown(&locks(&user("alice"), &desired, &seen))
+    };
+    let all = [
+        locks(with(Filter::Weak), true),
+        locks(with(Filter::Absent), true),
+        locks(CloneConfig { closed: Some("it is a symlink".into()), ..with(Filter::Weak) }, true),
+        locks(with(Filter::Ours), true),
+        locks(with(Filter::Unlocked), true),
+        locks(with(Filter::Own), true),
+        locks(with(Filter::Weak), false),
+    ];
+    insta::assert_snapshot!(all.join("--\n"), @"
+    alice: let ~/code refuse plain text in encrypted files
+    --
+    alice: let ~/code refuse plain text in encrypted files
+    --
+    - alice: ~/code/.git/config is left alone: it is a symlink
+    --
+    --
+    --
+    --
+    ");
+}
+
 #[test]
 fn a_clone_of_something_else_is_not_wired_invariant_1() {
     let mut observed = HomeObserved {
@@ -213,7 +252,7 @@ fn a_clone_of_something_else_is_not_wired_invariant_1() {
     };
     observed.wiring.person = Some(wired_person());
     observed.wiring.clones.insert("code".into(), CloneConfig { push_url: None, ..wired_clone() });
-    insta::assert_snapshot!(shown(&home(&user("alice"), &wanted(), &observed)), @"- alice: ~/code is a clone of https://git.example.org/mine.git, not of https://git.example.org/infra.git; it is left alone");
+    insta::assert_snapshot!(shown(&home(&user("alice"), &wanted(), &observed)), @"- alice: ~/code is a clone of https://git.example.org/mine.git, not of https://git.example.org/infra.git; it is left alone. If that is the same repository at its new address: git -C ~/code remote set-url origin https://git.example.org/infra.git; if not, move ~/code away, and https://git.example.org/infra.git is cloned there");
 }
 
 #[test]
