@@ -72,6 +72,11 @@ fn a_home_goes_into_an_archive_and_comes_back_whole_invariant_6(suite: Suite) {
         .sh("install -d -o ann /var/tmp/anns && touch /var/tmp/anns/file && chown ann /var/tmp/anns/file")
         .ok();
     save(&machine, &["bea"]);
+    // What would be read for a day is named.
+    machine.sh("truncate -s 15T /home/ann/work/endless; chown ann: /home/ann/work/endless").ok();
+    let out = offboard(&machine).exits(1);
+    assert!(out.stderr.contains("nearly all hole") && out.stderr.contains("work/endless"), "{out}");
+    machine.sh("rm /home/ann/work/endless").ok();
     let (home, lines) = (picture(&machine), account(&machine));
 
     let out = offboard(&machine).exits(0);

@@ -108,6 +108,28 @@ fn a_roster_comes_from_git_with_its_commit_and_stays_when_that_fails_invariant_2
     let signed = until("the signed one is taken", &is_here("sig"));
     assert_eq!(signed["commit"], forge.head("website").as_str());
     assert_eq!((&signed["subjects"]["mal"], &signed["subjects"]["eve"]), (&Value::Null, &Value::Null));
+
+    // An earlier one that is as well signed gives nobody back what was taken from them since.
+    let old = forge.head("website");
+    signed_by(&key, "late");
+    until("the next is taken", &|status| {
+        status["subjects"]["sig"]["state"] == "cut" && is_here("late")(status)
+    });
+    forge.git("website", &["push", "--quiet", "--force", "origin", &format!("{old}:refs/heads/master")]);
+    let refused = until("the earlier one is refused", &|status| {
+        status["source"]["failed"]["why"].as_str().is_some_and(|why| why.contains("does not follow"))
+    });
+    assert_eq!(refused["subjects"]["sig"]["state"], "cut");
+    assert_eq!(machine.sh("ls -A /var/cache/rosterd/source").ok(), "", "what is refused is kept");
+    // Neither does one that was edited by hand since.
+    machine.sh("sed -i 's/^# reviewed/# edited/' /etc/rosterd/roster.yaml; rosterctl wait --timeout 60").ok();
+    assert_eq!(status()["commit"], Value::Null);
+    // An admin who means it moves the roster away.
+    machine.sh("mv /etc/rosterd/roster.yaml /root/").ok();
+    let back = until("it is taken", &|status| {
+        is_here("sig")(status) && status["subjects"]["late"]["state"] == "cut"
+    });
+    assert_eq!(back["commit"], old.as_str());
 }
 
 fn a_server_that_hangs_is_given_up_and_a_private_one_gets_its_credentials_invariant_7(suite: Suite) {

@@ -307,7 +307,7 @@ fn refuse(
     force: bool,
 ) -> Result<()> {
     let user = &person.user;
-    let Measured { unreadable, stuck, mounts, .. } = &manifest.measured;
+    let Measured { unreadable, stuck, mounts, holes, .. } = &manifest.measured;
     let not = |why: String| CommandError::new(format!("{user} is not removed: {why}"));
     let admins = admins(config);
     let member_of = manifest.account.as_ref().map(|account| account.member_of.as_slice()).unwrap_or_default();
@@ -329,6 +329,13 @@ fn refuse(
         return Err(
             not(format!("file systems are mounted in the home: {}", named(mounts))).next("unmount them")
         );
+    }
+    if holes.count > 0 {
+        return Err(not(format!(
+            "files that are nearly all hole would take a day to be read: {}",
+            named(holes)
+        ))
+        .next("remove or shrink them first; on disk they hold next to nothing"));
     }
     if unreadable.count > 0 {
         return Err(not(format!(

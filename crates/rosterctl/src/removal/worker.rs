@@ -79,7 +79,13 @@ pub(crate) struct Measured {
     pub(crate) stuck: Named,
     /// Other file systems.
     pub(crate) mounts: Named,
+    /// Files that are nearly all hole, and would take hours to be read and compared.
+    #[serde(default)]
+    pub(crate) holes: Named,
 }
+
+/// A file with more holes than this, in bytes: `truncate -s 15T` costs its person nothing, and whoever reads it a day.
+const MOST_HOLE: u64 = 256 << 30;
 
 /// How many, and the first of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +227,9 @@ fn measure(uid: u32) -> io::Result<Measured> {
             }
             if seen.uid() != uid {
                 found.foreign.add(&path);
+            }
+            if seen.is_file() && seen.len().saturating_sub(seen.blocks() * 512) > MOST_HOLE {
+                found.holes.add(&path);
             }
             if seen.is_dir() {
                 ahead.push(path);
