@@ -81,35 +81,81 @@ pub(crate) fn screen_name(session: &SessionName, window: u32, position: usize) -
     format!("{session}.{window}.{position}")
 }
 
-/// The text that each pane shows, with what scrolled out of it, of at most `kib` KiB each.
-pub(crate) fn screens(server: &Server, live: &Live, kib: u32) -> Result<Vec<(String, Vec<u8>)>, ClientError> {
-    if kib == 0 {
-        return Ok(Vec::new());
-    }
+/// The colours of a text's last line end with it.
+const RESET: &[u8] = b"\x1b[0m\n";
+
+/// Hands on the text that each pane shows, with what scrolled out of it, of at most `kib` KiB each: name by name, so that
+/// never all of them are held at once.
+pub(crate) fn screens<E: From<ClientError>>(
+    server: &Server,
+    live: &Live,
+    kib: u32,
+    mut keep: impl FnMut(&str, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let mark = mark().map_err(ClientError::Start)?;
     let most = usize::try_from(kib).unwrap_or(usize::MAX).saturating_mul(1024);
-    let lines = format!("-{}", most / 80);
     let panes: Vec<(&SessionName, &LivePane)> =
         live.sessions.iter().flat_map(|(name, panes)| panes.iter().map(move |pane| (name, pane))).collect();
-    let mut screens = Vec::new();
     for some in panes.chunks(at_once(kib)) {
-        let mut call = Vec::new();
-        for (_, pane) in some {
-            call.extend(["capture-pane", "-p", "-e", "-S", &lines, "-t", &pane.id, ";"]);
-            call.extend(["display-message", "-p", &mark, ";"]);
-        }
-        let said = server.call(&call, b"", PATIENCE)?;
-        for ((name, pane), text) in some.iter().zip(split(&said.output, mark.as_bytes())) {
-            let text = text.strip_prefix(b"\n").unwrap_or(text);
-            let text = text.get(text.len().saturating_sub(most)..).unwrap_or(text);
-            let end = text.iter().rposition(|byte| *byte != b'\n').map_or(0, |at| at + 1);
-            let mut text = text.get(..end).unwrap_or_default().to_vec();
-            // The colours of the last line end with it.
-            text.extend(b"\x1b[0m\n");
-            screens.push((screen_name(name, pane.window, pane.position), text));
+        // As many lines as there are when most are short.
+        for ((name, pane), text) in some.iter().zip(texts(server, some, most / 16, &mark)?) {
+            let Some(text) = text else { continue };
+            let mut kept = last_lines(&text, most.saturating_sub(RESET.len())).to_vec();
+            kept.extend(RESET);
+            keep(&screen_name(name, pane.window, pane.position), &kept)?;
         }
     }
-    Ok(screens)
+    Ok(())
+}
+
+/// The text of each pane with so many lines of what scrolled out of it; none for a pane that cannot be had.
+fn texts(
+    server: &Server,
+    panes: &[(&SessionName, &LivePane)],
+    lines: usize,
+    mark: &str,
+) -> Result<Vec<Option<Vec<u8>>>, ClientError> {
+    let from = format!("-{lines}");
+    let mut call = Vec::new();
+    for (_, pane) in panes {
+        call.extend(["capture-pane", "-p", "-e", "-S", &from, "-t", &pane.id, ";"]);
+        call.extend(["display-message", "-p", mark, ";"]);
+    }
+    let too_much = match server.call(&call, b"", PATIENCE) {
+        Ok(said) if said.success => {
+            let texts = split(&said.output, mark.as_bytes());
+            return Ok(texts
+                .into_iter()
+                .map(|text| Some(text.strip_prefix(b"\n").unwrap_or(text).to_vec()))
+                .collect());
+        }
+        Ok(_) => false,
+        Err(ClientError::TooMuch { .. }) => true,
+        Err(error) => return Err(error),
+    };
+    // One of them has ended meanwhile or shows far more than is wanted, and the others can be had without it.
+    match panes {
+        [] => Ok(Vec::new()),
+        [_] if too_much && lines > 0 => texts(server, panes, lines / 4, mark),
+        [_] => Ok(vec![None]),
+        _ => {
+            let (some, others) = panes.split_at(panes.len() / 2);
+            let mut all = texts(server, some, lines, mark)?;
+            all.extend(texts(server, others, lines, mark)?);
+            Ok(all)
+        }
+    }
+}
+
+/// The last lines of a text that fit into so many bytes, without the empty ones at its end.
+fn last_lines(text: &[u8], most: usize) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte != b'\n').map_or(0, |at| at + 1);
+    let text = text.get(..end).unwrap_or_default();
+    let Some(cut) = text.len().checked_sub(most).filter(|cut| *cut > 0) else { return text };
+    // Within a line, it may be within a character or a colour.
+    let from = cut.saturating_sub(1);
+    let next = text.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'));
+    next.and_then(|at| text.get(from + at + 1..)).unwrap_or_default()
 }
 
 fn mark() -> std::io::Result<String> {
@@ -168,7 +214,11 @@ fn told(fields: &[&[u8]]) -> Option<Told> {
         window_name: text(11)?,
         title: (!title.is_empty() && Some(&title) != text(13).as_ref()).then_some(title),
         // One that tmux could not be given again is none.
-        folder: text(14).filter(|folder| !folder.chars().any(char::is_control)).and_then(Folder::new),
+        folder: fields
+            .get(14)
+            .and_then(|folder| std::str::from_utf8(folder).ok())
+            .filter(|folder| !folder.chars().any(char::is_control))
+            .and_then(Folder::new),
         stamp: fields.get(15)?.to_vec(),
         group: text(16).filter(|group| !group.is_empty()),
     })
@@ -334,6 +384,20 @@ mod tests {
             "a", "x", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", "", "host", "/srv", "", "",
         ]);
         assert!(read(lies.as_bytes(), "<m>").is_empty());
+    }
+
+    #[test]
+    fn of_a_long_text_the_last_whole_lines_are_kept() {
+        for (text, most, wanted) in [
+            ("", 5, ""),
+            ("a\nb\n\n\n", 5, "a\nb"),
+            ("ab\ncd\nef\n", 5, "cd\nef"),
+            ("ab\ncd\nef\n", 6, "cd\nef"),
+            ("ab\ncd\nef\n", 8, "ab\ncd\nef"),
+            ("ab\ncdefgh\n", 5, ""),
+        ] {
+            assert_eq!(last_lines(text.as_bytes(), most), wanted.as_bytes(), "{text:?} {most}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! there is a server is asked of its socket, so that nothing is started where there is none.
 
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -35,6 +36,9 @@ pub(crate) enum ClientError {
     Failed { said: String },
     #[error("the socket {} cannot be used", socket.display())]
     Socket { socket: PathBuf, source: io::Error },
+    /// Where anybody may make a folder, somebody made this one.
+    #[error("{} is a link or belongs to somebody else, so whoever listens in it is not spoken to", folder.display())]
+    Folder { folder: PathBuf },
 }
 
 /// A person's tmux server.
@@ -64,6 +68,14 @@ impl Server {
     /// Whether something listens. A socket that outlived its server is none.
     pub(crate) fn is_there(&self) -> Result<bool, ClientError> {
         let failed = |errno: Errno| ClientError::Socket { socket: self.socket.clone(), source: errno.into() };
+        if let Some(folder) = self.socket.parent() {
+            match std::fs::symlink_metadata(folder) {
+                Ok(meta) if meta.is_dir() && meta.uid() == Uid::effective().as_raw() => {}
+                Ok(_) => return Err(ClientError::Folder { folder: folder.to_owned() }),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(source) => return Err(ClientError::Socket { socket: self.socket.clone(), source }),
+            }
+        }
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let address = UnixAddr::new(&self.socket).map_err(failed)?;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(failed)?;

@@ -8,11 +8,14 @@
 //! | [`model`], [`layout`] | what a snapshot holds | nothing: pure |
 //! | [`format`] | snapshots as files | nothing: pure |
 //! | [`attribution`] | which conversation a pane holds | nothing: pure |
-//! | [`series`] | whether a capture is stored and restored from; the history | nothing: pure |
+//! | [`series`] | whether a capture is stored and restored from | nothing: pure |
+//! | [`history`] | what all snapshots tell | nothing: pure |
 //! | [`plan`], [`script`] | what a restore does, and the tmux commands for it | nothing: pure |
+//! | [`shell`] | words that any shell gives back | nothing: pure |
 //! | [`client`], [`capture`], [`processes`], [`transcripts`] | what is live | the person's server, `/proc`, `~/.claude` |
 //! | [`store`] | the snapshots of one person | that person's folder |
-//! | [`job`] | all of it together for one person | the above, as that person |
+//! | [`job`] | what can be asked, and what is answered | nothing: pure |
+//! | [`work`] | all of it together for one person | the above, as that person |
 //! | [`worker`], [`as_root`] | root's process that becomes a person, and root's own end of it | folders of the stores |
 //! | [`server_unit`] | a server that lives on | systemd |
 //! | [`pane`] | what a restored pane begins with | the pane |
@@ -27,6 +30,7 @@ mod capture;
 mod client;
 mod earlier;
 mod format;
+mod history;
 mod job;
 mod layout;
 mod model;
@@ -37,8 +41,10 @@ mod processes;
 mod script;
 mod series;
 mod server_unit;
+mod shell;
 mod store;
 mod transcripts;
+mod work;
 mod worker;
 
 use std::path::Path;
@@ -46,12 +52,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use as_root::run_as;
+pub use history::Past;
 pub use job::{Answer, Job, Listed, Outcome, Restored, Saved, Settings, View};
 pub use model::{ConversationId, Folder, Moment, SessionName};
 pub use pane::{PaneStart, Resume, pane};
 pub use people::{PeopleError, Person, known};
 pub use plan::{Action, Row, State};
-pub use series::Past;
 pub use worker::worker;
 
 /// Why a job was not done for a person, for whoever asked.
@@ -85,5 +91,5 @@ impl Failure {
 pub fn run_here(user: &str, home: &Path, settings: &Settings, job: &Job) -> Result<Answer, Failure> {
     let mut earlier = || earlier::Earlier::read(&settings.state, user).map_err(|error| error.to_string());
     let help = job::Help { start_server: None, earlier: &mut earlier };
-    job::run(user, home, settings, job, help).map_err(|error| Failure::of(&error))
+    work::run(user, home, settings, job, help).map_err(|error| Failure::of(&error))
 }

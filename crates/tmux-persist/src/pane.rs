@@ -1,13 +1,16 @@
 //! What a restored pane begins with: `rosterctl tmux pane …`, started by the person's own tmux server. It goes to the
 //! folder, says what there is to say, and becomes the person's shell, with a program in it first.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use crate::shell;
 
 /// How long a pane waits for its own scope. On a machine without such scopes it is cut short.
 const SCOPE_PATIENCE: Duration = Duration::from_secs(2);
@@ -52,13 +55,15 @@ pub fn pane(start: &PaneStart) -> io::Error {
         }
     }
     tell(start);
-    let shell = shell();
+    let shell = login_shell();
     let mut command = Command::new(&shell);
     match program(start) {
         // An interactive login shell runs it, so that it finds what the person would find by typing.
-        Some(program) => {
-            let shell = quoted(&shell.to_string_lossy());
-            command.args(["-l", "-i", "-c", &format!("{program}; exec {shell} -l")]);
+        Some(mut program) => {
+            program.push("; exec ");
+            program.push(OsStr::from_bytes(&shell::quoted(shell.as_bytes())));
+            program.push(" -l");
+            command.args(["-l", "-i", "-c"]).arg(program);
         }
         None => {
             command.arg("-l");
@@ -90,23 +95,21 @@ fn tell(start: &PaneStart) {
     let _ = out.flush();
 }
 
-fn program(start: &PaneStart) -> Option<String> {
+fn program(start: &PaneStart) -> Option<OsString> {
+    let words =
+        |words: &[&[u8]]| words.iter().map(|word| shell::quoted(word)).collect::<Vec<_>>().join(&b' ');
     if let Some(Resume { id, name, claude }) = &start.resume {
         let after = format!("This is a shell; the conversation resumes with: claude --resume {id}");
-        return Some(format!(
-            "{} --resume {} --name {}; echo; echo {}",
-            quoted(claude),
-            quoted(id),
-            quoted(name),
-            quoted(&after)
-        ));
+        let resume = words(&[claude, "--resume", id, "--name", name].map(str::as_bytes));
+        let tell = words(&["echo", &after].map(str::as_bytes));
+        return Some(OsString::from_vec([&resume, &b"; echo; "[..], &tell].concat()));
     }
-    let words: Vec<String> = start.run.iter().map(|word| quoted(&word.to_string_lossy())).collect();
-    (!words.is_empty()).then(|| words.join(" "))
+    let run: Vec<&[u8]> = start.run.iter().map(|word| word.as_bytes()).collect();
+    (!run.is_empty()).then(|| OsString::from_vec(words(&run)))
 }
 
 /// The shell that tmux gives its panes, if it takes the usual options.
-fn shell() -> OsString {
+fn login_shell() -> OsString {
     const KNOWN: [&str; 9] = ["bash", "zsh", "sh", "fish", "dash", "ksh", "ksh93", "mksh", "ash"];
     std::env::var_os("SHELL")
         .filter(|shell| {
@@ -114,14 +117,6 @@ fn shell() -> OsString {
             Path::new(shell).is_absolute() && name.is_some_and(|name| KNOWN.contains(&name))
         })
         .unwrap_or_else(|| "/bin/sh".into())
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/_-.,:=@+".contains(&b);
-    if !word.is_empty() && word.bytes().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// tmux asks systemd to put a new pane into a scope of its own and does not wait for it. What forks before stays in the
@@ -139,8 +134,9 @@ fn wait_for_scope() {
 
 fn makes_scopes() -> bool {
     let version = std::env::var("TERM_PROGRAM_VERSION").unwrap_or_default();
-    let manager = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("systemd/private"));
-    recent(&version) && manager.is_some_and(|socket| socket.exists())
+    // tmux asks over the person's bus, which is there when Debian's dbus-user-session is.
+    let bus = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("bus"));
+    recent(&version) && bus.is_some_and(|socket| socket.exists())
 }
 
 /// Whether this is tmux 3.4 or later.
@@ -163,10 +159,13 @@ mod tests {
         let run =
             PaneStart { run: ["vim", "it's a.txt", "$x"].map(OsString::from).into(), ..PaneStart::default() };
         assert_eq!(program(&run).unwrap(), r"vim 'it'\''s a.txt' '$x'");
+        // Not even by fish, to which a backslash means something within quotes.
+        let run = PaneStart { run: ["vim", r"x\';id;#"].map(OsString::from).into(), ..PaneStart::default() };
+        assert_eq!(program(&run).unwrap(), r"vim 'x'\\''\'';id;#'");
         let resume = Resume { id: "ID".into(), name: "web".into(), claude: "/opt/my claude".into() };
         let resume = PaneStart { resume: Some(resume), ..PaneStart::default() };
         insta::assert_snapshot!(
-            program(&resume).unwrap(),
+            program(&resume).unwrap().to_str().unwrap(),
             @"'/opt/my claude' --resume ID --name web; echo; echo 'This is a shell; the conversation resumes with: claude --resume ID'"
         );
         assert_eq!(program(&PaneStart::default()), None);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::{Folder, Pane, Session, SessionName, Window};
 use crate::plan::{Doing, Resolved, Start, Typed};
+use crate::shell;
 
 /// Columns and rows of a session that nobody looks at and whose layout is not known.
 const SIZE: (u32, u32) = (200, 50);
@@ -207,9 +208,9 @@ fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: 
     let at = format!("={target}:{}.{}", typed.pane.window, typed.pane.pane);
     let at = quoted(at.as_bytes());
     let mut text = b"cd ".to_vec();
-    text.extend(shell_quoted(typed.folder.bytes()));
+    text.extend(shell::quoted(typed.folder.bytes()));
     text.extend(b" && ");
-    text.extend(shell_quoted(claude.as_bytes()));
+    text.extend(shell::quoted(claude.as_bytes()));
     text.extend(format!(" --resume {} --name {target}", typed.id).as_bytes());
     let send = [
         // Out of copy mode, and what was half typed goes.
@@ -220,6 +221,8 @@ fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: 
         format!("send-keys -t {at} C-u"),
         format!("send-keys -t {at} -l {}", quoted(&text)),
         format!("send-keys -t {at} Enter"),
+        // Whoever asked sees by this that it was done.
+        format!("display-message -p {}", quoted(escaped(&typed_mark(&typed.pane.id)).as_bytes())),
     ];
     let mut line = Line::default();
     line.command(&["if-shell", "-F", "-t"]);
@@ -228,6 +231,12 @@ fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: 
     line.words(&[&format!("#{{==:#{{pane_id}},{}}}", typed.pane.id)]);
     line.word(send.join(" ; ").as_bytes());
     line.end(script);
+}
+
+/// What a server says once something was typed into the pane of that id.
+pub(crate) fn typed_mark(pane: &str) -> String {
+    // As a number: `%` begins a time.
+    format!("typed into {}", pane.trim_start_matches('%'))
 }
 
 /// A path as an argument that tmux expands; none where it would not come out as it went in.
@@ -310,19 +319,6 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// A word that any shell gives back as it is.
-fn shell_quoted(word: &[u8]) -> Vec<u8> {
-    let mut text = vec![b'\''];
-    for byte in word {
-        match byte {
-            b'\'' => text.extend(br"'\''"),
-            byte => text.push(*byte),
-        }
-    }
-    text.push(b'\'');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,9 +398,7 @@ mod tests {
         };
         let live = Live { sessions: [(snapshot.sessions[0].name.clone(), vec![pane])].into() };
         let rows = resolve(&snapshot, &live, &facts(), &Tombstones::default());
-        insta::assert_snapshot!(written(&rows), @r##"
-        if-shell -F -t =web:1.2 "\043{==:\043{pane_id},\0457}" "if-shell -F -t =web:1.2 \042\043{pane_in_mode}\042 \042send-keys -t =web:1.2 -X cancel\042 \073 send-keys -t =web:1.2 C-u \073 send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && \134047claude\134047 --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter"
-        "##);
+        insta::assert_snapshot!(written(&rows), @r#"if-shell -F -t =web:1.2 "\043{==:\043{pane_id},\0457}" "if-shell -F -t =web:1.2 \042\043{pane_in_mode}\042 \042send-keys -t =web:1.2 -X cancel\042 \073 send-keys -t =web:1.2 C-u \073 send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && claude --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter \073 display-message -p \042typed into 7\042""#);
     }
 
     #[test]

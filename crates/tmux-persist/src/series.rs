@@ -1,10 +1,8 @@
-//! What becomes of a capture, and what the series of snapshots tells. Pure.
+//! What becomes of a capture: whether it is stored, and whether a restore takes it. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::{ConversationId, Folder, Moment, Session, SessionName, Snapshot};
+use crate::model::{Moment, Session, SessionName, Snapshot};
 
 /// How long a capture in which most is missing is kept out of the way of a restore. Longer than one tick of the timer:
 /// what is still missing then was not caught in the middle of a kill or a shutdown.
@@ -13,8 +11,8 @@ const HELD_FOR: i64 = 240;
 /// What to do with a capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// As the newest snapshot.
-    Unchanged,
+    /// As the newest snapshot, which this names.
+    Unchanged(Moment),
     /// As the newest snapshot, which from now on is what a restore takes.
     Confirm(Moment),
     /// A new snapshot of this name. When most is missing in it, a restore goes on taking the one before.
@@ -55,7 +53,7 @@ pub(crate) fn judge(
     match stored {
         Some(stored) if same(stored) => match held_since {
             Some(_) if promote => Verdict::Confirm(stored.taken),
-            _ => Verdict::Unchanged,
+            _ => Verdict::Unchanged(stored.taken),
         },
         _ => Verdict::Store { taken, promote },
     }
@@ -92,79 +90,11 @@ impl Tombstones {
     }
 }
 
-/// One line of the history: a conversation, or a session without one, over all snapshots.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Past {
-    /// The session's name when it was last seen.
-    pub name: SessionName,
-    /// Its folder then.
-    pub folder: Folder,
-    /// The conversation.
-    pub conversation: Option<ConversationId>,
-    /// The first snapshot that has it.
-    pub first_seen: Moment,
-    /// The last one.
-    pub last_seen: Moment,
-    /// Whether a session of that name, or the conversation under another, is there now.
-    pub alive: bool,
-}
-
-/// A sighting of a session in a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sighting {
-    pub(crate) name: SessionName,
-    pub(crate) folder: Folder,
-    pub(crate) conversation: Option<ConversationId>,
-}
-
-/// Merges sightings, the oldest snapshot first, into lines, the newest first.
-pub(crate) fn merge(
-    snapshots: impl IntoIterator<Item = (Moment, Vec<Sighting>)>,
-    alive: impl Fn(&SessionName, Option<&ConversationId>) -> bool,
-) -> Vec<Past> {
-    #[derive(PartialEq, Eq, Hash)]
-    enum Key {
-        Conversation(ConversationId),
-        Name(SessionName),
-    }
-    let mut lines: HashMap<Key, Past> = HashMap::new();
-    for (taken, sightings) in snapshots {
-        for seen in sightings {
-            let key = match &seen.conversation {
-                Some(id) => Key::Conversation(id.clone()),
-                None => Key::Name(seen.name.clone()),
-            };
-            let line = lines.entry(key).or_insert_with(|| Past {
-                name: seen.name.clone(),
-                folder: seen.folder.clone(),
-                conversation: seen.conversation.clone(),
-                first_seen: taken,
-                last_seen: taken,
-                alive: false,
-            });
-            line.last_seen = taken;
-            if line.name != seen.name {
-                line.name = seen.name;
-            }
-            if line.folder != seen.folder {
-                line.folder = seen.folder;
-            }
-        }
-    }
-    let mut lines: Vec<Past> = lines.into_values().collect();
-    for line in &mut lines {
-        line.alive = alive(&line.name, line.conversation.as_ref());
-    }
-    lines.sort_by(|a, b| {
-        (b.last_seen, &a.name, &a.conversation).cmp(&(a.last_seen, &b.name, &b.conversation))
-    });
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::from_tsv;
+    use crate::model::Folder;
 
     fn sessions(names: &[&str]) -> Vec<Session> {
         snapshot(0, names).sessions
@@ -186,7 +116,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_stored_only_when_it_differs() {
         let before = snapshot(100, &["a", "b"]);
-        assert_eq!(verdict(&["a", "b"], &before, &before, 200), Verdict::Unchanged);
+        assert_eq!(verdict(&["a", "b"], &before, &before, 200), Verdict::Unchanged(Moment(100)));
         assert_eq!(
             verdict(&["a", "c"], &before, &before, 200),
             Verdict::Store { taken: Moment(200), promote: true }
@@ -201,7 +131,7 @@ mod tests {
         let mut after = sessions(&["a"]);
         after[0].windows[0].panes[0].title = Some("✳ thinking".into());
         let verdict = judge(&after, Some(&before), Some(&before), &Tombstones::default(), Moment(200));
-        assert_eq!(verdict, Verdict::Unchanged);
+        assert_eq!(verdict, Verdict::Unchanged(Moment(100)));
     }
 
     #[test]
@@ -226,7 +156,7 @@ mod tests {
         assert_eq!(verdict(&["a", "b", "c"], &before, &before, 1300), half);
         // A second look a moment later, as at a shutdown, confirms nothing.
         let lost = snapshot(1300, &["a", "b"]);
-        assert_eq!(verdict(&["a", "b"], &lost, &before, 1302), Verdict::Unchanged);
+        assert_eq!(verdict(&["a", "b"], &lost, &before, 1302), Verdict::Unchanged(Moment(1300)));
         let less = Verdict::Store { taken: Moment(1302), promote: false };
         assert_eq!(verdict(&["a"], &lost, &before, 1302), less);
         // The next tick does.
@@ -249,27 +179,5 @@ mod tests {
         let a = SessionName::new("a").unwrap();
         assert_eq!(closed.closed_at(&a, Moment(499)), Some(Moment(500)));
         assert_eq!(closed.closed_at(&a, Moment(500)), None);
-    }
-
-    #[test]
-    fn history_follows_a_conversation_through_its_names() {
-        let id = ConversationId::new("01234567-89ab-cdef-0123-456789abcdef").unwrap();
-        let seen = |name: &str, folder: &str, id: Option<&ConversationId>| Sighting {
-            name: SessionName::new(name).unwrap(),
-            folder: Folder::new(folder).unwrap(),
-            conversation: id.cloned(),
-        };
-        let lines = merge(
-            [
-                (Moment(1), vec![seen("old", "/a", Some(&id)), seen("7", "/b", None)]),
-                (Moment(2), vec![seen("new", "/a", Some(&id)), seen("007", "/b", None)]),
-            ],
-            |name, _| name.as_str() == "7",
-        );
-        let told: Vec<_> = lines
-            .iter()
-            .map(|line| (line.name.as_str(), line.first_seen.0, line.last_seen.0, line.alive))
-            .collect();
-        assert_eq!(told, [("007", 2, 2, false), ("new", 1, 2, false), ("7", 1, 1, true)]);
     }
 }

@@ -11,6 +11,10 @@ use crate::people::Person;
 /// The script of a restore runs meanwhile.
 const STARTING: Duration = Duration::from_secs(60);
 
+/// How long a manager that is on its way may take. Without it the sessions come back all the same, their panes without
+/// scopes.
+const MANAGER: Duration = Duration::from_secs(20);
+
 /// What the unit is like.
 const PROPERTIES: [&str; 8] = [
     // As when a person types it: the first tmux starts the server, which goes into the background, and runs the script.
@@ -31,6 +35,10 @@ const PROPERTIES: [&str; 8] = [
 
 /// Starts a server that runs `script`, and waits until that is done.
 pub(crate) async fn start(person: &Person, socket: &str, script: &Path) -> Result<(), String> {
+    let lingers = Path::new("/var/lib/systemd/linger").join(&person.user).exists();
+    if lingers {
+        wait_for_manager(person).await;
+    }
     // A server that ended may have left processes in its unit, so each has a name of its own.
     let unit = format!("rosterd-tmux-{}-{}", person.user, jiff::Timestamp::now().as_millisecond());
     let mut command = Command::new("systemd-run");
@@ -42,8 +50,10 @@ pub(crate) async fn start(person: &Person, socket: &str, script: &Path) -> Resul
     command.arg(format!("--property=WorkingDirectory=-{}", person.home.display()));
     command.args(PROPERTIES.iter().map(|property| format!("--property={property}")));
     command.arg(format!("--setenv=LANG={}", language()));
+    // By this tmux finds the person's manager and puts each pane into a scope of that one's. A manager that ends with the
+    // last login would take all panes along.
     let runtime = format!("/run/user/{}", person.uid);
-    if Path::new(&runtime).is_dir() {
+    if lingers && Path::new(&runtime).is_dir() {
         command.arg(format!("--setenv=XDG_RUNTIME_DIR={runtime}"));
     }
     command.args(["--", "tmux", "-u", "-L", socket, "start-server", ";", "source-file"]).arg(script);
@@ -59,6 +69,17 @@ pub(crate) async fn start(person: &Person, socket: &str, script: &Path) -> Resul
             Err(format!("{unit}: {}", said.trim().chars().take(500).collect::<String>()))
         }
     }
+}
+
+/// The server looks once where the person's manager is, and a pane asks it for a scope as it starts. At a boot, that of
+/// somebody who lingers may be slower than the restore.
+async fn wait_for_manager(person: &Person) {
+    let mut command = Command::new("systemctl");
+    command.args(["--quiet", "--no-ask-password", "start"]).arg(format!("user@{}.service", person.uid));
+    command.env_clear().env("PATH", "/usr/bin:/bin").stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).kill_on_drop(true);
+    // One that cannot start has told the journal.
+    let _ = tokio::time::timeout(MANAGER, command.status()).await;
 }
 
 /// What a login would have: the machine's language.

@@ -119,11 +119,7 @@ impl Store {
     /// A snapshot's file.
     pub(crate) fn file(&self, taken: Moment) -> Result<Vec<u8>, StoreError> {
         let path = self.path(taken);
-        let failed = |source| StoreError::Read { path: path.clone(), source };
-        let mut content = Vec::new();
-        let file = options(false).open(&path).map_err(failed)?;
-        file.take(MAX_FILE).read_to_end(&mut content).map_err(failed)?;
-        Ok(content)
+        read_all(&path).map_err(|source| StoreError::Read { path, source })
     }
 
     /// The snapshot that a restore takes: the one that `newest` names, or the newest one before it that is whole.
@@ -225,12 +221,10 @@ impl Store {
     /// The sessions that were closed on purpose.
     pub(crate) fn tombstones(&self) -> Result<Tombstones, StoreError> {
         let path = self.dir.join("forgotten");
-        let mut content = Vec::new();
-        match options(false).open(&path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut content)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::Read { path, source: error })
-            }
-            _ => Ok(Tombstones::new(format::tombstones(&content))),
+        match read_all(&path) {
+            Ok(content) => Ok(Tombstones::new(format::tombstones(&content))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Tombstones::default()),
+            Err(source) => Err(StoreError::Read { path, source }),
         }
     }
 
@@ -264,13 +258,27 @@ impl Store {
         self.dir.join("scrollback").join(taken.to_string())
     }
 
-    /// Writes one pane's screen.
+    /// Writes one pane's screen, if it shows something else than before.
     pub(crate) fn write_screen(&self, taken: Moment, name: &str, content: &[u8]) -> Result<(), StoreError> {
         let dir = self.scrollback(taken);
         let path = dir.join(name);
         let failed = |source| StoreError::Write { path: path.clone(), source };
+        if read_all(&path).is_ok_and(|before| before == content) {
+            return Ok(());
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(failed)?;
         self.replace(&path, content).map_err(failed)
+    }
+
+    /// Removes all screens.
+    pub(crate) fn drop_screens(&self) -> Result<(), StoreError> {
+        let path = self.dir.join("scrollback");
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Write { path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A file for one command, such as the script of a restore.
@@ -278,6 +286,12 @@ impl Store {
         let path = self.dir.join(name);
         self.replace(&path, content).map_err(|source| StoreError::Write { path: path.clone(), source })?;
         Ok(path)
+    }
+
+    /// Removes such a file.
+    pub(crate) fn remove_file(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        remove_if_there(&path).map_err(|source| StoreError::Write { path, source })
     }
 
     fn path(&self, taken: Moment) -> PathBuf {
@@ -312,6 +326,12 @@ fn options(write: bool) -> OpenOptions {
     options.read(!write).write(write).mode(0o600);
     options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     options
+}
+
+fn read_all(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    options(false).open(path)?.take(MAX_FILE).read_to_end(&mut content)?;
+    Ok(content)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 use crate::earlier::Earlier;
-use crate::job::{Answer, Help, Job, Settings, run};
+use crate::job::{Answer, Help, Job, Settings};
+use crate::work::run;
 
 /// The longest order: four hundred captures of the earlier layout.
 const MAX_ORDER: u64 = 64 << 20;

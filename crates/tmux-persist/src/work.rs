@@ -1,0 +1,323 @@
+//! A job done for one person, by a process that is that person: the same for root's worker and for the person
+//! themself.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::capture::{Capture, Wanted, capture, screen_name, screens};
+use crate::client::{MAKING, Server};
+use crate::history::{Past, merge, sightings};
+use crate::job::{Answer, Help, Job, JobError, Listed, Outcome, Restored, Saved, Settings, View};
+use crate::model::{ConversationId, Folder, Moment, Session, SessionName, Snapshot};
+use crate::plan::{Doing, Facts, Resolved, resolve, select};
+use crate::script::{Programs, script, typed_mark};
+use crate::series::{Verdict, judge};
+use crate::store::{Store, StoreError};
+use crate::transcripts::Transcripts;
+
+/// How many snapshots are kept. With a change at every tick that is most of a day; a day in which nothing changes takes
+/// none.
+const KEPT: usize = 200;
+
+/// One person, as that person's process sees it.
+struct Work<'a> {
+    home: Folder,
+    store: Store,
+    server: Server,
+    settings: &'a Settings,
+    help: Help<'a>,
+}
+
+/// Does a job. The process is the person already.
+pub(crate) fn run<'a>(
+    user: &str,
+    home: &Path,
+    settings: &'a Settings,
+    job: &Job,
+    help: Help<'a>,
+) -> Result<Answer, JobError> {
+    let mut work = Work {
+        home: Folder::new(home).ok_or_else(|| JobError::Home(home.to_owned()))?,
+        store: Store::open(Store::place(&settings.state, user))?,
+        server: Server::new(&settings.socket),
+        settings,
+        help,
+    };
+    work.carry_over()?;
+    Ok(match job {
+        Job::Save => Answer::Saved(work.save()?),
+        Job::Snapshots => Answer::Snapshots(work.list()?),
+        Job::History => Answer::History(work.history()?),
+        Job::Snapshot(taken) => {
+            let snapshot = match taken {
+                Some(taken) => work.snapshot(*taken)?,
+                None => work.store.promoted()?.ok_or(JobError::NoneYet)?,
+            };
+            let rows = work.resolve(&snapshot)?.into_iter().map(|one| one.row).collect();
+            Answer::Snapshot(View { taken: snapshot.taken, rows })
+        }
+        Job::Restore => {
+            let _lock = work.store.lock()?;
+            match work.store.promoted()? {
+                None => Answer::Restored(Restored { taken: None, sessions: Vec::new() }),
+                Some(snapshot) => {
+                    let mut rows = work.resolve(&snapshot)?;
+                    for one in rows.iter_mut().filter(|one| !one.row.default) {
+                        one.doing = Doing::Nothing;
+                    }
+                    Answer::Restored(work.apply(snapshot.taken, rows)?)
+                }
+            }
+        }
+        Job::RestoreSelection(taken, names) => {
+            let _lock = work.store.lock()?;
+            let snapshot = work.snapshot(*taken)?;
+            let rows = select(work.resolve(&snapshot)?, names)
+                .map_err(|missing| JobError::Selection(snapshot.taken, missing))?;
+            Answer::Restored(work.apply(snapshot.taken, rows)?)
+        }
+        Job::RestoreOne(selector) => {
+            let _lock = work.store.lock()?;
+            let (snapshot, name) = work.find(selector)?;
+            let rows = select(work.resolve(&snapshot)?, &[name.to_string()])
+                .map_err(|missing| JobError::Selection(snapshot.taken, missing))?;
+            Answer::Restored(work.apply(snapshot.taken, rows)?)
+        }
+        Job::Forget(name, at) => {
+            let _lock = work.store.lock()?;
+            let newest = work.store.moments()?.last().map(|newest| newest.next());
+            // A close happens after every snapshot there is, whatever the clock says; whoever gives a time knows it.
+            let at = at.unwrap_or_else(|| newest.map_or(work.now(), |newest| newest.max(work.now())));
+            work.store.bury(name, at)?;
+            Answer::Forgotten(name.clone())
+        }
+    })
+}
+
+impl Work<'_> {
+    fn now(&self) -> Moment {
+        Moment::new(self.settings.now.unwrap_or_else(|| jiff::Timestamp::now().as_second()))
+    }
+
+    /// Takes over what the earlier layout holds, once.
+    fn carry_over(&mut self) -> Result<(), JobError> {
+        if self.store.is_carried_over() {
+            return Ok(());
+        }
+        let _lock = self.store.lock()?;
+        let earlier = (self.help.earlier)().map_err(JobError::Earlier)?;
+        let snapshots = earlier.snapshots(&self.home);
+        self.store.take_over(&snapshots)?;
+        for (name, at) in earlier.forgotten() {
+            self.store.bury(&name, at)?;
+        }
+        if self.store.pointed().is_none()
+            && let Some(newest) = snapshots.last()
+        {
+            self.store.promote(newest.taken)?;
+        }
+        Ok(self.store.carried_over()?)
+    }
+
+    fn capture(&self) -> Result<Capture, JobError> {
+        let wanted = Wanted { commands: &self.settings.commands, environment: &self.settings.environment };
+        Ok(capture(&self.server, self.home.path(), wanted)?)
+    }
+
+    fn save(&mut self) -> Result<Saved, JobError> {
+        let _lock = self.store.lock()?;
+        let Capture { sessions, live } = self.capture()?;
+        if sessions.is_empty() {
+            return Ok(Saved::NoSessions);
+        }
+        let stored = self.store.stored()?;
+        let promoted = match (&stored, self.store.pointed()) {
+            (Some(stored), Some(pointed)) if stored.taken == pointed => Some(stored.clone()),
+            _ => self.store.promoted()?,
+        };
+        let tombstones = self.store.tombstones()?;
+        let verdict = judge(&sessions, stored.as_ref(), promoted.as_ref(), &tombstones, self.now());
+        let (saved, taken) = match verdict {
+            Verdict::Unchanged(taken) => (Saved::Unchanged, taken),
+            Verdict::Confirm(taken) => {
+                self.store.promote(taken)?;
+                (Saved::Confirmed { taken }, taken)
+            }
+            Verdict::Store { taken, promote } => {
+                let count = sessions.len();
+                self.store.write(&Snapshot { taken, sessions })?;
+                if promote {
+                    self.store.promote(taken)?;
+                }
+                self.store.prune(KEPT)?;
+                (Saved::Stored { taken, sessions: count, held: !promote }, taken)
+            }
+        };
+        match self.settings.scrollback_kib {
+            0 => self.store.drop_screens()?,
+            // What the panes show goes on while the sessions stay the same.
+            kib => screens::<JobError>(&self.server, &live, kib, |name, screen| {
+                Ok(self.store.write_screen(taken, name, screen)?)
+            })?,
+        }
+        Ok(saved)
+    }
+
+    fn list(&self) -> Result<Vec<Listed>, JobError> {
+        let moments = self.store.moments()?;
+        let newest = self.store.pointed().or_else(|| self.store.stored().ok().flatten().map(|s| s.taken));
+        let listed = moments.into_iter().rev().map(|taken| Listed {
+            taken,
+            sessions: self.store.sessions_in(taken).ok(),
+            newest: Some(taken) == newest,
+        });
+        Ok(listed.collect())
+    }
+
+    fn snapshot(&self, taken: Moment) -> Result<Snapshot, JobError> {
+        match self.store.read(taken) {
+            Err(StoreError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Err(JobError::NoSnapshot(taken))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn resolve(&self, snapshot: &Snapshot) -> Result<Vec<Resolved>, JobError> {
+        let live = self.capture()?.live;
+        let facts = self.facts(&snapshot.sessions);
+        Ok(resolve(snapshot, &live, &facts, &self.store.tombstones()?))
+    }
+
+    /// Looks at the folders and transcripts that the sessions name.
+    fn facts(&self, sessions: &[Session]) -> Facts {
+        let transcripts = Transcripts::new(self.home.path());
+        let mut facts =
+            Facts { home: self.home.clone(), transcripts: Default::default(), folders: BTreeSet::new() };
+        let mut looked_at = BTreeSet::new();
+        let mut look = |folders: &mut BTreeSet<Folder>, folder: &Folder| {
+            if looked_at.insert(folder.clone()) && folder.path().is_dir() {
+                folders.insert(folder.clone());
+            }
+        };
+        for pane in sessions.iter().flat_map(|session| &session.windows).flat_map(|window| &window.panes) {
+            look(&mut facts.folders, &pane.folder);
+            if let Some(conversation) = &pane.conversation
+                && let Some(folder) = transcripts.resumes_in(&conversation.id, &conversation.folder)
+            {
+                look(&mut facts.folders, &folder);
+                facts.transcripts.insert(conversation.id.clone(), folder);
+            }
+        }
+        facts
+    }
+
+    /// Carries rows out and looks at what became of them.
+    fn apply(&mut self, taken: Moment, mut rows: Vec<Resolved>) -> Result<Restored, JobError> {
+        self.find_screens(taken, &mut rows);
+        let programs = Programs { pane: self.settings.pane.clone(), claude: self.settings.claude.clone() };
+        let script = script(&rows, &self.home, &programs);
+        let mut said = String::new();
+        let mut told = String::new();
+        if !script.is_empty() {
+            if self.server.is_there()? {
+                let answer = self.server.call(&["source-file", "-"], &script, MAKING)?;
+                (told, said) = (String::from_utf8_lossy(&answer.output).into_owned(), answer.errors);
+            } else if let Some(start_server) = &mut self.help.start_server {
+                let path = self.store.write_file("restore.tmux", &script)?;
+                let started = start_server(&path);
+                self.store.remove_file("restore.tmux")?;
+                started.map_err(JobError::ServerStart)?;
+            } else {
+                said = self.server.call(&["start-server", ";", "source-file", "-"], &script, MAKING)?.errors;
+            }
+        }
+        let live = if script.is_empty() { Default::default() } else { self.capture()?.live };
+        let outcome = |one: &Resolved| match &one.doing {
+            Doing::Nothing => Outcome::LeftAlone,
+            Doing::Type(typed) => {
+                match typed.iter().all(|one| told.lines().any(|line| line == typed_mark(&one.pane.id))) {
+                    true => Outcome::Resumed,
+                    false => Outcome::Failed(format!("its pane is another one meanwhile: {said}")),
+                }
+            }
+            Doing::Make { session, .. } => match live.sessions.get(&one.row.target) {
+                None => Outcome::Failed(format!("tmux did not make it: {said}")),
+                Some(_) if said.contains(&format!("duplicate session: {}", one.row.target)) => {
+                    Outcome::Failed("the name was taken meanwhile".into())
+                }
+                Some(panes) if panes.len() < session.panes() => {
+                    let (has, wanted) = (panes.len(), session.panes());
+                    Outcome::Failed(format!("it has {has} of its {wanted} panes: {said}"))
+                }
+                Some(_) => Outcome::Made,
+            },
+        };
+        let sessions = rows.iter().map(|one| (one.row.clone(), outcome(one))).collect();
+        Ok(Restored { taken: Some(taken), sessions })
+    }
+
+    /// The files with what the panes showed, where there are any.
+    fn find_screens(&self, taken: Moment, rows: &mut [Resolved]) {
+        let place = self.store.scrollback(taken);
+        if !place.is_dir() {
+            return;
+        }
+        for one in rows {
+            let Doing::Make { session, screens, .. } = &mut one.doing else { continue };
+            let panes = session.windows.iter().flat_map(|window| {
+                (0..window.panes.len())
+                    .map(|position| screen_name(&session.name, window.index.unwrap_or(0), position))
+            });
+            for (screen, name) in screens.iter_mut().zip(panes) {
+                *screen = Some(place.join(name)).filter(|path| path.is_file());
+            }
+        }
+    }
+
+    /// The newest snapshot with a session of that name or, when there is none, with a conversation that begins so.
+    fn find(&self, selector: &str) -> Result<(Snapshot, SessionName), JobError> {
+        let moments = self.store.moments()?;
+        let by_name = |session: &Session| session.name.as_str() == selector;
+        let begins = |id: &ConversationId| selector.len() >= 4 && id.as_str().starts_with(selector);
+        let by_conversation = |session: &Session| session.conversations().any(|c| begins(&c.id));
+        for matches in [&by_name as &dyn Fn(&Session) -> bool, &by_conversation] {
+            for taken in moments.iter().rev() {
+                let snapshot = match self.store.read(*taken) {
+                    Err(StoreError::Unusable { .. }) => continue,
+                    other => other?,
+                };
+                if let Some(session) = snapshot.sessions.iter().find(|session| matches(session)) {
+                    let name = session.name.clone();
+                    return Ok((snapshot, name));
+                }
+            }
+        }
+        Err(JobError::NoSession(selector.to_owned()))
+    }
+
+    fn history(&self) -> Result<Vec<Past>, JobError> {
+        let live = self.capture()?.live;
+        let mut snapshots = Vec::new();
+        for taken in self.store.moments()? {
+            let file = match self.store.file(taken) {
+                // Pruned since the folder was listed.
+                Err(StoreError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    continue;
+                }
+                file => file?,
+            };
+            match sightings(&file) {
+                Ok(seen) => snapshots.push((taken, seen)),
+                // A damaged one is told by `snapshots`.
+                Err(_) => continue,
+            }
+        }
+        Ok(merge(snapshots, |name, conversation| {
+            let talks = |id: &ConversationId| {
+                live.sessions.values().flatten().any(|pane| pane.conversation.as_ref() == Some(id))
+            };
+            live.sessions.contains_key(name) || conversation.is_some_and(talks)
+        }))
+    }
+}
