@@ -170,7 +170,10 @@ impl Picker {
         lines.push(look.paint(Style::Faint, &"-".repeat(look.width.saturating_sub(1))));
         lines.extend(detail.iter().map(|line| fit(line, look.width.saturating_sub(1))));
         let chosen = self.shown().map_or(0, |shown| shown.ticked.len());
-        let keys = format!("{chosen} ticked   Enter restore  Space tick  a all  Tab other side  q leave");
+        let keys = match self.right {
+            false => format!("{chosen} ticked   Enter to the sessions  a all  q leave"),
+            true => format!("{chosen} ticked   Enter restore  Space tick  a all  Tab other side  q leave"),
+        };
         lines.push(look.paint(Style::Strong, &fit(&keys, look.width.saturating_sub(1))));
         lines
     }
@@ -386,9 +389,16 @@ mod tests {
         -------------------------------------------------------------------------------
         /home/ann/code
         1 window, 2 panes, conversation 01234567-89ab-cdef-0123-456789abcdef
-        2 ticked   Enter restore  Space tick  a all  Tab other side  q leave
+        2 ticked   Enter to the sessions  a all  q leave
         ");
-        let _ = drawn(&mut picker(), 24);
+        let mut picker = picker();
+        press(&mut picker, KeyCode::Enter);
+        let keys = drawn(&mut picker, 12).lines().last().map(str::to_owned);
+        assert_eq!(
+            keys.as_deref(),
+            Some("2 ticked   Enter restore  Space tick  a all  Tab other side  q leave")
+        );
+        let _ = drawn(&mut picker, 24);
     }
 
     #[test]
