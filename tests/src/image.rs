@@ -28,6 +28,8 @@ const PACKAGES: &[&str] = &[
     "systemd-sysv",
     "dbus",
     "libpam-systemd",
+    // tmux 3.4 and later asks for the scopes of panes over the person's bus.
+    "dbus-user-session",
     "init-system-helpers",
     "ca-certificates",
     "sudo",

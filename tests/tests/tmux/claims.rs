@@ -1,8 +1,10 @@
-//! tmux sessions on real machines: a reboot costs nothing, and one person's trouble is nobody else's.
+//! What people are promised: a reboot costs nothing, losses and closes are told apart, what is live is left alone.
 
 use std::time::Duration;
 
-use machine_tests::{Machine, Output, Suite, on_each_debian};
+use machine_tests::{Machine, Suite, on_each_debian};
+
+use crate::{PEOPLE, capture, ctl, id, machine, tmux};
 
 on_each_debian!(
     a_reboot_costs_nothing,
@@ -13,61 +15,6 @@ on_each_debian!(
     nobody_gets_anothers_sessions,
     the_picker_works_in_a_small_terminal,
 );
-
-const PEOPLE: [&str; 5] = ["ann", "bob", "cyd", "dan", "eve"];
-
-/// A program that the kernel names claude. It records how it was started, keeps a transcript as Claude Code does, and
-/// stays.
-const CLAUDE: &str = r#"#!/bin/sh
-echo "$PWD|$*" >>"$HOME/claude.log"
-while [ $# -gt 0 ]; do
-    case $1 in --session-id | --resume) id=$2 ;; esac
-    shift
-done
-folder="$HOME/.claude/projects/$(printf %s "$PWD" | tr /. --)"
-mkdir -p "$folder"
-[ -z "${id:-}" ] || [ -e "$folder/$id.jsonl" ] || echo "{\"cwd\":\"$PWD\"}" >"$folder/$id.jsonl"
-while :; do sleep 1000; done
-"#;
-
-fn machine(suite: Suite) -> Machine {
-    let machine = Machine::with_rosterd(suite);
-    machine.write_file("/usr/local/bin/claude", CLAUDE);
-    machine.sh("chmod 755 /usr/local/bin/claude").ok();
-    let people: String = PEOPLE
-        .iter()
-        .map(|name| {
-            format!(
-                "  {name}: {{authentik_user: {name}, k8s_user: {name}, tier: power-user, shell: /bin/bash}}\n"
-            )
-        })
-        .collect();
-    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{people}"));
-    machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
-    machine
-}
-
-/// A conversation's id that ends so.
-fn id(number: u32) -> String {
-    format!("00000000-0000-4000-8000-{number:012}")
-}
-
-/// tmux as a person in a login of their own, which goes on after it.
-fn tmux(machine: &Machine, user: &str, script: &str) -> String {
-    machine.sh_as(user, script).ok()
-}
-
-fn ctl(machine: &Machine, arguments: &str) -> Output {
-    machine.sh(&format!("rosterctl tmux {arguments}"))
-}
-
-/// What a save into a fresh store writes for each person, without its first line.
-fn capture(machine: &Machine, store: &str) -> Vec<String> {
-    machine.sh(&format!("rm -rf /srv/{store}")).ok();
-    ctl(machine, &format!("save --state /srv/{store}")).ok();
-    let read = |user: &&str| machine.sh(&format!("tail -n +2 /srv/{store}/users/{user}/newest")).ok();
-    PEOPLE.iter().map(read).collect()
-}
 
 /// Twenty sessions with every kind of attribution.
 fn plant(machine: &Machine) {
@@ -475,7 +422,7 @@ fn the_picker_works_in_a_small_terminal(suite: Suite) {
     let screen = |machine: &Machine| machine.sh_as("ann", "tmux -L terminal capture-pane -p -t t").stdout;
     let shown = machine.eventually("the picker is drawn", Duration::from_secs(10), |machine| {
         let shown = screen(machine);
-        shown.contains("Enter restore").then_some(shown)
+        shown.contains("Enter to the sessions").then_some(shown)
     });
     for line in ["[x] alpha", "    beta", "[ ] gamma", "closed on purpose since", "1 ticked"] {
         assert!(shown.contains(line), "{line} in\n{shown}");
