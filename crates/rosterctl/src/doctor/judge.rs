@@ -1,12 +1,15 @@
 //! What the facts mean, in the order in which one would ask. Pure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use host::Failure;
 use jiff::{SignedDuration, Timestamp};
+use roster::ledger::WaitingCause;
 use roster::plan::Subject;
 use roster::report::{RemoteAnswer, Status, SubjectStatus};
 
-use super::facts::{Disk, Facts, LedgerFact};
+use super::facts::{Disk, Facts, LedgerFact, STATE, SourceFact};
 use super::{Check, Light};
 use crate::page::count;
 use crate::when::ago;
@@ -34,27 +37,8 @@ pub(super) fn judge(facts: &Facts, now: Timestamp) -> Vec<Check> {
         (None, _) => yellow("clock", "it is not known whether it is kept in step", "`timedatectl` says more"),
     });
     checks.extend(facts.disks.iter().map(judge_disk));
-    checks.push(match &facts.config {
-        Ok(()) => green("config", "valid"),
-        Err(why) => red(
-            "config",
-            why.clone(),
-            "`rosterctl validate` shows each mistake; the last good one stays in force",
-        ),
-    });
-    checks.push(match &facts.roster {
-        Ok(Some(people)) => green("roster", format!("valid, {} in it", count(*people, "person", "people"))),
-        Ok(None) => yellow(
-            "roster",
-            "there is none yet, so there is nothing to do",
-            "write one: /usr/share/doc/rosterd/roster.example.yaml shows how",
-        ),
-        Err(why) => red(
-            "roster",
-            why.clone(),
-            "`rosterctl validate` shows each mistake; the last good one stays in force",
-        ),
-    });
+    checks.push(judge_config(facts));
+    checks.push(judge_roster(facts));
     checks.push(judge_ledger(&facts.ledger));
     judge_files(&mut checks, facts);
     if let Ok(Some(status)) = &facts.daemon {
@@ -154,7 +138,11 @@ fn judge_daemon(checks: &mut Vec<Check>, facts: &Facts, now: Timestamp) {
     if let Some(waiting) = &status.waiting {
         checks.push(yellow(
             "in force",
-            format!("the roster on disk is not, since {}", waiting.since.strftime("%F %TZ")),
+            format!(
+                "what is on disk is not, since {}: {}",
+                waiting.since.strftime("%F %TZ"),
+                in_words(&waiting.cause)
+            ),
             "`rosterctl status` says why, `rosterctl confirm` lets a held one proceed",
         ));
     }
@@ -167,6 +155,19 @@ fn judge_daemon(checks: &mut Vec<Check>, facts: &Facts, now: Timestamp) {
         Some(_) | None => {}
     }
     checks.push(judge_people(status));
+}
+
+/// Why what is on disk is not in force, in a line.
+fn in_words(cause: &WaitingCause) -> String {
+    match cause {
+        WaitingCause::Invalid { diagnostics } => {
+            diagnostics.lines().take(2).map(str::trim).collect::<Vec<_>>().join(" ")
+        }
+        WaitingCause::Held { cuts, .. } => {
+            format!("{} would lose access", count(cuts.len(), "person", "people"))
+        }
+        WaitingCause::TierMismatch { .. } => "tiers differ from the cluster's map".into(),
+    }
 }
 
 fn judge_people(status: &Status) -> Check {
@@ -243,6 +244,80 @@ fn judge_disk(disk: &Disk) -> Check {
     }
 }
 
+/// What is in force by the ledger, or by what the daemon says to somebody who may not read that.
+fn is_in_force(facts: &Facts) -> bool {
+    facts.applied.is_some() || matches!(&facts.daemon, Ok(Some(status)) if status.generation > 0)
+}
+
+/// The command that gets a text that is in force out of the ledger.
+fn from_ledger(what: &str, path: &Path) -> String {
+    let ledger = Path::new(STATE).join("ledger.json");
+    format!("jq -r .ledger.applied.{what} {} >{}", ledger.display(), path.display())
+}
+
+fn judge_config(facts: &Facts) -> Check {
+    let had_one = facts.applied.as_ref().is_some_and(|applied| !applied.config.trim().is_empty());
+    match &facts.config {
+        SourceFact::Valid(()) => green("config", "valid"),
+        SourceFact::Absent(path) if had_one => red(
+            "config",
+            format!("{} is gone, so the one that is in force stays", path.display()),
+            format!(
+                "restore it, or make an empty one for the defaults; what is in force: {}",
+                from_ledger("config", path)
+            ),
+        ),
+        SourceFact::Absent(path) => {
+            green("config", format!("there is no {}, so the defaults hold", path.display()))
+        }
+        SourceFact::Refused(why) => refused("config", why, facts),
+        SourceFact::Invalid(why) => invalid("config", why, facts),
+    }
+}
+
+fn judge_roster(facts: &Facts) -> Check {
+    match &facts.roster {
+        SourceFact::Valid(people) => {
+            green("roster", format!("valid, {} in it", count(*people, "person", "people")))
+        }
+        SourceFact::Absent(path) if is_in_force(facts) => {
+            let shown = path.display();
+            let kept = facts.kept.as_ref().map(|kept| {
+                format!(
+                    "`cp {} {shown}` is what it was before the last change by rosterctl; ",
+                    kept.display()
+                )
+            });
+            red(
+                "roster",
+                format!("{shown} is gone; the one that is in force stays, and nobody loses anything"),
+                format!(
+                    "put it back: {}what is in force: {}",
+                    kept.unwrap_or_default(),
+                    from_ledger("roster", path)
+                ),
+            )
+        }
+        SourceFact::Absent(_) => yellow(
+            "roster",
+            "there is none yet, so there is nothing to do",
+            "write one: /usr/share/doc/rosterd/roster.example.yaml shows how",
+        ),
+        SourceFact::Refused(why) => refused("roster", why, facts),
+        SourceFact::Invalid(why) => invalid("roster", why, facts),
+    }
+}
+
+fn refused(name: &'static str, failure: &Failure, facts: &Facts) -> Check {
+    let stays = if is_in_force(facts) { "; the last good one stays in force" } else { "" };
+    red(name, failure.why.clone(), format!("{}{stays}", failure.next))
+}
+
+fn invalid(name: &'static str, why: &str, facts: &Facts) -> Check {
+    let stays = if is_in_force(facts) { "; the last good one stays in force" } else { "" };
+    red(name, why, format!("`rosterctl validate` shows each mistake{stays}"))
+}
+
 fn judge_ledger(ledger: &LedgerFact) -> Check {
     match ledger {
         LedgerFact::NoneYet => green("ledger", "none yet: there was no run"),
@@ -264,44 +339,39 @@ fn judge_ledger(ledger: &LedgerFact) -> Check {
 }
 
 fn judge_files(checks: &mut Vec<Check>, facts: &Facts) {
-    let before = checks.len();
+    let refused = facts.sources.iter().filter_map(|source| source.as_ref().err());
+    let mut found: Vec<Check> =
+        refused.map(|failure| red("modes", failure.why.clone(), failure.next.clone())).collect();
     for file in &facts.files {
         let path = file.path.display();
-        let holds_secrets = file.widest == 0o600 || file.widest == 0o700;
         if file.uid != 0 {
-            let found = format!("{path} belongs to uid {}, not to root", file.uid);
-            checks.push(red("modes", found, format!("chown root:root {path}")));
+            let what = format!("{path} belongs to uid {}, not to root", file.uid);
+            found.push(red("modes", what, format!("chown root:root {path}")));
         } else if file.mode & !file.widest & 0o077 != 0 {
-            let (light, what) = match holds_secrets {
-                true => (Light::Red, "others may read it"),
-                false => (Light::Red, "others may write it"),
-            };
-            let found = format!("{path} has mode {:04o}: {what}", file.mode);
-            checks.push(check(
-                "modes",
-                light,
-                found,
-                Some(format!("chmod {:04o} {path}", file.mode & file.widest)),
-            ));
+            let what = format!("{path} has mode {:04o}: others may read it", file.mode);
+            found.push(red("modes", what, format!("chmod {:04o} {path}", file.mode & file.widest)));
         }
     }
-    if checks.len() == before {
-        checks.push(green(
-            "modes",
-            format!(
-                "{}, none open to others",
-                count(facts.files.len(), "file or folder", "files and folders")
-            ),
-        ));
+    // What is wrong with these two is told as what it is: no roster, or no configuration.
+    let is_refused =
+        matches!(facts.config, SourceFact::Refused(_)) || matches!(facts.roster, SourceFact::Refused(_));
+    if found.is_empty() && !is_refused {
+        let both = usize::from(!matches!(facts.config, SourceFact::Absent(_)))
+            + usize::from(!matches!(facts.roster, SourceFact::Absent(_)));
+        let all =
+            count(both + facts.sources.len() + facts.files.len(), "file or folder", "files and folders");
+        found.push(green("modes", format!("{all}, none open to others")));
     }
+    checks.extend(found);
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
+    use roster::ledger::Applied;
     use roster::plan::{Access, Seen};
-    use roster::report::{Outcome, RemoteStatus};
+    use roster::report::{Outcome, RemoteStatus, WaitingStatus};
 
     use super::super::facts::FileFact;
     use super::*;
@@ -361,15 +431,18 @@ mod tests {
                 free_files: 900,
                 total_files: 1000,
             }],
-            config: Ok(()),
-            roster: Ok(Some(3)),
+            config: SourceFact::Valid(()),
+            roster: SourceFact::Valid(3),
             ledger: LedgerFact::Whole { people: 4 },
-            files: vec![FileFact {
-                path: "/etc/rosterd/roster.yaml".into(),
-                uid: 0,
-                mode: 0o644,
-                widest: 0o755,
-            }],
+            kept: None,
+            applied: Some(Applied {
+                roster: "users:".into(),
+                config: "[guard]".into(),
+                host: None,
+                since: now(),
+            }),
+            files: vec![FileFact { path: STATE.into(), uid: 0, mode: 0o700, widest: 0o700 }],
+            sources: vec![Ok("/etc/rosterd/settings.json".into())],
             tools: vec![("tmux", Some(PathBuf::from("/usr/bin/tmux")))],
         }
     }
@@ -410,14 +483,13 @@ mod tests {
         units.insert("rosterd-reconcile.service".into(), unit("loaded", "failed", "static", "1"));
         facts.daemon = Err("cannot connect to /run/rosterd/control.sock: No such file or directory".into());
         facts.clock = Some(false);
-        facts.config = Err("error: unknown field `paralell` --> config.toml:2:1".into());
-        facts.roster = Err("error: unknown field `teir` --> roster.yaml:3:5".into());
+        facts.config = SourceFact::Invalid("error: unknown field `paralell` --> config.toml:2:1".into());
+        facts.roster = SourceFact::Invalid("error: unknown field `teir` --> roster.yaml:3:5".into());
         facts.ledger = LedgerFact::Damaged { why: "its checksum does not fit".into(), before: false };
         facts.disks[0].free = 10 << 20;
         facts.files = vec![
-            FileFact { path: "/etc/rosterd/roster.yaml".into(), uid: 1001, mode: 0o644, widest: 0o755 },
+            FileFact { path: "/etc/t3-serve/bob.env".into(), uid: 1001, mode: 0o600, widest: 0o600 },
             FileFact { path: "/etc/t3-serve/alice.env".into(), uid: 0, mode: 0o644, widest: 0o600 },
-            FileFact { path: "/etc/rosterd/config.toml".into(), uid: 0, mode: 0o666, widest: 0o755 },
         ];
         facts.tools = vec![("tmux", None), ("claude", None)];
         insta::assert_snapshot!(shown(&facts), @"
@@ -459,6 +531,47 @@ mod tests {
 
         0 green, 3 yellow, 12 red.
         ");
+    }
+
+    /// The daemon keeps what is in force, and the doctor says so: nobody is told to write a first roster over it.
+    #[test]
+    fn what_has_vanished_is_no_first_start_and_what_others_may_write_is_named() {
+        let lines = |facts: &Facts| {
+            let text = shown(facts);
+            let about = ["config ", "roster ", "modes ", "in force "];
+            let mut shows = false;
+            let lines = text.lines().filter(|line| {
+                if !line.starts_with(' ') {
+                    shows = line.get(7..).is_some_and(|line| about.iter().any(|word| line.starts_with(word)));
+                }
+                shows
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        let mut facts = well();
+        let Ok(Some(status)) = &mut facts.daemon else { unreachable!() };
+        let gone = "there is no /etc/rosterd/roster.yaml".into();
+        status.waiting =
+            Some(WaitingStatus { since: now(), cause: WaitingCause::Invalid { diagnostics: gone } });
+        facts.config = SourceFact::Absent("/etc/rosterd/config.toml".into());
+        facts.roster = SourceFact::Absent("/etc/rosterd/roster.yaml".into());
+        facts.kept = Some("/etc/rosterd/roster.yaml~".into());
+        insta::assert_snapshot!(lines(&facts), @"");
+        // Without root the ledger is closed, and the daemon says that something is in force.
+        facts.applied = None;
+        facts.kept = None;
+        insta::assert_snapshot!(lines(&facts), @"");
+        let failure = |why: &str, next: &str| Failure { why: why.into(), next: next.into() };
+        facts.config = SourceFact::Valid(());
+        facts.roster = SourceFact::Refused(failure(
+            "/etc/rosterd may be written by others (mode 0777)",
+            "close it (`chmod go-w /etc/rosterd`)",
+        ));
+        insta::assert_snapshot!(lines(&facts), @"");
+        facts.roster = SourceFact::Valid(3);
+        facts.sources =
+            vec![Err(failure("/srv/settings.json may be written by the group 1000", "chmod g-w it"))];
+        insta::assert_snapshot!(lines(&facts), @"");
     }
 
     #[test]
@@ -519,7 +632,9 @@ mod tests {
             roster::ledger::Degraded { since: now(), failures: 1, next_try: now(), problems: vec![] };
         status.subjects.insert("bob".to_owned().try_into().unwrap(), SubjectStatus::Degraded(degraded));
         facts.clock = None;
-        facts.roster = Ok(None);
+        facts.roster = SourceFact::Absent("/etc/rosterd/roster.yaml".into());
+        facts.applied = None;
+        status.generation = 0;
         facts.ledger = LedgerFact::Damaged { why: "it is gone".into(), before: true };
         facts.disks[0].free_files = 30;
         insta::assert_snapshot!(shown(&facts), @"

@@ -27,7 +27,7 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
     let commit = status.commit.as_ref().map_or_else(String::new, |commit| format!(", commit {commit:.12}"));
     page.open(&format!("{word}: "), style, &format!("{generation}{commit}; {last}."));
     if let Some(failed) = status.source.as_ref().and_then(|source| source.failed.as_ref()) {
-        let lead = format!("not fetched since {}: ", ago(failed.since, now));
+        let lead = format!("not fetched for {}: ", lasting(failed.since, now));
         page.open(&lead, Style::Bad, &format!("what is in force stays: {}", failed.why));
         next(&mut page, 2, "see [source] in config.toml; it is tried again by itself");
     }
@@ -85,13 +85,13 @@ pub(super) fn last_run(run: &RunSummary, now: Timestamp) -> String {
 
 /// Why the roster on disk is not in force, and what to do.
 pub(super) fn waiting_roster(page: &mut Page, waiting: &WaitingStatus, now: Timestamp) {
-    cause_on(page, &waiting.cause, Some(&ago(waiting.since, now)));
+    cause_on(page, &waiting.cause, Some(&lasting(waiting.since, now)));
 }
 
-/// The same for a run of the past, of which nobody knows any more since when.
-pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, since: Option<&str>) {
-    let lead = |word: &str| match since {
-        Some(since) => format!("{word} since {since}: "),
+/// The same for a run of the past, of which nobody knows any more for how long.
+pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, lasting: Option<&str>) {
+    let lead = |word: &str| match lasting {
+        Some(lasting) => format!("{word} for {lasting}: "),
         None => format!("{word}: "),
     };
     match cause {
