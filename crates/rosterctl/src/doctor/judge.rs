@@ -249,10 +249,11 @@ fn is_in_force(facts: &Facts) -> bool {
     facts.applied.is_some() || matches!(&facts.daemon, Ok(Some(status)) if status.generation > 0)
 }
 
-/// The command that gets a text that is in force out of the ledger.
+/// How a text that is in force comes out of the ledger.
 fn from_ledger(what: &str, path: &Path) -> String {
     let ledger = Path::new(STATE).join("ledger.json");
-    format!("jq -r .ledger.applied.{what} {} >{}", ledger.display(), path.display())
+    let (ledger, path) = (ledger.display(), path.display());
+    format!("`jq -r .ledger.applied.{what} {ledger} >{path}` writes what is in force")
 }
 
 fn judge_config(facts: &Facts) -> Check {
@@ -262,10 +263,7 @@ fn judge_config(facts: &Facts) -> Check {
         SourceFact::Absent(path) if had_one => red(
             "config",
             format!("{} is gone, so the one that is in force stays", path.display()),
-            format!(
-                "restore it, or make an empty one for the defaults; what is in force: {}",
-                from_ledger("config", path)
-            ),
+            format!("restore it, or make an empty one for the defaults; {}", from_ledger("config", path)),
         ),
         SourceFact::Absent(path) => {
             green("config", format!("there is no {}, so the defaults hold", path.display()))
@@ -284,18 +282,14 @@ fn judge_roster(facts: &Facts) -> Check {
             let shown = path.display();
             let kept = facts.kept.as_ref().map(|kept| {
                 format!(
-                    "`cp {} {shown}` is what it was before the last change by rosterctl; ",
+                    "`cp {} {shown}` brings what it was before the last change by rosterctl, ",
                     kept.display()
                 )
             });
             red(
                 "roster",
                 format!("{shown} is gone; the one that is in force stays, and nobody loses anything"),
-                format!(
-                    "put it back: {}what is in force: {}",
-                    kept.unwrap_or_default(),
-                    from_ledger("roster", path)
-                ),
+                format!("put it back: {}{}", kept.unwrap_or_default(), from_ledger("roster", path)),
             )
         }
         SourceFact::Absent(_) => yellow(
@@ -465,7 +459,7 @@ mod tests {
         green  config   valid
         green  roster   valid, 3 people in it
         green  ledger   whole, knows 4 people
-        green  modes    1 file or folder, none open to others
+        green  modes    4 files and folders, none open to others
         green  access   no kept file, unlocked clone or shared base is open or closed to the wrong people
         green  tmux     /usr/bin/tmux
 
@@ -517,19 +511,17 @@ mod tests {
         red    ledger   it is damaged (its checksum does not fit), and so is the copy before
                         next: restore /var/lib/rosterd/ledger.json from a backup; until then nothing is
                               changed, so that no id is given twice
-        red    modes    /etc/rosterd/roster.yaml belongs to uid 1001, not to root
-                        next: chown root:root /etc/rosterd/roster.yaml
+        red    modes    /etc/t3-serve/bob.env belongs to uid 1001, not to root
+                        next: chown root:root /etc/t3-serve/bob.env
         red    modes    /etc/t3-serve/alice.env has mode 0644: others may read it
                         next: chmod 0600 /etc/t3-serve/alice.env
-        red    modes    /etc/rosterd/config.toml has mode 0666: others may write it
-                        next: chmod 0644 /etc/rosterd/config.toml
         yellow tmux     not installed
                         next: apt-get install tmux
         yellow claude   not where everybody finds it
                         next: install it for everybody, or see that each person has it (`sudo -iu NAME which
                               claude`)
 
-        0 green, 3 yellow, 12 red.
+        0 green, 3 yellow, 11 red.
         ");
     }
 
@@ -556,22 +548,60 @@ mod tests {
         facts.config = SourceFact::Absent("/etc/rosterd/config.toml".into());
         facts.roster = SourceFact::Absent("/etc/rosterd/roster.yaml".into());
         facts.kept = Some("/etc/rosterd/roster.yaml~".into());
-        insta::assert_snapshot!(lines(&facts), @"");
+        insta::assert_snapshot!(lines(&facts), @"
+        yellow in force what is on disk is not, since 2026-11-25 12:00:00Z: there is no
+                        /etc/rosterd/roster.yaml
+                        next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
+        red    config   /etc/rosterd/config.toml is gone, so the one that is in force stays
+                        next: restore it, or make an empty one for the defaults; what is in force: jq -r
+                              .ledger.applied.config /var/lib/rosterd/ledger.json >/etc/rosterd/config.toml
+        red    roster   /etc/rosterd/roster.yaml is gone; the one that is in force stays, and nobody loses
+                        anything
+                        next: put it back: `cp /etc/rosterd/roster.yaml~ /etc/rosterd/roster.yaml` is what
+                              it was before the last change by rosterctl; what is in force: jq -r
+                              .ledger.applied.roster /var/lib/rosterd/ledger.json >/etc/rosterd/roster.yaml
+        green  modes    2 files and folders, none open to others
+        ");
         // Without root the ledger is closed, and the daemon says that something is in force.
         facts.applied = None;
         facts.kept = None;
-        insta::assert_snapshot!(lines(&facts), @"");
+        insta::assert_snapshot!(lines(&facts), @"
+        yellow in force what is on disk is not, since 2026-11-25 12:00:00Z: there is no
+                        /etc/rosterd/roster.yaml
+                        next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
+        green  config   there is no /etc/rosterd/config.toml, so the defaults hold
+        red    roster   /etc/rosterd/roster.yaml is gone; the one that is in force stays, and nobody loses
+                        anything
+                        next: put it back: what is in force: jq -r .ledger.applied.roster
+                              /var/lib/rosterd/ledger.json >/etc/rosterd/roster.yaml
+        green  modes    2 files and folders, none open to others
+        ");
         let failure = |why: &str, next: &str| Failure { why: why.into(), next: next.into() };
         facts.config = SourceFact::Valid(());
         facts.roster = SourceFact::Refused(failure(
             "/etc/rosterd may be written by others (mode 0777)",
             "close it (`chmod go-w /etc/rosterd`)",
         ));
-        insta::assert_snapshot!(lines(&facts), @"");
+        insta::assert_snapshot!(lines(&facts), @"
+        yellow in force what is on disk is not, since 2026-11-25 12:00:00Z: there is no
+                        /etc/rosterd/roster.yaml
+                        next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
+        green  config   valid
+        red    roster   /etc/rosterd may be written by others (mode 0777)
+                        next: close it (`chmod go-w /etc/rosterd`); the last good one stays in force
+        ");
         facts.roster = SourceFact::Valid(3);
         facts.sources =
             vec![Err(failure("/srv/settings.json may be written by the group 1000", "chmod g-w it"))];
-        insta::assert_snapshot!(lines(&facts), @"");
+        insta::assert_snapshot!(lines(&facts), @"
+        yellow in force what is on disk is not, since 2026-11-25 12:00:00Z: there is no
+                        /etc/rosterd/roster.yaml
+                        next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
+        green  config   valid
+        green  roster   valid, 3 people in it
+        red    modes    /srv/settings.json may be written by the group 1000
+                        next: chmod g-w it
+        ");
     }
 
     #[test]
@@ -644,7 +674,7 @@ mod tests {
         green  timer    rosterd-reconcile.timer runs
         yellow hourly   the last hourly run left something to do
                         next: rosterctl status
-        green  daemon   it answers, generation 7 is in force
+        green  daemon   it answers, generation 0 is in force
         yellow people   1 degraded: bob
                         next: `rosterctl status` says why and when it is tried again
         yellow clock    it is not known whether it is kept in step
@@ -656,7 +686,7 @@ mod tests {
                         next: write one: /usr/share/doc/rosterd/roster.example.yaml shows how
         yellow ledger   the newest is damaged (it is gone), the copy before is whole and will be used
                         next: look at the disk; the next run writes a new one
-        green  modes    1 file or folder, none open to others
+        green  modes    3 files and folders, none open to others
         green  access   no kept file, unlocked clone or shared base is open or closed to the wrong people
         green  tmux     /usr/bin/tmux
 

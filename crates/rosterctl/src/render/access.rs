@@ -116,8 +116,8 @@ mod tests {
         vault
           ! not known: Vault is not in service
 
-        2 things differ from the roster; `rosterctl plan` and `plan --provider` say what
-        would be done.
+        2 things differ from the roster; what `rosterctl plan` and `plan --provider` do
+        not name stays as it is.
         ");
         person.places.truncate(1);
         person.places[0].grants.remove(1);
@@ -127,6 +127,13 @@ mod tests {
         person.cut = Some("2026-11-20T10:00:00Z".parse().unwrap());
         person.places[0].grants = vec![grant("account carol", Some("cut since then"), Some(true))];
         assert!(is_as_wanted(&person));
-        insta::assert_snapshot!(access(&person, LOOK), @"");
+        insta::assert_snapshot!(access(&person, LOOK), @"
+        carol, not in the roster, cut since 2026-11-20 10:00:00Z.
+
+        machine
+          = account carol (cut since then)
+
+        All is as the roster says.
+        ");
     }
 }

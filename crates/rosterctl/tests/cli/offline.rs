@@ -107,6 +107,14 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
+fn without_a_roster_validate_says_how_to_begin() {
+    let place = place();
+    place.write("gone.toml", "[roster]\npath = \"/none/roster.yaml\"\n");
+    let text = place.run(&["--config", "gone.toml", "validate"]).complaint(1);
+    assert!(text.contains("roster.example.yaml, saved as /none/roster.yaml"), "{text}");
+}
+
+#[test]
 fn bytes_that_are_no_roster_are_refused_without_panic() {
     let place = place();
     std::fs::write(place.path().join("binary.yaml"), [0xff, 0xfe, 0x00, 0x80]).unwrap();
