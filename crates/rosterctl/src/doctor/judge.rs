@@ -553,13 +553,15 @@ mod tests {
                         /etc/rosterd/roster.yaml
                         next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
         red    config   /etc/rosterd/config.toml is gone, so the one that is in force stays
-                        next: restore it, or make an empty one for the defaults; what is in force: jq -r
-                              .ledger.applied.config /var/lib/rosterd/ledger.json >/etc/rosterd/config.toml
+                        next: restore it, or make an empty one for the defaults; `jq -r
+                              .ledger.applied.config /var/lib/rosterd/ledger.json >/etc/rosterd/config.toml`
+                              writes what is in force
         red    roster   /etc/rosterd/roster.yaml is gone; the one that is in force stays, and nobody loses
                         anything
-                        next: put it back: `cp /etc/rosterd/roster.yaml~ /etc/rosterd/roster.yaml` is what
-                              it was before the last change by rosterctl; what is in force: jq -r
-                              .ledger.applied.roster /var/lib/rosterd/ledger.json >/etc/rosterd/roster.yaml
+                        next: put it back: `cp /etc/rosterd/roster.yaml~ /etc/rosterd/roster.yaml` brings
+                              what it was before the last change by rosterctl, `jq -r .ledger.applied.roster
+                              /var/lib/rosterd/ledger.json >/etc/rosterd/roster.yaml` writes what is in
+                              force
         green  modes    2 files and folders, none open to others
         ");
         // Without root the ledger is closed, and the daemon says that something is in force.
@@ -572,8 +574,8 @@ mod tests {
         green  config   there is no /etc/rosterd/config.toml, so the defaults hold
         red    roster   /etc/rosterd/roster.yaml is gone; the one that is in force stays, and nobody loses
                         anything
-                        next: put it back: what is in force: jq -r .ledger.applied.roster
-                              /var/lib/rosterd/ledger.json >/etc/rosterd/roster.yaml
+                        next: put it back: `jq -r .ledger.applied.roster /var/lib/rosterd/ledger.json
+                              >/etc/rosterd/roster.yaml` writes what is in force
         green  modes    2 files and folders, none open to others
         ");
         let failure = |why: &str, next: &str| Failure { why: why.into(), next: next.into() };
