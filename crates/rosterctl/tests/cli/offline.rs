@@ -110,8 +110,9 @@ fn a_file_that_is_not_there_is_named() {
 fn without_a_roster_validate_says_how_to_begin() {
     let place = place();
     place.write("gone.toml", "[roster]\npath = \"/none/roster.yaml\"\n");
-    let text = place.run(&["--config", "gone.toml", "validate"]).complaint(1);
-    assert!(text.contains("roster.example.yaml, saved as /none/roster.yaml"), "{text}");
+    let done = place.run(&["--config", "gone.toml", "validate"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("roster.example.yaml, saved as /none/roster.yaml"), "{}", done.stderr);
 }
 
 #[test]
