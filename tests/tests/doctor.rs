@@ -86,7 +86,7 @@ fn a_doctor_judges_the_roster_as_the_daemon_does(suite: Suite) {
     let ann = "users:\n  ann: {authentik_user: ann, k8s_user: ann, tier: power-user}\n";
     let bob = "  bob: {authentik_user: bob, k8s_user: bob, tier: power-user}\n";
     machine.write_file("/etc/rosterd/config.toml", "[guard]\nmax_cuts = 5\n");
-    machine.write_file(ROSTER, &format!("{ann}{bob}"));
+    machine.write_file(ROSTER, format!("{ann}{bob}"));
     machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
     // Somebody who left as a cut has it is as the roster says.
     machine.write_file(ROSTER, ann);

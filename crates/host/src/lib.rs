@@ -39,7 +39,8 @@ mod systemd;
 mod units;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -117,6 +118,19 @@ pub fn mirrors_folder(path: &Path, (uid, gid): (u32, u32)) -> std::io::Result<()
     fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     fchmod(&made, Mode::from_bits_truncate(0o755))?;
     Ok(renameat(&above, &*new, &above, name)?)
+}
+
+/// The folder that holds the file `path`, and the file's name in it; nothing where there is no such folder. As on
+/// every way that root goes, each folder belongs to root and is writable by no one else, and so does each link.
+pub fn open_parent(path: &Path) -> Result<Option<(OwnedFd, &OsStr)>, String> {
+    match folder::open_parent(Path::new("/"), path, folder::Missing::Fail) {
+        Ok(found) => Ok(Some(found)),
+        Err(folder::FolderError::Absent(_)) => Ok(None),
+        Err(error) => {
+            let failure = error.failure();
+            Err(format!("{}; {}", failure.why, failure.next))
+        }
+    }
 }
 
 /// A machine by the folder that is its `/`.
