@@ -17,6 +17,7 @@
 //! | `ports` | who listens on a port |
 //! | `sessions` | ends what somebody runs |
 //! | `removal` | an account out of the database and back, a home out of its place and back |
+//! | [`source`] | reads the files that decide what root does, and judges who may write them |
 //! | `folder` | the only way to a path: from folder to folder, past nothing that others may change |
 
 mod accounts;
@@ -33,6 +34,7 @@ mod parse;
 mod ports;
 mod removal;
 mod sessions;
+pub mod source;
 mod systemd;
 mod units;
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::User;
 use roster::config::Config;
 use roster::files::ClosedFolder;
 use roster::model::Roster;
@@ -21,6 +21,7 @@ use crate::files::{self, Content, MAX_BYTES};
 use crate::folder::{self, FolderError, Missing};
 use crate::parse::{self, LoginDefs};
 use crate::removal;
+use crate::source::{self, SourceError};
 
 /// As in a change of the database.
 const MAX_DATABASE_BYTES: u64 = 64 << 20;
@@ -117,7 +118,7 @@ impl Host {
                 .claude
                 .managed_settings_source
                 .as_ref()
-                .map(|path| folders.file(path)),
+                .map(|path| folders.source(path)),
             closed_bases: self.closed_bases(config),
             env_files: env_files(&mut folders, roster, config),
             drop_ins: self.drop_ins(&mut folders)?,
@@ -288,15 +289,20 @@ impl<'a> Folders<'a> {
         }
     }
 
-    /// The same for what goes into everybody's home: whoever writes it decides what they all run.
+    /// The same for what goes into everybody's home or decides for everybody: whoever writes it has root's power.
     fn source(&mut self, path: &Path) -> FileState {
-        match self.read(path) {
-            Ok(Some(Content { uid, mode, .. })) if uid != geteuid().as_raw() || mode & 0o002 != 0 => {
-                let why =
-                    format!("it belongs to uid {uid} with mode {mode:04o}: chown root it and chmod o-w it");
-                FileState::Unreadable(why)
+        let read = match self.parent(path) {
+            Ok(Some((folder, name))) => source::read_in(folder, name, path),
+            Ok(None) => return FileState::Absent,
+            Err(why) => return FileState::Unreadable(why),
+        };
+        match read {
+            // Nobody asks for its mode.
+            Ok(content) => FileState::Present { content, mode: 0 },
+            Err(SourceError::Absent(_)) => FileState::Absent,
+            Err(SourceError::Refused(failure)) => {
+                FileState::Unreadable(format!("{}; {}", failure.why, failure.next))
             }
-            read => state(read),
         }
     }
 

@@ -18,6 +18,8 @@ mod toml;
 mod vault;
 mod yaml;
 
+pub use reader::nearest;
+
 use crate::config::Config;
 use crate::diagnostic::Diagnostics;
 use crate::k8s_users::K8sUsers;

@@ -74,6 +74,16 @@ pub(crate) fn validate(
             Err(diagnostics) => found.push(diagnostics),
         }
     }
+    // Of a draft that lies elsewhere nobody asks it.
+    if global.config.is_none() {
+        let roster = Some(&config.roster.path).filter(|_| file.is_none());
+        for path in [Path::new(CONFIG)].into_iter().chain(roster.map(PathBuf::as_path)) {
+            if let Err(host::source::SourceError::Refused(why)) = host::source::read(path) {
+                let warning = out.aside.paint(Style::Warn, "warning: ");
+                out.aside(&format!("{warning}rosterd does not read it: {}\n  next: {}\n", why.why, why.next));
+            }
+        }
+    }
     if out.json {
         let list: Vec<_> = found.iter().flat_map(|diagnostics| &diagnostics.diagnostics).collect();
         out.document(&list)?;
@@ -223,7 +233,6 @@ pub(crate) fn valid_configuration(global: &Global, out: &Out) -> Result<Config> 
     }
 }
 
-/// The configuration's bytes; nothing when the default place is empty, which means the defaults.
 /// The configuration, or the defaults when there is none.
 pub(crate) fn configuration(global: &Global) -> Result<Config> {
     let Some((name, bytes)) = read_config(global)? else { return Ok(Config::default()) };
@@ -232,6 +241,7 @@ pub(crate) fn configuration(global: &Global) -> Result<Config> {
     })
 }
 
+/// The configuration's bytes; nothing when the default place is empty, which means the defaults.
 fn read_config(global: &Global) -> Result<Option<(String, Vec<u8>)>> {
     match &global.config {
         Some(path) => read(path).map(Some),
@@ -241,10 +251,18 @@ fn read_config(global: &Global) -> Result<Option<(String, Vec<u8>)>> {
 }
 
 fn read_roster(file: Option<&Path>, config: &Config) -> Result<(String, Vec<u8>)> {
-    let hint = "name another file, or set [roster] path in config.toml";
+    let path = &config.roster.path;
     match file {
         Some(file) => read(file),
-        None => read(&config.roster.path).map_err(|error| error.next(hint)),
+        None if !path.exists() => read(path).map_err(|error| {
+            error.next(format!(
+                "begin with /usr/share/doc/rosterd/roster.example.yaml, saved as {}; or name another file",
+                path.display()
+            ))
+        }),
+        None => {
+            read(path).map_err(|error| error.next("name another file, or set [roster] path in config.toml"))
+        }
     }
 }
 

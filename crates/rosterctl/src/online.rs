@@ -46,7 +46,7 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             Command::Plan { user, provider: Some(provider), .. } => {
                 let asked = client.plan_provider(*provider, user.as_ref());
                 let plan = patiently(asked, out, &format!("rosterd looks at {provider}")).await?;
-                show_plan(plan, None, out)
+                show_plan(plan, None, true, out)
             }
             Command::Reconcile { user, provider: Some(provider) } => {
                 let events = client.reconcile_provider(*provider, user.as_ref()).await.map_err(explain)?;
@@ -54,7 +54,14 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                 close(&mut client, &run, out).await
             }
             Command::Status { user, provider: None } => {
-                let status = answer(client.status(user.as_ref()), out).await?;
+                let asked = tokio::time::timeout(PATIENCE, client.status(user.as_ref())).await;
+                let status = match (asked.map_err(|_| silent())?, user) {
+                    (Err(ClientError::Refused(ControlError::NoSuchUser { .. })), Some(user)) => {
+                        let status = answer(client.status(None), out).await?;
+                        return Err(nobody(user, &status));
+                    }
+                    (asked, _) => asked.map_err(explain)?,
+                };
                 show_status(&status, user.as_ref(), out)
             }
             Command::Plan { draft, user, provider: None } => {
@@ -62,15 +69,15 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
                 let asked = client.plan(user.as_ref(), draft.as_deref());
                 let plan = patiently(asked, out, "rosterd looks at the machine and the homes").await?;
                 if draft.is_some() {
-                    return show_plan(plan, None, out);
+                    return show_plan(plan, None, true, out);
                 }
                 let status = answer(client.status(None), out).await?;
                 match user {
                     // The daemon plans for whoever is on disk; for a mistyped name that is nothing.
                     Some(user) if plan == Plan::default() && !known(&status, user) => {
-                        Err(refused(ControlError::NoSuchUser { user: user.to_string() }))
+                        Err(nobody(user, &status))
                     }
-                    _ => show_plan(plan, status.waiting, out),
+                    _ => show_plan(plan, status.waiting, status.since.is_some(), out),
                 }
             }
             Command::Reconcile { user, provider: None } => {
@@ -144,7 +151,6 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
     })
 }
 
-/// One answer that the daemon has at hand.
 /// One question of a command that works by itself.
 pub(crate) fn asking<T>(
     socket: &Path,
@@ -165,6 +171,7 @@ fn silent() -> CommandError {
         .next("systemctl status rosterd; journalctl -u rosterd -n 50")
 }
 
+/// One answer that the daemon has at hand.
 async fn answer<T>(asked: impl Future<Output = std::result::Result<T, ClientError>>, out: &Out) -> Result<T> {
     tokio::time::timeout(PATIENCE, patiently(asked, out, "waiting for rosterd"))
         .await
@@ -229,6 +236,16 @@ fn outcome_of(status: &Status, user: &OsUser) -> Outcome {
     }
 }
 
+/// Nobody has this name; perhaps one that is near was meant.
+fn nobody(user: &OsUser, status: &Status) -> CommandError {
+    let error = refused(ControlError::NoSuchUser { user: user.to_string() });
+    let names: Vec<String> = status.subjects.keys().map(ToString::to_string).collect();
+    match roster::parse::nearest(user.as_str(), names.iter().map(String::as_str)) {
+        Some(near) => error.next(format!("did you mean {near}?")),
+        None => error,
+    }
+}
+
 fn known(status: &Status, user: &OsUser) -> bool {
     status.subjects.contains_key(&Subject::User(user.clone()))
 }
@@ -241,7 +258,7 @@ struct PlanAnswer {
     waiting: Option<WaitingStatus>,
 }
 
-fn show_plan(plan: Plan, waiting: Option<WaitingStatus>, out: &Out) -> Result<u8> {
+fn show_plan(plan: Plan, waiting: Option<WaitingStatus>, in_force: bool, out: &Out) -> Result<u8> {
     let code = match &waiting {
         Some(WaitingStatus {
             cause: WaitingCause::Invalid { .. } | WaitingCause::TierMismatch { .. },
@@ -253,7 +270,7 @@ fn show_plan(plan: Plan, waiting: Option<WaitingStatus>, out: &Out) -> Result<u8
     if out.json {
         out.document(&PlanAnswer { plan, waiting })?;
     } else {
-        out.text(&render::plan(&plan, waiting.as_ref(), Timestamp::now(), out.look))?;
+        out.text(&render::plan(&plan, waiting.as_ref(), in_force, Timestamp::now(), out.look))?;
     }
     Ok(code)
 }

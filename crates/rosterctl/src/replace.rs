@@ -122,7 +122,7 @@ impl Document {
 }
 
 /// `roster.yaml~`, as editors name it.
-fn backup_of(path: &Path) -> PathBuf {
+pub(crate) fn backup_of(path: &Path) -> PathBuf {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push("~");
     path.with_file_name(name)

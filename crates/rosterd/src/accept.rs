@@ -88,7 +88,7 @@ pub(crate) fn decide(
     };
     let host = match (&config.host, &disk.host) {
         (Some(host), _) | (None, Ok(host)) => host.clone(),
-        (None, Err(error)) => return wait(WaitingCause::Invalid { diagnostics: error.to_string() }),
+        (None, Err(error)) => return wait(WaitingCause::Invalid { diagnostics: error.clone() }),
     };
     let new = InForce::new(roster, config, Some(&host));
     let text = |bytes: &Result<Vec<u8>, SourceError>| {
@@ -169,7 +169,7 @@ fn fingerprint(disk: &OnDisk) -> String {
     }
     match &disk.host {
         Ok(host) => digest.update(host.as_str()),
-        Err(error) => digest.update(error.to_string()),
+        Err(error) => digest.update(error),
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -333,7 +333,7 @@ mod tests {
         };
         assert_eq!((names(&new.roster), by), (vec!["ann", "bea"], host("devvm")));
         disk.config = Ok(b"host = \"other.example.org\"".to_vec());
-        disk.host = Err(SourceError::NoName("none".into()));
+        disk.host = Err("none".into());
         let Decision::Accept { new, .. } = decide_on(&Ledger::default(), None, &disk) else {
             panic!("not accepted")
         };
@@ -387,7 +387,7 @@ mod tests {
         disk.host = Ok(host("localhost"));
         let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &disk) else { panic!("cut") };
         assert!(matches!(&waiting.cause, WaitingCause::Held { cuts, .. } if cuts.len() == 1), "{waiting:?}");
-        disk.host = Err(SourceError::NoName("`(none)` is no name".into()));
+        disk.host = Err("`(none)` is no name".into());
         let Decision::Wait(waiting) = decide_on(&ledger, Some(&in_force), &disk) else { panic!("cut") };
         assert!(matches!(&waiting.cause, WaitingCause::Invalid { .. }), "{waiting:?}");
     }

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use roster::access::{self, Access, Place};
+use roster::access::{self, Access, Machine, Place};
 use roster::name::OsUser;
 use roster::plan::Problem;
 use roster::provider::Provider;
@@ -11,18 +11,24 @@ use roster::provider::Provider;
 use crate::daemon::Daemon;
 use crate::providers;
 use crate::run;
+use crate::services;
 
 pub(crate) async fn of(daemon: &Rc<Daemon>, user: &OsUser) -> Result<Access, Problem> {
     let Some(in_force) = daemon.in_force() else {
-        return Ok(Access { user: user.clone(), tier: None, places: Vec::new() });
+        return Ok(Access { user: user.clone(), tier: None, cut: None, places: Vec::new() });
     };
     let host = run::plan_host(daemon, &in_force).await?;
-    let groups = |tier| {
-        let policy = in_force.config.tiers.get(&tier);
-        policy.map(|policy| policy.groups.iter().map(ToString::to_string).collect()).unwrap_or_default()
+    let ledger = daemon.ledger();
+    let units = services::observe(&host.desired, &ledger, &host.observed).await;
+    let machine = Machine {
+        roster: &in_force.roster,
+        config: &in_force.config,
+        desired: &host.desired,
+        ledger: &ledger,
+        observed: &host.observed,
+        units: units.as_ref().map_err(String::as_str),
     };
-    let mut places =
-        vec![access::on_the_machine(user, &in_force.roster, &host.desired, &host.observed, &groups)];
+    let mut places = vec![access::on_the_machine(user, &machine)];
     for provider in Provider::ALL {
         if !providers::is_configured(&in_force.config, provider) {
             continue;
@@ -33,5 +39,6 @@ pub(crate) async fn of(daemon: &Rc<Daemon>, user: &OsUser) -> Result<Access, Pro
         });
     }
     let tier = in_force.roster.users.get(user).map(|person| person.tier);
-    Ok(Access { user: user.clone(), tier, places })
+    let cut = ledger.cut.get(user).copied().filter(|_| tier.is_none());
+    Ok(Access { user: user.clone(), tier, cut, places })
 }

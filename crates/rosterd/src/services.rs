@@ -15,20 +15,27 @@ use roster::report::StepResult;
 use crate::daemon::Daemon;
 use crate::run::{Running, chain};
 
+/// What the units do that are wanted or ours, or why systemd does not say.
+pub(crate) async fn observe(
+    desired: &Desired,
+    ledger: &Rc<Ledger>,
+    host: &HostObserved,
+) -> Result<UnitsObserved, String> {
+    let watched = plan::units_to_watch(desired, ledger);
+    if watched.is_empty() {
+        return Ok(UnitsObserved::default());
+    }
+    let host = HostObserved { accounts: host.accounts.clone(), ..HostObserved::default() };
+    match tokio::task::spawn_blocking(move || host::observe_units(&watched, &host)).await {
+        Ok(observed) => observed.map_err(|error| chain(&error)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Looks at the units and plans their steps. When systemd does not answer, nothing is concluded: no step, and the units
 /// that are ours stay so.
 pub(crate) async fn plan(desired: &Desired, ledger: &Rc<Ledger>, host: &HostObserved) -> UnitsPlan {
-    let watched = plan::units_to_watch(desired, ledger);
-    let observed = if watched.is_empty() {
-        Ok(UnitsObserved::default())
-    } else {
-        let host = HostObserved { accounts: host.accounts.clone(), ..HostObserved::default() };
-        match tokio::task::spawn_blocking(move || host::observe_units(&watched, &host)).await {
-            Ok(observed) => observed.map_err(|error| chain(&error)),
-            Err(error) => Err(error.to_string()),
-        }
-    };
-    match observed {
+    match observe(desired, ledger, host).await {
         Ok(observed) => plan::units(desired, ledger, &observed),
         Err(why) => UnitsPlan {
             start: Plan {

@@ -418,6 +418,11 @@ fn read_url(reader: &mut Reader, field: &Field<'_>, for_any: bool) -> Option<Str
         reader.tell(found);
         None
     };
+    if let Some(rest) = text.strip_prefix("git@").or(text.strip_prefix("ssh://git@")) {
+        let found = found("is an address for ssh, and repositories are cloned by https or http alone");
+        let https = format!("https://{}", rest.replacen(':', "/", 1));
+        return refuse(reader, found.help(format!("write {}", quoted(&https))));
+    }
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     if authority.contains('@') {

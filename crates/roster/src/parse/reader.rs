@@ -391,17 +391,25 @@ impl<'n> Fields<'n> {
     }
 }
 
-/// The known word that `text` was probably meant to be.
-pub(crate) fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+/// The known word that `text` was probably meant to be: one a slip away, or the shortest that begins as it does.
+pub fn nearest<'w>(text: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     if text.len() > 40 {
         return None;
     }
     let normal = text.to_lowercase().replace(['-', ' '], "_");
-    words
-        .map(|word| (strsim::osa_distance(&normal, &word.replace('-', "_")), word))
+    let words: Vec<&str> = words.collect();
+    let slip = words
+        .iter()
+        .map(|word| (strsim::osa_distance(&normal, &word.replace('-', "_")), *word))
         .filter(|(distance, word)| *distance <= 1 + word.len() / 5)
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, word)| word)
+        .map(|(_, word)| word);
+    // `mem` for `memory`, `copie` for `copy`; a long word that goes on differently is another one.
+    let first = if normal.len() > 5 { Some(normal.as_str()) } else { normal.get(..3) };
+    let beginning = |first: &str| {
+        words.iter().filter(|word| word.starts_with(first)).min_by_key(|word| word.len()).copied()
+    };
+    slip.or_else(|| first.and_then(beginning))
 }
 
 fn listed<'w>(words: impl Iterator<Item = &'w str>) -> String {

@@ -39,7 +39,24 @@ fn read_users(reader: &mut Reader, node: &Node<'_>) -> BTreeMap<OsUser, Person> 
             return users;
         }
     };
-    for Field { key, key_span, node } in entries {
+    // What is no person and follows a name with nothing behind it is that person's, too far to the left.
+    let is_a_field = |field: &Field<'_>| {
+        matches!(field.node.value, Value::Text(_) | Value::Bool(_) | Value::Number(_) | Value::Sequence(_))
+    };
+    let mut entries = entries.into_iter().peekable();
+    while let Some(Field { key, key_span, node }) = entries.next() {
+        if matches!(node.value, Value::Null)
+            && let Some(first) = entries.next_if(is_a_field)
+        {
+            while entries.next_if(is_a_field).is_some() {}
+            let found = Found::new(
+                first.key_span.clone(),
+                format!("the fields of user {} begin at the column of their name", quoted(key)),
+            );
+            let help = "indent them by two spaces more than the name";
+            reader.tell(found.also(key_span, "the name").help(help));
+            continue;
+        }
         let os_user = reader.checked::<OsUser>(key, key_span);
         let person = read_person(reader, &mut taken, key, key_span, node);
         if let (Some(os_user), Some(person)) = (os_user, person) {

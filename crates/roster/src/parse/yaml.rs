@@ -230,8 +230,15 @@ impl<'t> Builder<'t, '_> {
             | ErrorKind::UnexpectedEofFlowMapping
             | ErrorKind::UnexpectedEofFlowSequence
             | ErrorKind::UnclosedFlowCollection { .. } => {
-                found("not valid YAML: expected `,` or the closing bracket")
-                    .help("is a `{` or `[` before it left open?")
+                let found = found("not valid YAML: expected `,` or the closing bracket");
+                let is_open = |open: char, close: char| {
+                    line_above.matches(open).count() > line_above.matches(close).count()
+                };
+                found.help(match (is_open('{', '}'), is_open('[', ']')) {
+                    (true, _) => "the `{` in the line above is not closed; end it with `}`",
+                    (_, true) => "the `[` in the line above is not closed; end it with `]`",
+                    _ => "a `{` or `[` before it is not closed",
+                })
             }
             ErrorKind::UnclosedQuotedScalar => found("not valid YAML: this quote is not closed"),
             kind => found(&format!("not valid YAML: {kind}")),

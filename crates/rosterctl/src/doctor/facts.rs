@@ -11,10 +11,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use control::Client;
+use host::Failure;
+use host::source::{self, SourceError};
 use nix::sys::statvfs::statvfs;
 use roster::config::Config;
 use roster::diagnostic::Diagnostics;
-use roster::ledger::Ledger;
+use roster::ledger::{Applied, Ledger};
 use roster::model::Roster;
 use roster::report::Status;
 use serde::Deserialize;
@@ -22,6 +24,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::args::{CONFIG, Global};
+use crate::replace::backup_of;
 
 /// Where the daemon keeps its ledger.
 pub(super) const STATE: &str = "/var/lib/rosterd";
@@ -47,12 +50,31 @@ pub(super) struct Facts {
     /// Whether the clock is kept in step; nothing when nobody knows.
     pub(super) clock: Option<bool>,
     pub(super) disks: Vec<Disk>,
-    pub(super) config: Result<(), String>,
-    /// How many people are in the roster on disk; nothing when there is none.
-    pub(super) roster: Result<Option<usize>, String>,
+    pub(super) config: SourceFact<()>,
+    /// How many people are in the roster on disk.
+    pub(super) roster: SourceFact<usize>,
+    /// What `rosterctl user` has kept of the roster before its last change.
+    pub(super) kept: Option<PathBuf>,
+    /// What is in force by the ledger.
+    pub(super) applied: Option<Applied>,
     pub(super) ledger: LedgerFact,
     pub(super) files: Vec<FileFact>,
+    /// The other files that decide what root does: where each is, or why the daemon does not read it.
+    pub(super) sources: Vec<Result<PathBuf, Failure>>,
     pub(super) tools: Vec<(&'static str, Option<PathBuf>)>,
+}
+
+/// Roster or configuration, read as the daemon reads it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum SourceFact<T> {
+    /// It is not where it should be.
+    Absent(PathBuf),
+    /// Others may write it, or it cannot be read.
+    Refused(Failure),
+    /// Its first mistake.
+    Invalid(String),
+    /// It is valid.
+    Valid(T),
 }
 
 /// A file system.
@@ -96,19 +118,30 @@ pub(super) struct FileFact {
 /// Looks at everything.
 pub(super) fn gather(global: &Global) -> Facts {
     let config_path = global.config.clone().unwrap_or_else(|| CONFIG.into());
-    let parsed = read_config(&config_path);
-    let config = parsed.as_ref().ok().cloned().unwrap_or_default();
-    let roster = read_roster(&config);
+    let read_config = read(&config_path, roster::parse::config);
+    let (ledger, applied) = ledger(Path::new(STATE));
+    let config = match &read_config {
+        SourceFact::Valid(config) => config.clone(),
+        // As the daemon does: what is in force says where the roster is.
+        _ => applied
+            .as_ref()
+            .and_then(|applied| roster::parse::config(CONFIG, applied.config.as_bytes()).ok())
+            .unwrap_or_default(),
+    };
+    let roster = read(&config.roster.path, roster::parse::roster);
     Facts {
         is_root: nix::unistd::geteuid().is_root(),
         units: units(),
         daemon: ask(global.daemon()),
         clock: clock(),
         disks: disks(&config),
-        config: parsed.map(drop),
-        files: files(&config_path, &config, roster.as_ref().ok().and_then(Option::as_ref)),
-        roster: roster.map(|roster| roster.map(|roster| roster.users.len())),
-        ledger: ledger(Path::new(STATE)),
+        config: read_config.map(drop),
+        files: files(&config, &roster),
+        sources: sources(&config),
+        roster: roster.map(|roster| roster.users.len()),
+        kept: Some(backup_of(&config.roster.path)).filter(|kept| kept.is_file()),
+        applied,
+        ledger,
         tools: TOOLS.iter().map(|tool| (*tool, find(tool))).collect(),
     }
 }
@@ -197,24 +230,26 @@ fn first(diagnostics: &Diagnostics) -> String {
     diagnostics.render(false).lines().take(2).map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
-fn read_config(path: &Path) -> Result<Config, String> {
-    match fs::read(path) {
-        Ok(bytes) => {
-            roster::parse::config(&path.display().to_string(), &bytes).map_err(|error| first(&error))
+impl<T> SourceFact<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> SourceFact<U> {
+        match self {
+            SourceFact::Absent(path) => SourceFact::Absent(path),
+            SourceFact::Refused(failure) => SourceFact::Refused(failure),
+            SourceFact::Invalid(why) => SourceFact::Invalid(why),
+            SourceFact::Valid(it) => SourceFact::Valid(change(it)),
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
-        Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
 
-fn read_roster(config: &Config) -> Result<Option<Roster>, String> {
-    let path = &config.roster.path;
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
-    };
-    roster::parse::roster(&path.display().to_string(), &bytes).map(Some).map_err(|error| first(&error))
+fn read<T>(path: &Path, parse: fn(&str, &[u8]) -> Result<T, Diagnostics>) -> SourceFact<T> {
+    match source::read(path) {
+        Ok(bytes) => match parse(&path.display().to_string(), &bytes) {
+            Ok(it) => SourceFact::Valid(it),
+            Err(diagnostics) => SourceFact::Invalid(first(&diagnostics)),
+        },
+        Err(SourceError::Absent(path)) => SourceFact::Absent(path),
+        Err(SourceError::Refused(failure)) => SourceFact::Refused(failure),
+    }
 }
 
 /// The ledger as the daemon stores it.
@@ -224,20 +259,21 @@ struct Envelope {
     ledger: Box<RawValue>,
 }
 
-fn ledger(dir: &Path) -> LedgerFact {
+fn ledger(dir: &Path) -> (LedgerFact, Option<Applied>) {
     let newest = dir.join("ledger.json");
     match read_ledger(&newest) {
-        Ok(ledger) => LedgerFact::Whole { people: ledger.known().len() },
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => LedgerFact::Forbidden,
+        Ok(ledger) => (LedgerFact::Whole { people: ledger.known().len() }, ledger.applied),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => (LedgerFact::Forbidden, None),
         Err(error) => {
-            let before = read_ledger(&dir.join("ledger.json.prev")).is_ok();
+            let before = read_ledger(&dir.join("ledger.json.prev"));
             let has_runs = fs::read_dir(dir.join("runs")).is_ok_and(|mut runs| runs.next().is_some());
-            if error.kind() == io::ErrorKind::NotFound && !before && !has_runs {
-                return LedgerFact::NoneYet;
+            let is_gone = error.kind() == io::ErrorKind::NotFound;
+            if is_gone && before.is_err() && !has_runs {
+                return (LedgerFact::NoneYet, None);
             }
-            let why =
-                if error.kind() == io::ErrorKind::NotFound { "it is gone".into() } else { error.to_string() };
-            LedgerFact::Damaged { why, before }
+            let why = if is_gone { "it is gone".into() } else { error.to_string() };
+            let fact = LedgerFact::Damaged { why, before: before.is_ok() };
+            (fact, before.ok().and_then(|ledger| ledger.applied))
         }
     }
 }
@@ -252,17 +288,13 @@ fn read_ledger(path: &Path) -> io::Result<Ledger> {
     Ok(serde_json::from_str(envelope.ledger.get())?)
 }
 
-fn files(config_path: &Path, config: &Config, roster: Option<&Roster>) -> Vec<FileFact> {
-    let mut wanted: Vec<(PathBuf, u32)> =
-        vec![(config_path.to_path_buf(), 0o755), (config.roster.path.clone(), 0o755), (STATE.into(), 0o700)];
-    wanted.extend(config.claude.managed_settings_source.clone().map(|path| (path, 0o755)));
-    wanted.extend(roster::files::sources(config).into_iter().map(|path| (path.clone(), 0o755)));
-    wanted.extend(config.tier_check.k8s_users.clone().map(|path| (path, 0o755)));
-    for service in &config.service {
-        let Some(port) = service.port() else { continue };
-        // They hold tokens.
+/// The folder of the ledger, and what holds tokens of people.
+fn files(config: &Config, roster: &SourceFact<Roster>) -> Vec<FileFact> {
+    let mut wanted: Vec<(PathBuf, u32)> = vec![(STATE.into(), 0o700)];
+    if let SourceFact::Valid(roster) = roster {
+        let ports = config.service.iter().filter_map(|service| service.port());
         wanted.extend(
-            roster.iter().flat_map(|roster| roster.users.keys()).map(|user| (port.env_file_of(user), 0o600)),
+            ports.flat_map(|port| roster.users.keys().map(move |user| (port.env_file_of(user), 0o600))),
         );
     }
     let fact = |(path, widest): (PathBuf, u32)| {
@@ -270,6 +302,17 @@ fn files(config_path: &Path, config: &Config, roster: Option<&Roster>) -> Vec<Fi
         Some(FileFact { path, uid: seen.uid(), mode: seen.permissions().mode() & 0o7777, widest })
     };
     wanted.into_iter().filter_map(fact).collect()
+}
+
+fn sources(config: &Config) -> Vec<Result<PathBuf, Failure>> {
+    let settings = config.claude.managed_settings_source.iter();
+    let all = settings.chain(roster::files::sources(config)).chain(&config.tier_check.k8s_users);
+    let judged = |path: &PathBuf| match source::read(path) {
+        Ok(_) => Some(Ok(path.clone())),
+        Err(SourceError::Absent(_)) => None,
+        Err(SourceError::Refused(failure)) => Some(Err(failure)),
+    };
+    all.filter_map(judged).collect()
 }
 
 /// A program where everybody finds it.

@@ -1,12 +1,15 @@
 //! What the facts mean, in the order in which one would ask. Pure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use host::Failure;
 use jiff::{SignedDuration, Timestamp};
+use roster::ledger::WaitingCause;
 use roster::plan::Subject;
 use roster::report::{RemoteAnswer, Status, SubjectStatus};
 
-use super::facts::{Disk, Facts, LedgerFact};
+use super::facts::{Disk, Facts, LedgerFact, STATE, SourceFact};
 use super::{Check, Light};
 use crate::page::count;
 use crate::when::ago;
@@ -34,27 +37,8 @@ pub(super) fn judge(facts: &Facts, now: Timestamp) -> Vec<Check> {
         (None, _) => yellow("clock", "it is not known whether it is kept in step", "`timedatectl` says more"),
     });
     checks.extend(facts.disks.iter().map(judge_disk));
-    checks.push(match &facts.config {
-        Ok(()) => green("config", "valid"),
-        Err(why) => red(
-            "config",
-            why.clone(),
-            "`rosterctl validate` shows each mistake; the last good one stays in force",
-        ),
-    });
-    checks.push(match &facts.roster {
-        Ok(Some(people)) => green("roster", format!("valid, {} in it", count(*people, "person", "people"))),
-        Ok(None) => yellow(
-            "roster",
-            "there is none yet, so there is nothing to do",
-            "write one: /usr/share/doc/rosterd/roster.example.yaml shows how",
-        ),
-        Err(why) => red(
-            "roster",
-            why.clone(),
-            "`rosterctl validate` shows each mistake; the last good one stays in force",
-        ),
-    });
+    checks.push(judge_config(facts));
+    checks.push(judge_roster(facts));
     checks.push(judge_ledger(&facts.ledger));
     judge_files(&mut checks, facts);
     if let Ok(Some(status)) = &facts.daemon {
@@ -154,7 +138,11 @@ fn judge_daemon(checks: &mut Vec<Check>, facts: &Facts, now: Timestamp) {
     if let Some(waiting) = &status.waiting {
         checks.push(yellow(
             "in force",
-            format!("the roster on disk is not, since {}", waiting.since.strftime("%F %TZ")),
+            format!(
+                "what is on disk is not, since {}: {}",
+                waiting.since.strftime("%F %TZ"),
+                in_words(&waiting.cause)
+            ),
             "`rosterctl status` says why, `rosterctl confirm` lets a held one proceed",
         ));
     }
@@ -167,6 +155,19 @@ fn judge_daemon(checks: &mut Vec<Check>, facts: &Facts, now: Timestamp) {
         Some(_) | None => {}
     }
     checks.push(judge_people(status));
+}
+
+/// Why what is on disk is not in force, in a line.
+fn in_words(cause: &WaitingCause) -> String {
+    match cause {
+        WaitingCause::Invalid { diagnostics } => {
+            diagnostics.lines().take(2).map(str::trim).collect::<Vec<_>>().join(" ")
+        }
+        WaitingCause::Held { cuts, .. } => {
+            format!("{} would lose access", count(cuts.len(), "person", "people"))
+        }
+        WaitingCause::TierMismatch { .. } => "tiers differ from the cluster's map".into(),
+    }
 }
 
 fn judge_people(status: &Status) -> Check {
@@ -243,6 +244,74 @@ fn judge_disk(disk: &Disk) -> Check {
     }
 }
 
+/// What is in force by the ledger, or by what the daemon says to somebody who may not read that.
+fn is_in_force(facts: &Facts) -> bool {
+    facts.applied.is_some() || matches!(&facts.daemon, Ok(Some(status)) if status.generation > 0)
+}
+
+/// How a text that is in force comes out of the ledger.
+fn from_ledger(what: &str, path: &Path) -> String {
+    let ledger = Path::new(STATE).join("ledger.json");
+    let (ledger, path) = (ledger.display(), path.display());
+    format!("`jq -r .ledger.applied.{what} {ledger} >{path}` writes what is in force")
+}
+
+fn judge_config(facts: &Facts) -> Check {
+    let had_one = facts.applied.as_ref().is_some_and(|applied| !applied.config.trim().is_empty());
+    match &facts.config {
+        SourceFact::Valid(()) => green("config", "valid"),
+        SourceFact::Absent(path) if had_one => red(
+            "config",
+            format!("{} is gone, so the one that is in force stays", path.display()),
+            format!("restore it, or make an empty one for the defaults; {}", from_ledger("config", path)),
+        ),
+        SourceFact::Absent(path) => {
+            green("config", format!("there is no {}, so the defaults hold", path.display()))
+        }
+        SourceFact::Refused(why) => refused("config", why, facts),
+        SourceFact::Invalid(why) => invalid("config", why, facts),
+    }
+}
+
+fn judge_roster(facts: &Facts) -> Check {
+    match &facts.roster {
+        SourceFact::Valid(people) => {
+            green("roster", format!("valid, {} in it", count(*people, "person", "people")))
+        }
+        SourceFact::Absent(path) if is_in_force(facts) => {
+            let shown = path.display();
+            let kept = facts.kept.as_ref().map(|kept| {
+                format!(
+                    "`cp {} {shown}` brings what it was before the last change by rosterctl, ",
+                    kept.display()
+                )
+            });
+            red(
+                "roster",
+                format!("{shown} is gone; the one that is in force stays, and nobody loses anything"),
+                format!("put it back: {}{}", kept.unwrap_or_default(), from_ledger("roster", path)),
+            )
+        }
+        SourceFact::Absent(_) => yellow(
+            "roster",
+            "there is none yet, so there is nothing to do",
+            "write one: /usr/share/doc/rosterd/roster.example.yaml shows how",
+        ),
+        SourceFact::Refused(why) => refused("roster", why, facts),
+        SourceFact::Invalid(why) => invalid("roster", why, facts),
+    }
+}
+
+fn refused(name: &'static str, failure: &Failure, facts: &Facts) -> Check {
+    let stays = if is_in_force(facts) { "; the last good one stays in force" } else { "" };
+    red(name, failure.why.clone(), format!("{}{stays}", failure.next))
+}
+
+fn invalid(name: &'static str, why: &str, facts: &Facts) -> Check {
+    let stays = if is_in_force(facts) { "; the last good one stays in force" } else { "" };
+    red(name, why, format!("`rosterctl validate` shows each mistake{stays}"))
+}
+
 fn judge_ledger(ledger: &LedgerFact) -> Check {
     match ledger {
         LedgerFact::NoneYet => green("ledger", "none yet: there was no run"),
@@ -264,44 +333,39 @@ fn judge_ledger(ledger: &LedgerFact) -> Check {
 }
 
 fn judge_files(checks: &mut Vec<Check>, facts: &Facts) {
-    let before = checks.len();
+    let refused = facts.sources.iter().filter_map(|source| source.as_ref().err());
+    let mut found: Vec<Check> =
+        refused.map(|failure| red("modes", failure.why.clone(), failure.next.clone())).collect();
     for file in &facts.files {
         let path = file.path.display();
-        let holds_secrets = file.widest == 0o600 || file.widest == 0o700;
         if file.uid != 0 {
-            let found = format!("{path} belongs to uid {}, not to root", file.uid);
-            checks.push(red("modes", found, format!("chown root:root {path}")));
+            let what = format!("{path} belongs to uid {}, not to root", file.uid);
+            found.push(red("modes", what, format!("chown root:root {path}")));
         } else if file.mode & !file.widest & 0o077 != 0 {
-            let (light, what) = match holds_secrets {
-                true => (Light::Red, "others may read it"),
-                false => (Light::Red, "others may write it"),
-            };
-            let found = format!("{path} has mode {:04o}: {what}", file.mode);
-            checks.push(check(
-                "modes",
-                light,
-                found,
-                Some(format!("chmod {:04o} {path}", file.mode & file.widest)),
-            ));
+            let what = format!("{path} has mode {:04o}: others may read it", file.mode);
+            found.push(red("modes", what, format!("chmod {:04o} {path}", file.mode & file.widest)));
         }
     }
-    if checks.len() == before {
-        checks.push(green(
-            "modes",
-            format!(
-                "{}, none open to others",
-                count(facts.files.len(), "file or folder", "files and folders")
-            ),
-        ));
+    // What is wrong with these two is told as what it is: no roster, or no configuration.
+    let is_refused =
+        matches!(facts.config, SourceFact::Refused(_)) || matches!(facts.roster, SourceFact::Refused(_));
+    if found.is_empty() && !is_refused {
+        let both = usize::from(!matches!(facts.config, SourceFact::Absent(_)))
+            + usize::from(!matches!(facts.roster, SourceFact::Absent(_)));
+        let all =
+            count(both + facts.sources.len() + facts.files.len(), "file or folder", "files and folders");
+        found.push(green("modes", format!("{all}, none open to others")));
     }
+    checks.extend(found);
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
+    use roster::ledger::Applied;
     use roster::plan::{Access, Seen};
-    use roster::report::{Outcome, RemoteStatus};
+    use roster::report::{Outcome, RemoteStatus, WaitingStatus};
 
     use super::super::facts::FileFact;
     use super::*;
@@ -361,15 +425,18 @@ mod tests {
                 free_files: 900,
                 total_files: 1000,
             }],
-            config: Ok(()),
-            roster: Ok(Some(3)),
+            config: SourceFact::Valid(()),
+            roster: SourceFact::Valid(3),
             ledger: LedgerFact::Whole { people: 4 },
-            files: vec![FileFact {
-                path: "/etc/rosterd/roster.yaml".into(),
-                uid: 0,
-                mode: 0o644,
-                widest: 0o755,
-            }],
+            kept: None,
+            applied: Some(Applied {
+                roster: "users:".into(),
+                config: "[guard]".into(),
+                host: None,
+                since: now(),
+            }),
+            files: vec![FileFact { path: STATE.into(), uid: 0, mode: 0o700, widest: 0o700 }],
+            sources: vec![Ok("/etc/rosterd/settings.json".into())],
             tools: vec![("tmux", Some(PathBuf::from("/usr/bin/tmux")))],
         }
     }
@@ -392,7 +459,7 @@ mod tests {
         green  config   valid
         green  roster   valid, 3 people in it
         green  ledger   whole, knows 4 people
-        green  modes    1 file or folder, none open to others
+        green  modes    4 files and folders, none open to others
         green  access   no kept file, unlocked clone or shared base is open or closed to the wrong people
         green  tmux     /usr/bin/tmux
 
@@ -410,14 +477,13 @@ mod tests {
         units.insert("rosterd-reconcile.service".into(), unit("loaded", "failed", "static", "1"));
         facts.daemon = Err("cannot connect to /run/rosterd/control.sock: No such file or directory".into());
         facts.clock = Some(false);
-        facts.config = Err("error: unknown field `paralell` --> config.toml:2:1".into());
-        facts.roster = Err("error: unknown field `teir` --> roster.yaml:3:5".into());
+        facts.config = SourceFact::Invalid("error: unknown field `paralell` --> config.toml:2:1".into());
+        facts.roster = SourceFact::Invalid("error: unknown field `teir` --> roster.yaml:3:5".into());
         facts.ledger = LedgerFact::Damaged { why: "its checksum does not fit".into(), before: false };
         facts.disks[0].free = 10 << 20;
         facts.files = vec![
-            FileFact { path: "/etc/rosterd/roster.yaml".into(), uid: 1001, mode: 0o644, widest: 0o755 },
+            FileFact { path: "/etc/t3-serve/bob.env".into(), uid: 1001, mode: 0o600, widest: 0o600 },
             FileFact { path: "/etc/t3-serve/alice.env".into(), uid: 0, mode: 0o644, widest: 0o600 },
-            FileFact { path: "/etc/rosterd/config.toml".into(), uid: 0, mode: 0o666, widest: 0o755 },
         ];
         facts.tools = vec![("tmux", None), ("claude", None)];
         insta::assert_snapshot!(shown(&facts), @"
@@ -445,19 +511,98 @@ mod tests {
         red    ledger   it is damaged (its checksum does not fit), and so is the copy before
                         next: restore /var/lib/rosterd/ledger.json from a backup; until then nothing is
                               changed, so that no id is given twice
-        red    modes    /etc/rosterd/roster.yaml belongs to uid 1001, not to root
-                        next: chown root:root /etc/rosterd/roster.yaml
+        red    modes    /etc/t3-serve/bob.env belongs to uid 1001, not to root
+                        next: chown root:root /etc/t3-serve/bob.env
         red    modes    /etc/t3-serve/alice.env has mode 0644: others may read it
                         next: chmod 0600 /etc/t3-serve/alice.env
-        red    modes    /etc/rosterd/config.toml has mode 0666: others may write it
-                        next: chmod 0644 /etc/rosterd/config.toml
         yellow tmux     not installed
                         next: apt-get install tmux
         yellow claude   not where everybody finds it
                         next: install it for everybody, or see that each person has it (`sudo -iu NAME which
                               claude`)
 
-        0 green, 3 yellow, 12 red.
+        0 green, 3 yellow, 11 red.
+        ");
+    }
+
+    /// The daemon keeps what is in force, and the doctor says so: nobody is told to write a first roster over it.
+    #[test]
+    fn what_has_vanished_is_no_first_start_and_what_others_may_write_is_named() {
+        let lines = |facts: &Facts| {
+            let text = shown(facts);
+            let about = ["config ", "roster ", "modes ", "in force "];
+            let mut shows = false;
+            let lines = text.lines().filter(|line| {
+                if !line.starts_with(' ') {
+                    shows = line.get(7..).is_some_and(|line| about.iter().any(|word| line.starts_with(word)));
+                }
+                shows
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        let mut facts = well();
+        let Ok(Some(status)) = &mut facts.daemon else { unreachable!() };
+        let gone = "there is no /etc/rosterd/roster.yaml".into();
+        status.waiting =
+            Some(WaitingStatus { since: now(), cause: WaitingCause::Invalid { diagnostics: gone } });
+        facts.config = SourceFact::Absent("/etc/rosterd/config.toml".into());
+        facts.roster = SourceFact::Absent("/etc/rosterd/roster.yaml".into());
+        facts.kept = Some("/etc/rosterd/roster.yaml~".into());
+        insta::assert_snapshot!(lines(&facts), @"
+        yellow in force what is on disk is not, since 2026-11-25 12:00:00Z: there is no
+                        /etc/rosterd/roster.yaml
+                        next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
+        red    config   /etc/rosterd/config.toml is gone, so the one that is in force stays
+                        next: restore it, or make an empty one for the defaults; `jq -r
+                              .ledger.applied.config /var/lib/rosterd/ledger.json >/etc/rosterd/config.toml`
+                              writes what is in force
+        red    roster   /etc/rosterd/roster.yaml is gone; the one that is in force stays, and nobody loses
+                        anything
+                        next: put it back: `cp /etc/rosterd/roster.yaml~ /etc/rosterd/roster.yaml` brings
+                              what it was before the last change by rosterctl, `jq -r .ledger.applied.roster
+                              /var/lib/rosterd/ledger.json >/etc/rosterd/roster.yaml` writes what is in
+                              force
+        green  modes    2 files and folders, none open to others
+        ");
+        // Without root the ledger is closed, and the daemon says that something is in force.
+        facts.applied = None;
+        facts.kept = None;
+        insta::assert_snapshot!(lines(&facts), @"
+        yellow in force what is on disk is not, since 2026-11-25 12:00:00Z: there is no
+                        /etc/rosterd/roster.yaml
+                        next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
+        green  config   there is no /etc/rosterd/config.toml, so the defaults hold
+        red    roster   /etc/rosterd/roster.yaml is gone; the one that is in force stays, and nobody loses
+                        anything
+                        next: put it back: `jq -r .ledger.applied.roster /var/lib/rosterd/ledger.json
+                              >/etc/rosterd/roster.yaml` writes what is in force
+        green  modes    2 files and folders, none open to others
+        ");
+        let failure = |why: &str, next: &str| Failure { why: why.into(), next: next.into() };
+        facts.config = SourceFact::Valid(());
+        facts.roster = SourceFact::Refused(failure(
+            "/etc/rosterd may be written by others (mode 0777)",
+            "close it (`chmod go-w /etc/rosterd`)",
+        ));
+        insta::assert_snapshot!(lines(&facts), @"
+        yellow in force what is on disk is not, since 2026-11-25 12:00:00Z: there is no
+                        /etc/rosterd/roster.yaml
+                        next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
+        green  config   valid
+        red    roster   /etc/rosterd may be written by others (mode 0777)
+                        next: close it (`chmod go-w /etc/rosterd`); the last good one stays in force
+        ");
+        facts.roster = SourceFact::Valid(3);
+        facts.sources =
+            vec![Err(failure("/srv/settings.json may be written by the group 1000", "chmod g-w it"))];
+        insta::assert_snapshot!(lines(&facts), @"
+        yellow in force what is on disk is not, since 2026-11-25 12:00:00Z: there is no
+                        /etc/rosterd/roster.yaml
+                        next: `rosterctl status` says why, `rosterctl confirm` lets a held one proceed
+        green  config   valid
+        green  roster   valid, 3 people in it
+        red    modes    /srv/settings.json may be written by the group 1000
+                        next: chmod g-w it
         ");
     }
 
@@ -519,7 +664,9 @@ mod tests {
             roster::ledger::Degraded { since: now(), failures: 1, next_try: now(), problems: vec![] };
         status.subjects.insert("bob".to_owned().try_into().unwrap(), SubjectStatus::Degraded(degraded));
         facts.clock = None;
-        facts.roster = Ok(None);
+        facts.roster = SourceFact::Absent("/etc/rosterd/roster.yaml".into());
+        facts.applied = None;
+        status.generation = 0;
         facts.ledger = LedgerFact::Damaged { why: "it is gone".into(), before: true };
         facts.disks[0].free_files = 30;
         insta::assert_snapshot!(shown(&facts), @"
@@ -529,7 +676,7 @@ mod tests {
         green  timer    rosterd-reconcile.timer runs
         yellow hourly   the last hourly run left something to do
                         next: rosterctl status
-        green  daemon   it answers, generation 7 is in force
+        green  daemon   it answers, generation 0 is in force
         yellow people   1 degraded: bob
                         next: `rosterctl status` says why and when it is tried again
         yellow clock    it is not known whether it is kept in step
@@ -541,7 +688,7 @@ mod tests {
                         next: write one: /usr/share/doc/rosterd/roster.example.yaml shows how
         yellow ledger   the newest is damaged (it is gone), the copy before is whole and will be used
                         next: look at the disk; the next run writes a new one
-        green  modes    1 file or folder, none open to others
+        green  modes    3 files and folders, none open to others
         green  access   no kept file, unlocked clone or shared base is open or closed to the wrong people
         green  tmux     /usr/bin/tmux
 

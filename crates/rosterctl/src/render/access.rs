@@ -7,7 +7,11 @@ use crate::page::{Look, Page, Style, count};
 /// What a person can reach: each thing with what gives it, and what differs marked.
 pub(crate) fn access(access: &Access, look: Look) -> String {
     let mut page = Page::new(look);
-    let tier = access.tier.map_or_else(|| "not in the roster".to_owned(), |tier| format!("tier {tier}"));
+    let tier = match (access.tier, access.cut) {
+        (Some(tier), _) => format!("tier {tier}"),
+        (None, Some(since)) => format!("not in the roster, cut since {}", since.strftime("%F %TZ")),
+        (None, None) => "not in the roster".to_owned(),
+    };
     page.open(&format!("{}, ", access.user), Style::Strong, &format!("{tier}."));
     for place in &access.places {
         page.gap();
@@ -44,7 +48,7 @@ pub(crate) fn access(access: &Access, look: Look) -> String {
             (differs, _) => {
                 let things = count(differs, "thing differs", "things differ");
                 format!(
-                    "{things} from the roster; `rosterctl plan` and `plan --provider` say what would be done."
+                    "{things} from the roster; what `rosterctl plan` and `plan --provider` do not name stays as it is."
                 )
             }
         },
@@ -79,7 +83,7 @@ mod tests {
         let machine = vec![
             grant("account carol", Some("in the roster, tier namespace-owner"), Some(true)),
             grant("group docker", None, Some(true)),
-            grant("t3-serve@carol.service at port 3774", Some("service t3"), None),
+            grant("t3-serve@carol.service at port 3774", Some("service t3"), Some(true)),
         ];
         let cluster = vec![
             grant("Namespace carol-dev", Some("tier namespace-owner"), Some(true)),
@@ -88,6 +92,7 @@ mod tests {
         let mut person = Access {
             user: OsUser::new("carol").unwrap(),
             tier: Some(Tier::NamespaceOwner),
+            cut: None,
             places: vec![
                 Place { name: "machine".into(), grants: machine, unknown: Vec::new() },
                 Place { name: "kubernetes".into(), grants: cluster, unknown: Vec::new() },
@@ -101,7 +106,7 @@ mod tests {
         machine
           = account carol (in the roster, tier namespace-owner)
           - group docker (it is there, and the roster does not give it)
-            t3-serve@carol.service at port 3774 (service t3)
+          = t3-serve@carol.service at port 3774 (service t3)
 
         kubernetes
           = Namespace carol-dev (tier namespace-owner)
@@ -111,12 +116,24 @@ mod tests {
         vault
           ! not known: Vault is not in service
 
-        2 things differ from the roster; `rosterctl plan` and `plan --provider` say what
-        would be done.
+        2 things differ from the roster; what `rosterctl plan` and `plan --provider` do
+        not name stays as it is.
         ");
         person.places.truncate(1);
         person.places[0].grants.remove(1);
         assert!(is_as_wanted(&person));
         insta::assert_snapshot!(access(&person, LOOK).lines().last().unwrap(), @"All is as the roster says.");
+        person.tier = None;
+        person.cut = Some("2026-11-20T10:00:00Z".parse().unwrap());
+        person.places[0].grants = vec![grant("account carol", Some("cut since then"), Some(true))];
+        assert!(is_as_wanted(&person));
+        insta::assert_snapshot!(access(&person, LOOK), @"
+        carol, not in the roster, cut since 2026-11-20 10:00:00Z.
+
+        machine
+          = account carol (cut since then)
+
+        All is as the roster says.
+        ");
     }
 }

@@ -11,7 +11,15 @@ use super::{action, problem};
 use crate::page::{Look, Page, Style, count};
 
 /// What a reconcile would do, by subject, with a closing line; before it, why the roster on disk waits.
-pub(crate) fn plan(plan: &Plan, waiting: Option<&WaitingStatus>, now: Timestamp, look: Look) -> String {
+///
+/// `in_force` says whether there is a roster to plan for.
+pub(crate) fn plan(
+    plan: &Plan,
+    waiting: Option<&WaitingStatus>,
+    in_force: bool,
+    now: Timestamp,
+    look: Look,
+) -> String {
     let mut page = Page::new(look);
     if let Some(waiting) = waiting {
         waiting_roster(&mut page, waiting, now);
@@ -54,11 +62,11 @@ pub(crate) fn plan(plan: &Plan, waiting: Option<&WaitingStatus>, now: Timestamp,
         files(&mut page, &seen.files);
     }
     page.gap();
-    page.para(Style::Strong, &closing(plan, waiting.is_some()));
+    page.para(Style::Strong, &closing(plan, waiting.is_some(), in_force));
     page.finish()
 }
 
-fn closing(plan: &Plan, waits: bool) -> String {
+fn closing(plan: &Plan, waits: bool, in_force: bool) -> String {
     let problems = match plan.problems.len() {
         0 => String::new(),
         number => format!(
@@ -68,6 +76,9 @@ fn closing(plan: &Plan, waits: bool) -> String {
     };
     if plan.steps.is_empty() {
         let all = match (problems.is_empty(), waits) {
+            (true, _) if !in_force => {
+                "No change: no roster is in force, so there is nothing to compare with."
+            }
             (true, false) => "No change: all is as the roster says.",
             (true, true) => "No change: all is as the roster in force says.",
             (false, _) => "No change.",
@@ -109,6 +120,7 @@ mod tests {
                 ..Plan::default()
             },
             None,
+            true,
             now(),
             LOOK,
         );
@@ -139,9 +151,10 @@ mod tests {
 
     #[test]
     fn an_empty_plan_is_one_line() {
-        insta::assert_snapshot!(plan(&Plan::default(), None, now(), LOOK), @"No change: all is as the roster says.");
+        insta::assert_snapshot!(plan(&Plan::default(), None, true, now(), LOOK), @"No change: all is as the roster says.");
+        insta::assert_snapshot!(plan(&Plan::default(), None, false, now(), LOOK), @"No change: no roster is in force, so there is nothing to compare with.");
         let stuck = Plan { problems: vec![unreachable("bob")], ..Plan::default() };
-        insta::assert_snapshot!(plan(&stuck, None, now(), LOOK), @r"
+        insta::assert_snapshot!(plan(&stuck, None, true, now(), LOOK), @r"
         bob
           ! cannot clone https://git.example.org/tripit.git into ~/code/tripit: failed
             to connect to git.example.org: connection refused

@@ -263,11 +263,11 @@ mod tests {
                 confirmed: false,
             },
         };
-        insta::assert_snapshot!(closing(&held, Some(&waiting), now(), LOOK), @r"
+        insta::assert_snapshot!(closing(&held, Some(&waiting), now(), LOOK), @"
         note: machine: group code-shared does not exist
         held: no steps in 12 ms; run 20260301T115600Z-0001, generation 12.
-        held since 5 min ago: the roster on disk would cut 2 people, more than the 1
-          that [guard] max_cuts allows: dave, erin
+        held for 5 min: the roster on disk would cut 2 people, more than the 1 that
+          [guard] max_cuts allows: dave, erin
           next: put them back into the roster, or let them go with `rosterctl confirm`
         ");
     }

@@ -27,7 +27,7 @@ pub(crate) fn status(status: &Status, now: Timestamp, look: Look) -> String {
     let commit = status.commit.as_ref().map_or_else(String::new, |commit| format!(", commit {commit:.12}"));
     page.open(&format!("{word}: "), style, &format!("{generation}{commit}; {last}."));
     if let Some(failed) = status.source.as_ref().and_then(|source| source.failed.as_ref()) {
-        let lead = format!("not fetched since {}: ", ago(failed.since, now));
+        let lead = format!("not fetched for {}: ", lasting(failed.since, now));
         page.open(&lead, Style::Bad, &format!("what is in force stays: {}", failed.why));
         next(&mut page, 2, "see [source] in config.toml; it is tried again by itself");
     }
@@ -85,13 +85,13 @@ pub(super) fn last_run(run: &RunSummary, now: Timestamp) -> String {
 
 /// Why the roster on disk is not in force, and what to do.
 pub(super) fn waiting_roster(page: &mut Page, waiting: &WaitingStatus, now: Timestamp) {
-    cause_on(page, &waiting.cause, Some(&ago(waiting.since, now)));
+    cause_on(page, &waiting.cause, Some(&lasting(waiting.since, now)));
 }
 
-/// The same for a run of the past, of which nobody knows any more since when.
-pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, since: Option<&str>) {
-    let lead = |word: &str| match since {
-        Some(since) => format!("{word} since {since}: "),
+/// The same for a run of the past, of which nobody knows any more for how long.
+pub(super) fn cause_on(page: &mut Page, cause: &WaitingCause, lasting: Option<&str>) {
+    let lead = |word: &str| match lasting {
+        Some(lasting) => format!("{word} for {lasting}: "),
         None => format!("{word}: "),
     };
     match cause {
@@ -334,12 +334,12 @@ mod tests {
                 confirmed: false,
             },
         });
-        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @"
         held: generation 12 in force for 3 h; last run held 4 min ago
           (20260301T115600Z-0001, 3 steps, 1.4 s).
 
-        held since 5 min ago: the roster on disk would cut 5 people, more than the 3
-          that [guard] max_cuts allows: alice, bob, carol, dave, erin
+        held for 5 min: the roster on disk would cut 5 people, more than the 3 that
+          [guard] max_cuts allows: alice, bob, carol, dave, erin
           next: put them back into the roster, or let them go with `rosterctl confirm`
 
         converged, 3: machine, bob, carol
@@ -380,8 +380,8 @@ mod tests {
         failed: generation 12 in force for 3 h; last run failed 4 min ago
           (20260301T115600Z-0001, 3 steps, 1.4 s).
 
-        waiting since 5 min ago: what is on disk cannot be taken over, so what was in
-          force before stays:
+        waiting for 5 min: what is on disk cannot be taken over, so what was in force
+          before stays:
           error: unknown field `teir`
            --> roster.yaml:4:5
             |
@@ -408,11 +408,10 @@ mod tests {
                 ],
             },
         });
-        insta::assert_snapshot!(status(&sample, now(), LOOK), @r"
+        insta::assert_snapshot!(status(&sample, now(), LOOK), @"
         failed: no roster has been applied yet; no run yet.
 
-        waiting since 5 min ago: tiers differ from the cluster's map, so nothing is
-          changed:
+        waiting for 5 min: tiers differ from the cluster's map, so nothing is changed:
           - carol: power-user in the roster, namespace-owner in the cluster's map
           next: make the roster and the cluster's map agree
         ");

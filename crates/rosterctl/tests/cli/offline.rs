@@ -107,6 +107,15 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
+fn without_a_roster_validate_says_how_to_begin() {
+    let place = place();
+    place.write("gone.toml", "[roster]\npath = \"/none/roster.yaml\"\n");
+    let done = place.run(&["--config", "gone.toml", "validate"]);
+    assert_eq!(done.code, Some(1), "{}", done.stderr);
+    assert!(done.stderr.contains("roster.example.yaml, saved as /none/roster.yaml"), "{}", done.stderr);
+}
+
+#[test]
 fn bytes_that_are_no_roster_are_refused_without_panic() {
     let place = place();
     std::fs::write(place.path().join("binary.yaml"), [0xff, 0xfe, 0x00, 0x80]).unwrap();

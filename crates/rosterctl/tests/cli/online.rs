@@ -128,6 +128,41 @@ fn plan_exits_2_when_there_are_changes_and_0_when_not() {
     insta::assert_snapshot!(place.ask(&["plan"]).answer(0), @"No change: all is as the roster says.");
 }
 
+/// An empty plan of a machine that waits for its first roster compares nothing with nothing.
+#[test]
+fn a_plan_without_a_roster_does_not_say_that_all_is_well() {
+    let place = Place::new();
+    let _asked = daemon(&place, |method| match method {
+        "Plan" => reply(json!({ "plan": { "steps": [], "problems": [], "notices": [] } })),
+        _ => {
+            let mut none = status("converged", Value::Null);
+            none["since"] = Value::Null;
+            reply(json!({ "status": none }))
+        }
+    });
+    let text = place.ask(&["plan"]).answer(0);
+    assert_eq!(text.trim(), "No change: no roster is in force, so there is nothing to compare with.");
+}
+
+#[test]
+fn who_was_probably_meant_is_said() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let place = Place::new();
+    let refused = AtomicBool::new(false);
+    let _asked = daemon(&place, move |method| match method {
+        "Plan" => reply(json!({ "plan": { "steps": [], "problems": [], "notices": [] } })),
+        _ if refused.swap(true, Ordering::Relaxed) => {
+            reply(json!({ "status": status("converged", Value::Null) }))
+        }
+        _ => refusal("NoSuchUser", json!({ "user": "alcie" })),
+    });
+    for command in ["status", "plan"] {
+        let args = if command == "plan" { vec!["plan", "--user", "alcie"] } else { vec!["status", "alcie"] };
+        let text = place.ask(&args).complaint(1);
+        assert!(text.contains("nobody named alcie") && text.contains("did you mean alice?"), "{text}");
+    }
+}
+
 #[test]
 fn a_plan_for_a_mistyped_name_is_an_error() {
     let place = Place::new();
