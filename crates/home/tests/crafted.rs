@@ -124,7 +124,8 @@ async fn a_tree_that_leads_out_of_the_clone_is_left_alone_and_the_other_clone_go
     let link = |target: &str| ("120000", b"z".as_slice(), blob(target.as_bytes()));
     let deep = folder(&[("40000", b"..", folder(&[("100644", b"x", evil)]))]);
     let up = "../".repeat(5);
-    let trees: Vec<(&str, Vec<(&str, &[u8], Oid)>)> = vec![
+    type Entry<'a> = (&'a str, &'a [u8], Oid);
+    let trees: Vec<(&str, Vec<Entry<'_>>)> = vec![
         ("a link and a folder of one name: hooks", vec![link("../.."), ("40000", b"z", hook)]),
         ("the same: configuration", vec![link("../.."), ("40000", b"z", config)]),
         ("the same: the home", vec![link(&up), ("40000", b"z", login)]),
