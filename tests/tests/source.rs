@@ -59,7 +59,7 @@ fn a_roster_comes_from_git_with_its_commit_and_stays_when_that_fails_invariant_2
     forge.down();
     let failed = until("the failure is told", &|status| status["source"]["failed"].is_object());
     assert_eq!(failed["subjects"]["cid"]["state"], "converged");
-    assert!(machine.run(&["rosterctl", "status"]).stdout.contains("not fetched since"));
+    assert!(machine.run(&["rosterctl", "status"]).stdout.contains("not fetched for"));
     machine.run(&["rosterctl", "reconcile"]).ok();
     forge.push("website", "roster.yaml", &people(&["ann", "bea", "cid", "dan"]));
     forge.up();
