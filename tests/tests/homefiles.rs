@@ -484,7 +484,7 @@ fn who_can_read_what_is_told_with_the_line_that_mends_it(suite: Suite) {
     let machine = machine(suite);
     let links = "[[file]]\npath = \"~/.claude/skills\"\nkind = \"link\"\ntarget = \"/srv/claude/skills\"\n\
                  [[file]]\npath = \"~/.claude/rules\"\nkind = \"link\"\ntarget = \"/home/boss/base/rules\"\n\
-                 [[file]]\npath = \"~/.kube/config\"\nkind = \"once\"\nsource = \"/etc/rosterd/kubeconfig\"\nmode = \"0600\"\n";
+                 [[file]]\npath = \"~/.kube/config\"\nkind = \"once\"\nsource = \"/etc/rosterd/kubeconfig.people\"\nmode = \"0600\"\n";
     machine.write_file("/etc/rosterd/config.toml", format!("{}{links}", forge.config()));
     machine.write_file("/etc/rosterd/roster.yaml", roster(&["boss", "ann"]));
     machine.run(&["rosterctl", "wait", "--timeout", "100"]).ok();

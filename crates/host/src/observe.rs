@@ -297,8 +297,7 @@ impl<'a> Folders<'a> {
             Err(why) => return FileState::Unreadable(why),
         };
         match read {
-            // Nobody asks for its mode.
-            Ok(content) => FileState::Present { content, mode: 0 },
+            Ok((content, mode)) => FileState::Present { content, mode },
             Err(SourceError::Absent(_)) => FileState::Absent,
             Err(SourceError::Refused(failure)) => {
                 FileState::Unreadable(format!("{}; {}", failure.why, failure.next))

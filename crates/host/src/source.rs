@@ -34,15 +34,15 @@ pub enum SourceError {
 /// by way of a link to a home, root would open what a person put there (invariant 3).
 pub fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     match folder::open_parent(Path::new("/"), path, Missing::Fail) {
-        Ok((folder, name)) => read_in(&folder, name, path),
+        Ok((folder, name)) => read_in(&folder, name, path).map(|(content, _)| content),
         Err(FolderError::Absent(_)) => Err(SourceError::Absent(path.into())),
         Err(FolderError::Io { path: folder, source: Errno::EACCES }) => Err(denied(&folder)),
         Err(error) => Err(SourceError::Refused(error.failure())),
     }
 }
 
-/// The same in a folder that was opened already, which is shown as `path`.
-pub(crate) fn read_in(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<Vec<u8>, SourceError> {
+/// The same in a folder that was opened already, which is shown as `path`; and the file's mode.
+pub(crate) fn read_in(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<(Vec<u8>, u32), SourceError> {
     let shown = path.display();
     let cannot = |error: std::io::Error| SourceError::Refused(Failure::io(format!("reading {shown}"), error));
     let no_file =
@@ -75,7 +75,7 @@ pub(crate) fn read_in(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<Vec
         let next = "see what has written so much into it";
         return Err(refused(format!("{shown} is bigger than {} MiB", MOST_BYTES >> 20), next));
     }
-    Ok(bytes)
+    Ok((bytes, seen.mode() & 0o7777))
 }
 
 /// Who may write it: root, and root's group where an admin wants it so.

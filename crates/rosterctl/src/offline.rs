@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use roster::config::Config;
@@ -141,8 +142,12 @@ pub(crate) fn derive(
 
 /// The sources of files, as far as who asks may read them.
 fn read_sources(config: &Config) -> BTreeMap<PathBuf, FileState> {
-    let read = |path: &PathBuf| match std::fs::read(path) {
-        Ok(content) => FileState::Present { content, mode: 0 },
+    let read_whole = |path: &PathBuf| -> io::Result<_> {
+        let mode = std::fs::metadata(path)?.permissions().mode() & 0o7777;
+        Ok((std::fs::read(path)?, mode))
+    };
+    let read = |path: &PathBuf| match read_whole(path) {
+        Ok((content, mode)) => FileState::Present { content, mode },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => FileState::Absent,
         Err(error) => FileState::Unreadable(error.to_string()),
     };
