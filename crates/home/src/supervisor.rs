@@ -104,7 +104,7 @@ impl Worker {
     ) -> Result<Worker, WorkerError> {
         who.check().map_err(|failure| WorkerError::Refused { why: failure.why, next: failure.next })?;
         let name = if who.task == Task::Look { "rosterd-look" } else { "rosterd-worker" };
-        let process = Process::start(program, name, (began, limits.deadline), MAX_LINE, &ADVICE)?;
+        let process = Process::start(program, &[name], (began, limits.deadline), MAX_LINE, &ADVICE)?;
         let mut worker =
             Worker { who: who.clone(), work: None, process, limits, landlock: Landlock::Absent, clones: 0 };
         let doing = format!("becoming {}", who.user);

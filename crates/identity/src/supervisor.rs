@@ -56,7 +56,7 @@ impl Worker {
         limits: Limits,
     ) -> Result<Worker, WorkerError> {
         let given = (Instant::now(), limits.deadline);
-        let process = Process::start(program, "rosterd-provider", given, MAX_LINE, &ADVICE)?;
+        let process = Process::start(program, &["rosterd-provider"], given, MAX_LINE, &ADVICE)?;
         let mut worker = Worker { process, parallel: limits.parallel, landlock: home::Landlock::Absent };
         let begin = Begin {
             uid: account.0,

@@ -82,7 +82,7 @@ impl Asked {
         let people = self.people.clone();
         let done = runtime.block_on(tmux_persist::run_as(
             &program,
-            &["tmux", "worker"],
+            &["rosterctl", "tmux", "worker"],
             people,
             &self.settings,
             job,

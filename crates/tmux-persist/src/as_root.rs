@@ -2,30 +2,41 @@
 //! anybody; makes the folders of the stores, reads the earlier layout, and starts tmux servers in units of their own.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, fchownat};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
+use worker_process::{Advice, Process, WorkerError};
 
 use crate::Failure;
 use crate::earlier::Earlier;
 use crate::job::{Answer, Job, Settings};
 use crate::people::Person;
+use crate::processes;
 use crate::server_unit;
 use crate::store::Store;
-use crate::worker::{MAX_REPORT, Order, Report, Work};
+use crate::worker::{LONGEST, Order, Report, Work};
 
 /// How many people are worked for at the same time. One that hangs holds one of these places until its deadline.
 const AT_ONCE: usize = 64;
+
+/// How long a process that was killed may take to be gone. One that hangs in a file system takes for ever.
+const STRAYS: Duration = Duration::from_secs(5);
+
+const ADVICE: Advice = Advice {
+    deadline: "see what their tmux server does",
+    memory: "look at their tmux server's process and at the size of their snapshots",
+    ended: "try again",
+    protocol: "please report it",
+};
 
 /// How long a worker may take, with its waiting for a lock and for its server.
 fn deadline(job: &Job) -> Duration {
@@ -37,8 +48,9 @@ fn deadline(job: &Job) -> Duration {
     }
 }
 
-/// Does a job for each of these people, as each of them; `program` with `arguments` is started as the worker. The
-/// answers are in the order of the people.
+/// Does a job for each of these people, as each of them; `program` with `arguments`, the first of which is its name, is
+/// started as the worker. The answers are in the order of the people. The process that asks has no other children: what
+/// descends from it and is still there at the end is killed.
 pub async fn run_as(
     program: &Path,
     arguments: &[&str],
@@ -46,12 +58,14 @@ pub async fn run_as(
     settings: &Settings,
     job: &Job,
 ) -> Vec<(Person, Result<Answer, Failure>)> {
+    // What a worker leaves becomes a child of this process. Where that is refused, the end of the unit has to do.
+    let _ = prctl::set_child_subreaper(true);
     let places = Arc::new(Semaphore::new(AT_ONCE));
-    let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+    let arguments: Arc<[String]> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let mut tasks = Vec::new();
     for person in people {
         let (places, settings, job) = (Arc::clone(&places), settings.clone(), job.clone());
-        let (program, arguments) = (program.to_owned(), arguments.clone());
+        let (program, arguments) = (program.to_owned(), Arc::clone(&arguments));
         let who = person.clone();
         let task = tokio::spawn(async move {
             let _place = places.acquire().await;
@@ -64,6 +78,7 @@ pub async fn run_as(
         let answer = task.await.unwrap_or_else(|error| Err(failure(error, "please report it")));
         answers.push((person, answer));
     }
+    end_strays().await;
     answers
 }
 
@@ -75,14 +90,19 @@ async fn one(
     job: &Job,
 ) -> Result<Answer, Failure> {
     make_store(&settings.state, person).map_err(|why| failure(why, "check who owns that folder"))?;
-    let mut worker = Worker::start(program, arguments, deadline(job))?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let given = (Instant::now(), deadline(job));
+    let mut worker = Process::start(program, &arguments, given, LONGEST, &ADVICE).map_err(of_worker)?;
     let answer = converse(&mut worker, person, settings, job).await;
-    worker.end();
+    // One that has answered ends by itself, any other one with the drop.
+    if answer.is_ok() {
+        let _ = worker.finish().await;
+    }
     answer
 }
 
 async fn converse(
-    worker: &mut Worker,
+    worker: &mut Process,
     person: &Person,
     settings: &Settings,
     job: &Job,
@@ -98,7 +118,8 @@ async fn converse(
     }));
     // Each of the two questions may be asked once.
     for _ in 0..3 {
-        order = match worker.ask(&order).await? {
+        let until = worker.deadline();
+        order = match worker.ask(&[&order], "working for them", until).await.map_err(of_worker)? {
             Report::Done(answer) => return Ok(answer),
             Report::Failed(said) => return Err(said.bounded()),
             Report::Earlier => {
@@ -116,6 +137,15 @@ async fn converse(
         };
     }
     Err(failure("the worker asks again and again", "please report it"))
+}
+
+fn of_worker(error: WorkerError) -> Failure {
+    let next = error.next();
+    let why = match std::error::Error::source(&error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    };
+    Failure { why, next }.bounded()
 }
 
 fn failure(why: impl std::fmt::Display, next: &str) -> Failure {
@@ -156,78 +186,26 @@ fn make_store(state: &Path, person: &Person) -> Result<(), String> {
     Err(format!("{} belongs to uid {}, not to {}", place.display(), stat.st_uid, person.user))
 }
 
-/// A worker that runs.
-struct Worker {
-    child: Child,
-    orders: ChildStdin,
-    reports: BufReader<ChildStdout>,
-    deadline: Instant,
-    allowed: Duration,
-}
-
-impl Worker {
-    fn start(program: &Path, arguments: &[String], allowed: Duration) -> Result<Worker, Failure> {
-        let start = |error: std::io::Error| {
-            failure(format!("cannot start {}: {error}", program.display()), "install rosterd completely")
-        };
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("LANG", "C.UTF-8")
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(start)?;
-        let (Some(orders), Some(reports)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(start(std::io::ErrorKind::BrokenPipe.into()));
-        };
-        let deadline = Instant::now() + allowed;
-        Ok(Worker { child, orders, reports: BufReader::new(reports), deadline, allowed })
-    }
-
-    async fn ask(&mut self, order: &Order) -> Result<Report, Failure> {
-        let mut line = serde_json::to_vec(order).map_err(|error| failure(error, "please report it"))?;
-        line.push(b'\n');
-        let answer = timeout_at(self.deadline, async {
-            // Whether the worker is there shows when the answer is read.
-            let _ = self.orders.write_all(&line).await;
-            let mut line = Vec::new();
-            (&mut self.reports).take(MAX_REPORT).read_until(b'\n', &mut line).await.map(|_| line)
-        })
-        .await;
-        let line = match answer {
-            Err(_) => {
-                let seconds = self.allowed.as_secs();
-                return Err(failure(format!("gave up after {seconds} s"), "see what their tmux server does"));
+/// Ends what a worker left. Whoever talks to a person's server runs a tmux whose deeds that server has a say in (it may
+/// tell its client to become another program, and the person may kill the worker that watches it), in the unit or the
+/// login of root's that asked for the job. It cannot start other processes, see [`crate::client`], so once each child is
+/// dead nothing of it is left.
+async fn end_strays() {
+    let until = Instant::now() + STRAYS;
+    while Instant::now() < until {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {
+                for child in processes::children(std::process::id()) {
+                    if let Ok(child) = i32::try_from(child) {
+                        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            Ok(Err(error)) => return Err(failure(error, "please report it")),
-            Ok(Ok(line)) => line,
-        };
-        if line.is_empty() {
-            let mut said = Vec::new();
-            if let Some(stderr) = self.child.stderr.take() {
-                let soon = Instant::now() + Duration::from_secs(1);
-                let _ = timeout_at(soon, stderr.take(2048).read_to_end(&mut said)).await;
-            }
-            let said = String::from_utf8_lossy(&said);
-            return Err(failure(format!("the worker ended without an answer: {}", said.trim()), "try again")
-                .bounded());
+            // One that had ended already.
+            Ok(_) => {}
+            Err(_) => return,
         }
-        serde_json::from_slice(&line).map_err(|error| {
-            failure(format!("the worker's answer makes no sense: {error}"), "please report it")
-        })
-    }
-
-    /// Ends the worker, and the call of tmux that it may be waiting for: it leads a session of its own.
-    fn end(&mut self) {
-        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-        let _ = self.child.start_kill();
     }
 }
 

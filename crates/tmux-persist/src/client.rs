@@ -1,5 +1,9 @@
 //! Calls of tmux. The server may be hostile, hung or gone: a call has a deadline, what it says is bounded, and whether
 //! there is a server is asked of its socket, so that nothing is started where there is none.
+//!
+//! A server can make its client execute a program (its answer to `tmux -c`, which a client heeds whatever it asked). In
+//! root's worker that would be a process of the person's outside their slice, so there a client may not fork: whatever it
+//! becomes is one process, which is killed at the deadline.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -46,6 +50,16 @@ pub(crate) enum ClientError {
 pub(crate) struct Server {
     name: String,
     socket: PathBuf,
+    clients: Clients,
+}
+
+/// What a client may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clients {
+    /// It is the person's own, and may become the server.
+    Free,
+    /// It is started by root's worker, with an environment of its own, and may not fork.
+    Alone,
 }
 
 /// What a call said.
@@ -58,11 +72,11 @@ pub(crate) struct Said {
 
 impl Server {
     /// The server that `tmux -L name` means for whoever asks.
-    pub(crate) fn new(name: &str) -> Server {
+    pub(crate) fn new(name: &str, clients: Clients) -> Server {
         let base = std::env::var_os("TMUX_TMPDIR").filter(|dir| !dir.is_empty());
         let base = base.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
         let socket = base.join(format!("tmux-{}", Uid::current())).join(name);
-        Server { name: name.to_owned(), socket }
+        Server { name: name.to_owned(), socket, clients }
     }
 
     /// Whether something listens. A socket that outlived its server is none.
@@ -95,7 +109,8 @@ impl Server {
         input: &[u8],
         patience: Duration,
     ) -> Result<Said, ClientError> {
-        let mut child = Command::new("tmux")
+        let mut child = self
+            .client()
             .args(["-u", "-L", &self.name])
             .args(arguments)
             // Within a session of its own, tmux would mean that one's server.
@@ -111,6 +126,19 @@ impl Server {
             end(&mut child);
         }
         said
+    }
+
+    fn client(&self) -> Command {
+        match self.clients {
+            Clients::Free => Command::new("tmux"),
+            Clients::Alone => {
+                let mut client = Command::new("/usr/bin/prlimit");
+                client.args(["--nproc=0", "--", "tmux"]).env_clear();
+                client.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+                client.env("LANG", "C.UTF-8");
+                client
+            }
+        }
     }
 
     fn listen(&self, child: &mut Child, input: &[u8], patience: Duration) -> Result<Said, ClientError> {
@@ -201,9 +229,10 @@ fn non_blocking(pipe: &std::process::ChildStdin) -> io::Result<()> {
 }
 
 fn end(child: &mut Child) {
-    // It leads a process group of its own; there is nothing else in it.
+    // It leads a process group of its own, unless it has left that meanwhile.
     if let Ok(group) = i32::try_from(child.id()) {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
+    let _ = child.kill();
     let _ = child.wait();
 }

@@ -64,15 +64,22 @@ pub(crate) fn claude(pid: u32) -> Option<Claude> {
                 started: started(pid)?,
             });
         }
-        // Each thread lists the children that it forked itself.
-        for thread in
-            fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(MAX_PROCESSES)
-        {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            waiting.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-        }
+        waiting.extend(children(pid));
     }
     None
+}
+
+/// The children of a process.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    // Each thread lists the children that it forked itself.
+    for thread in
+        fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().take(MAX_PROCESSES)
+    {
+        let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        found.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+    }
+    found
 }
 
 /// The value of each of `keys` in the environment that the process `pid` was started with.

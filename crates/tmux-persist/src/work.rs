@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::capture::{Capture, Wanted, capture, screen_name, screens};
-use crate::client::{MAKING, Server};
+use crate::client::{Clients, MAKING, Server};
 use crate::history::{Past, merge, sightings};
 use crate::job::{Answer, Help, Job, JobError, Listed, Outcome, Restored, Saved, Settings, View};
 use crate::model::{ConversationId, Folder, Moment, Session, SessionName, Snapshot};
@@ -36,10 +36,12 @@ pub(crate) fn run<'a>(
     job: &Job,
     help: Help<'a>,
 ) -> Result<Answer, JobError> {
+    // Root's worker has somebody to start a server for it, elsewhere.
+    let clients = if help.start_server.is_some() { Clients::Alone } else { Clients::Free };
     let mut work = Work {
         home: Folder::new(home).ok_or_else(|| JobError::Home(home.to_owned()))?,
         store: Store::open(Store::place(&settings.state, user))?,
-        server: Server::new(&settings.socket),
+        server: Server::new(&settings.socket, clients),
         settings,
         help,
     };

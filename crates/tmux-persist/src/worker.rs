@@ -23,10 +23,8 @@ use crate::earlier::Earlier;
 use crate::job::{Answer, Help, Job, Settings};
 use crate::work::run;
 
-/// The longest order: four hundred captures of the earlier layout.
-const MAX_ORDER: u64 = 64 << 20;
-/// The longest report: a history of ten thousand sessions.
-pub(crate) const MAX_REPORT: u64 = 16 << 20;
+/// The longest line of either: four hundred captures of the earlier layout.
+pub(crate) const LONGEST: usize = 64 << 20;
 
 const LIMITS: Limits = Limits { memory: 1 << 30, cpu_s: 60, processes: None };
 
@@ -121,6 +119,6 @@ fn say(report: &Report) -> io::Result<()> {
 
 fn take() -> io::Result<Order> {
     let mut line = Vec::new();
-    io::stdin().lock().take(MAX_ORDER).read_until(b'\n', &mut line)?;
+    io::stdin().lock().take(LONGEST as u64).read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
 }

@@ -140,17 +140,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`, which a list of processes shows as `name`, for at most `given` from `began`.
+    /// Starts `program` with `arguments`, the first of which is its name in a list of processes, for at most `given`
+    /// from `began`.
     pub fn start(
         program: &Path,
-        name: &str,
+        arguments: &[&str],
         (began, given): (Instant, Duration),
         longest: usize,
         advice: &'static Advice,
     ) -> Result<Process, WorkerError> {
         let failed = |source| WorkerError::Start { program: program.to_owned(), source };
+        let (name, arguments) = arguments.split_first().map_or(("", arguments), |(name, rest)| (*name, rest));
         let mut child = Command::new(program)
             .arg0(name)
+            .args(arguments)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())

@@ -9,6 +9,7 @@ use crate::{PEOPLE, ctl, id, machine, tmux};
 on_each_debian!(
     a_folder_of_sockets_that_somebody_else_made_is_not_entered,
     a_server_that_hangs_holds_nobody_up,
+    what_a_server_makes_of_a_client_of_roots_is_gone_when_the_job_is,
     a_session_renamed_between_look_and_deed_is_not_typed_into,
     every_option_of_another_set_up_is_heeded,
     what_panes_showed_comes_back_when_the_configuration_says_so,
@@ -69,6 +70,68 @@ fn a_server_that_hangs_holds_nobody_up(suite: Suite) {
     ctl(&machine, "save").ok();
 }
 
+/// Speaks tmux's own protocol and answers every client with "become this program" (`MSG_SHELL`, 209, of version 8).
+const SERVER: &str = r#"
+    use strict; use IO::Socket::UNIX; use Socket;
+    my $path = "/tmp/tmux-$</default";
+    mkdir "/tmp/tmux-$<", 0700; unlink $path;
+    my $server = IO::Socket::UNIX->new(Type => SOCK_STREAM, Local => $path, Listen => 9) or die $!;
+    my $program = "/home/ann/program\0";
+    $SIG{PIPE} = "IGNORE";
+    my @kept;
+    while (my $client = $server->accept) {
+        # Whether somebody listens is asked by a connection that says nothing.
+        next unless sysread $client, my $said, 16384;
+        syswrite $client, pack("VvvVV", 209, 16 + length $program, 0, 8, 0) . $program;
+        push @kept, $client;
+    }
+"#;
+
+/// What the client becomes: it ends who watches it, leaves the process group, ignores what can be ignored, and stays.
+const PROGRAM: &str = r#"#!/usr/bin/perl
+    $SIG{$_} = "IGNORE" for qw(TERM HUP INT QUIT);
+    setpgrp 0, 0;
+    my $parent = getppid;
+    my $child = fork;
+    exit sleep 1000 if defined $child && $child == 0;
+    open my $log, ">>", "/tmp/ann.log"; syswrite $log, defined $child ? "forked\n" : "alone\n";
+    kill KILL => $parent if -e "/tmp/ann.kill";
+    sleep 1000 while 1;
+"#;
+
+fn what_a_server_makes_of_a_client_of_roots_is_gone_when_the_job_is(suite: Suite) {
+    let machine = machine(suite);
+    for user in ["ann", "bob"] {
+        tmux(&machine, user, "tmux new-session -d -s work");
+    }
+    ctl(&machine, "save").ok();
+    tmux(&machine, "ann", "tmux kill-server");
+    machine.write_file("/home/ann/server", SERVER);
+    machine.write_file("/home/ann/program", PROGRAM);
+    machine.sh("chown ann: /home/ann/server /home/ann/program; chmod 755 /home/ann/program").ok();
+    machine.sh_as("ann", "setsid perl server >server.log 2>&1 </dev/null & sleep 0.5").ok();
+    let jobs = [
+        ("systemctl start rosterd-tmux-save.service", 1),
+        ("systemctl restart rosterd-tmux-restore.service", 1),
+        ("rosterctl tmux save", 1),
+        ("rosterctl tmux restore", 1),
+        // The unit for a shutdown saves when it is stopped, and that this worked is nobody's condition.
+        ("systemctl stop rosterd-tmux-shutdown.service", 0),
+    ];
+    for watcher_is_killed in [false, true] {
+        machine.sh(if watcher_is_killed { "touch /tmp/ann.kill" } else { "rm -f /tmp/ann.kill" }).ok();
+        for (job, status) in jobs {
+            machine.sh("rm -f /tmp/ann.log; systemctl start rosterd-tmux-shutdown.service").ok();
+            let told = machine.sh(job).exits(status);
+            // The program did run (homes are read-only to it in the units), could not start another, and is gone as soon as the job has ended.
+            assert_eq!(machine.sh("cat /tmp/ann.log").ok(), "alone\n", "{job}: {told}");
+            assert_eq!(machine.sh("pgrep -u ann -af ann/program || true").ok(), "", "{job}: {told}");
+        }
+    }
+    // It cost the others nothing.
+    assert!(machine.exists("/var/lib/tmux-persist/users/bob/newest"));
+}
+
 fn a_session_renamed_between_look_and_deed_is_not_typed_into(suite: Suite) {
     let machine = machine(suite);
     let conversation = id(1);
@@ -85,14 +148,15 @@ fn a_session_renamed_between_look_and_deed_is_not_typed_into(suite: Suite) {
     machine.eventually("a shell waits", Duration::from_secs(20), |machine| {
         ctl(machine, "snapshot --user ann --tsv").ok().contains("\tin_place\t").then_some(())
     });
-    // In the moment between the two calls, ann renames it and opens another of that name.
+    // In the moment between the two calls, ann renames it and opens another of that name. She asks herself: a client of
+    // root's cannot start what this needs.
     machine.write_file(
         "/usr/local/bin/tmux",
         "#!/bin/sh\ncase $* in *'source-file -')\n/usr/bin/tmux rename-session -t =web kept\n\
          /usr/bin/tmux new-session -d -s web\n;; esac\nexec /usr/bin/tmux \"$@\"\n",
     );
     machine.sh("chmod 755 /usr/local/bin/tmux").ok();
-    let told = ctl(&machine, "restore --user ann --tsv").exits(1).stdout;
+    let told = machine.sh_as("ann", "rosterctl tmux restore --tsv").exits(1).stdout;
     assert!(told.starts_with("ann\tweb\tfailed\tweb\tits pane is another one meanwhile"), "{told}");
     machine.sh("rm /usr/local/bin/tmux").ok();
     for session in ["web", "kept"] {
