@@ -23,6 +23,7 @@ mod doctor;
 mod error;
 mod generated;
 mod membership;
+mod network;
 mod offline;
 mod online;
 mod out;

@@ -1,11 +1,11 @@
 //! `rosterctl membership`: the group of the identity provider against the roster. The core compares; a worker that is
-//! nobody reads the group.
+//! not root reads the group.
 
 mod authentik;
 mod worker;
 
 pub(crate) use authentik::chain;
-pub(crate) use worker::{WORD, become_rosterd, work};
+pub(crate) use worker::{WORD, work};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

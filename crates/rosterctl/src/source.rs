@@ -2,17 +2,16 @@
 //! by hand it is of no use. What it gives back is a commit and a text.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::sys::resource::{Resource, setrlimit};
 use serde::Deserialize;
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::membership;
+use crate::network;
 
 /// The word by which the daemon starts it.
 pub(crate) const WORD: &str = "source-worker";
@@ -42,25 +41,10 @@ struct Task {
 
 /// The worker's own life.
 pub(crate) fn work() -> ExitCode {
-    let answer = match read_task().and_then(|task| confine().map(|()| task)).and_then(fetch) {
-        Ok((commit, text)) => json!({ "commit": commit, "text": text }),
-        Err(why) => json!({ "failed": why }),
-    };
-    match io::stdout().write_all(answer.to_string().as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn read_task() -> Result<Task, String> {
-    let mut text = Vec::new();
-    io::stdin().take(4 << 20).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    serde_json::from_slice(&text).map_err(|_| "this is not for use by hand".to_owned())
-}
-
-fn confine() -> Result<(), String> {
-    setrlimit(Resource::RLIMIT_FSIZE, MOST_FETCHED, MOST_FETCHED).map_err(|errno| errno.to_string())?;
-    membership::become_rosterd()
+    network::work(|task| {
+        setrlimit(Resource::RLIMIT_FSIZE, MOST_FETCHED, MOST_FETCHED).map_err(|errno| errno.to_string())?;
+        fetch(task)
+    })
 }
 
 fn fetch(task: Task) -> Result<(String, String), String> {

@@ -1,15 +1,14 @@
 //! The worker that sends one announcement, as the system user `rosterd`. The daemon starts it; by hand it is of no use.
 
-use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
 use reqwest::redirect::Policy;
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::membership;
+use crate::network;
 
 /// The word by which the daemon starts it.
 pub(crate) const WORD: &str = "webhook-worker";
@@ -25,21 +24,7 @@ struct Task {
 
 /// The worker's own life.
 pub(crate) fn work() -> ExitCode {
-    let answer = match read_task().and_then(|task| membership::become_rosterd().map(|()| task)).and_then(send)
-    {
-        Ok(()) => json!({}),
-        Err(why) => json!({ "failed": why }),
-    };
-    match io::stdout().write_all(answer.to_string().as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn read_task() -> Result<Task, String> {
-    let mut text = Vec::new();
-    io::stdin().take(1 << 20).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    serde_json::from_slice(&text).map_err(|_| "this is not for use by hand".to_owned())
+    network::work(send)
 }
 
 fn send(task: Task) -> Result<(), String> {

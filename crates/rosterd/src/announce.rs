@@ -2,24 +2,18 @@
 //! the system user `rosterd` speaks to the server: root speaks to no network (invariant 3).
 
 use std::path::Path;
-use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use roster::announce::{self, Announcement};
 use roster::report::Run;
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
+use serde_json::json;
 
 use crate::daemon::Daemon;
 use crate::journal;
+use crate::network;
 use crate::sources;
-
-/// The program that has an HTTP client in it; the daemon has none.
-const PROGRAM: &str = "/usr/bin/rosterctl";
-const WORD: &str = "webhook-worker";
 
 /// For one announcement, from the start of the worker.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,8 +56,8 @@ pub(crate) async fn send(daemon: Rc<Daemon>) {
         let file = daemon.config().announce.webhook_file;
         let wait = match (next, file) {
             (Some(next), Some(file)) => {
-                match tokio::time::timeout(PATIENCE, post(&daemon, &file, &next)).await {
-                    Ok(Ok(())) => {
+                match post(&daemon, &file, &next).await {
+                    Ok(()) => {
                         failures = 0;
                         daemon.change_ledger(|ledger| {
                             ledger.announcements.queue.retain(|queued| queued.number != next.number);
@@ -71,9 +65,7 @@ pub(crate) async fn send(daemon: Rc<Daemon>) {
                         journal::announced(&next);
                         continue;
                     }
-                    failed => {
-                        let late = || format!("no answer for {} s", PATIENCE.as_secs());
-                        let why = failed.map_or_else(|_| late(), |posted| posted.err().unwrap_or_default());
+                    Err(why) => {
                         failures = failures.saturating_add(1);
                         // Once: what cannot be announced must not fill the journal either.
                         if failures == 1 {
@@ -103,39 +95,5 @@ async fn post(daemon: &Daemon, file: &Path, announcement: &Announcement) -> Resu
     let host = daemon.ledger().applied.as_ref().and_then(|applied| applied.host.clone());
     let host = host.map_or_else(|| "this machine".to_owned(), |host| host.to_string());
     let task = json!({ "url": url.trim(), "body": announce::body(&host, announcement) });
-    let answer = ask(WORD, &task).await?;
-    match answer.get("failed").and_then(Value::as_str) {
-        None => Ok(()),
-        Some(why) => Err(clean(why)),
-    }
-}
-
-/// A worker's words, for people.
-pub(crate) fn clean(text: &str) -> String {
-    text.chars().take(600).map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// Starts one of the workers that speak to the network, gives it its task and takes its answer.
-pub(crate) async fn ask(word: &str, task: &Value) -> Result<Value, String> {
-    let cannot = |error: std::io::Error| format!("cannot start {PROGRAM}: {error}");
-    let mut child = Command::new(PROGRAM)
-        .arg(word)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(cannot)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A worker that ended already says why, or nothing.
-        let _ = stdin.write_all(task.to_string().as_bytes()).await;
-    }
-    let mut said = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout.take(32 << 20).read_to_end(&mut said).await.map_err(cannot)?;
-    }
-    let _ = child.wait().await;
-    serde_json::from_slice(&said).map_err(|_| "the worker ended without an answer".to_owned())
+    network::ask("webhook-worker", &task, "sending it", PATIENCE).await
 }

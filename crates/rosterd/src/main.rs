@@ -12,6 +12,7 @@ mod homes;
 mod journal;
 mod memory;
 mod metrics;
+mod network;
 mod preview;
 mod providers;
 mod refresh;

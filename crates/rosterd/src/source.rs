@@ -11,15 +11,13 @@ use roster::config::Config;
 use roster::ledger::{SourceFailure, SourceState};
 use roster::plan::WholeFile;
 use roster::{parse, source};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::announce;
 use crate::daemon::Daemon;
 use crate::journal;
+use crate::network;
 use crate::remotes::ACCOUNT;
 use crate::sources::{self, SourceError};
-
-const WORD: &str = "source-worker";
 
 /// The clone of the roster's repository, of the system user.
 const FOLDER: &str = "/var/cache/rosterd/source";
@@ -68,12 +66,7 @@ fn config_on_disk(daemon: &Daemon) -> Config {
 }
 
 async fn once(daemon: &Daemon, config: &Config, url: &str) {
-    let deadline = Duration::from_secs(config.source.deadline_s) + GRACE;
-    let fetched = match tokio::time::timeout(deadline, fetch(config, url)).await {
-        Ok(fetched) => fetched,
-        Err(_) => Err(format!("it took longer than {} s", config.source.deadline_s)),
-    };
-    let placed = match fetched {
+    let placed = match fetch(config, url).await {
         Ok((commit, text)) => place(&config.roster.path, &commit, &text).await.map(|()| commit),
         Err(why) => Err(why),
     };
@@ -125,12 +118,13 @@ async fn fetch(config: &Config, url: &str) -> Result<(String, String), String> {
         "allowed_signers": text(&source.allowed_signers)?,
         "credentials": text(&source.credentials_file)?,
     });
-    let answer = announce::ask(WORD, &task).await?;
-    let field = |name: &str| answer.get(name).and_then(Value::as_str);
-    match (field("commit"), field("text")) {
-        (Some(commit), Some(text)) if source::is_commit(commit) => Ok((commit.to_owned(), text.to_owned())),
-        _ => Err(announce::clean(field("failed").unwrap_or("the worker's answer makes no sense"))),
+    let given = Duration::from_secs(source.deadline_s) + GRACE;
+    let (commit, text): (String, String) =
+        network::ask("source-worker", &task, "fetching the roster", given).await?;
+    if !source::is_commit(&commit) {
+        return Err("the worker's answer makes no sense".into());
     }
+    Ok((commit, text))
 }
 
 /// Puts a text where the roster is, unless what is there is somebody else's or the same.

@@ -4,8 +4,10 @@
 //! deadline. Nothing that it says is trusted: a line is bounded, and texts are cleaned before anyone reads them. What the
 //! lines mean is for the crates whose worker it is.
 
+mod once;
 mod process;
 mod text;
 
+pub use once::{Answer, ask_once};
 pub use process::{Advice, Process, WorkerError};
 pub use text::{clean, read_line};
