@@ -63,12 +63,22 @@ pub(crate) fn capture(server: &Server, home: &Path, wanted: Wanted<'_>) -> Resul
         if !server.is_there()? {
             return Ok(Capture::default());
         }
-        return Err(ClientError::Failed { said: said.errors });
+        // With `exit-empty off`, a server goes on without any session, and then has no panes to list.
+        let sessions = server.call(&["list-sessions", "-F", "#{session_name}"], b"", PATIENCE)?;
+        if sessions.success && sessions.output.is_empty() {
+            return Ok(Capture::default());
+        }
+        return Err(ClientError::Failed { said: reason(&said.errors) });
     }
     let transcripts = Transcripts::new(home);
     let panes = read(&said.output, &mark);
     let found: Vec<Found> = panes.into_iter().map(|pane| Found::look(pane, &transcripts, wanted)).collect();
     Ok(assemble(found, &transcripts, home))
+}
+
+/// Why tmux failed. Of a server that is ended or hung up on it says nothing.
+pub(crate) fn reason(said: &str) -> String {
+    if said.is_empty() { "it ended without saying why".into() } else { said.to_owned() }
 }
 
 /// How many panes' texts are asked for in one call, so that their answer stays within its bound.
@@ -158,7 +168,7 @@ fn last_lines(text: &[u8], most: usize) -> &[u8] {
     next.and_then(|at| text.get(from + at + 1..)).unwrap_or_default()
 }
 
-fn mark() -> std::io::Result<String> {
+pub(crate) fn mark() -> std::io::Result<String> {
     let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     Ok(format!("<{}>", uuid.trim()))
 }
@@ -224,7 +234,7 @@ fn told(fields: &[&[u8]]) -> Option<Told> {
     })
 }
 
-fn split<'a>(output: &'a [u8], mark: &[u8]) -> Vec<&'a [u8]> {
+pub(crate) fn split<'a>(output: &'a [u8], mark: &[u8]) -> Vec<&'a [u8]> {
     let mut fields = Vec::new();
     let mut rest = output;
     while let Some(at) = rest.windows(mark.len()).position(|window| window == mark) {
@@ -286,9 +296,6 @@ fn listed(foreground: &Foreground, commands: &[String]) -> Vec<String> {
     if fits { texts } else { Vec::new() }
 }
 
-/// Shells that take what is typed. A pane that shows one of them waits for its owner.
-const SHELLS: [&str; 9] = ["bash", "zsh", "sh", "fish", "dash", "ksh", "ksh93", "mksh", "tcsh"];
-
 fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Capture {
     // In the order of names, so that which pane comes first is the same at each capture.
     found.sort_by(|a, b| {
@@ -309,6 +316,7 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
             folder: told.folder.clone().filter(|folder| Some(folder) != home.as_ref()),
             environment: environment.clone(),
             shares: None,
+            current: None,
             windows: Vec::new(),
         });
         if let Some(group) = &told.group {
@@ -316,6 +324,7 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
             let first = groups.entry(group.clone()).or_insert_with(|| told.session.clone());
             if *first != told.session {
                 session.shares = Some(first.clone());
+                session.current = session.current.or(told.window_active.then_some(told.window));
                 live.sessions.entry(told.session).or_default();
                 continue;
             }
@@ -339,7 +348,8 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
             pane: told.pane,
             position: window.panes.len(),
             active: told.active && told.window_active,
-            shell: foreground.is_some_and(|shown| shown.ours && SHELLS.contains(&shown.name.as_str())),
+            pid: told.pid,
+            prompt: None,
             claude: claude.is_some(),
             conversation: conversation.clone(),
         });
@@ -403,7 +413,6 @@ mod tests {
     #[test]
     fn only_listed_programs_are_saved() {
         let shown = |arguments: &[&str], ours| Foreground {
-            name: "x".into(),
             arguments: arguments.iter().map(|a| a.as_bytes().to_vec()).collect(),
             folder: None,
             ours,
