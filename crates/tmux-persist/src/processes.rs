@@ -58,6 +58,14 @@ pub(crate) fn claude(pid: u32) -> Option<Claude> {
     })
 }
 
+/// Whether the first process of a pane is still the one that a restore began, which is to resume the conversation `id`: its
+/// arguments name it, or it is the server's own fork that becomes it. A shell that comes after has no such arguments.
+pub(crate) fn is_on_its_way(pid: u32, id: &str) -> bool {
+    let names = |argument: &[u8]| argument.windows(id.len()).any(|part| part == id.as_bytes());
+    let forked = || name(pid).is_some_and(|name| name.starts_with("tmux"));
+    read(pid, "cmdline", MAX_ARGUMENTS).is_some_and(|arguments| names(&arguments)) || forked()
+}
+
 /// A process and what descends from it, nearest first. The children of each are looked for when the next one is asked for.
 struct Below {
     waiting: VecDeque<u32>,

@@ -13,8 +13,8 @@ use crate::processes;
 const STATE: &str = "#{pid} #{pane_id} #{pane_pid} #{pane_width} #{cursor_x} #{cursor_y} #{history_size} \
     #{pane_in_mode} #{pane_synchronized} #{pane_input_off} #{pane_current_command}";
 
-/// How long a shell may take to show what was typed.
-const ECHO: Duration = Duration::from_secs(3);
+/// How long a shell may take to do what was typed.
+const STARTING: Duration = Duration::from_secs(3);
 
 /// How many panes are asked for in one call, so that their answer stays within its bound.
 const AT_ONCE: usize = 64;
@@ -60,17 +60,24 @@ pub(crate) fn find<'a>(
     Ok(())
 }
 
-/// Waits until each of these panes shows that something was typed, at most [`ECHO`]. Until then a second look would find the
-/// same empty prompt, and a second restore would type into what the first one has started.
-pub(crate) fn until_typed(server: &Server, panes: &[(&str, &Prompt)]) -> Result<(), ClientError> {
-    let mark = crate::capture::mark().map_err(ClientError::Start)?;
-    let until = Instant::now() + ECHO;
-    let mut waited = panes.to_vec();
-    while !waited.is_empty() && Instant::now() < until {
-        let ids: Vec<&str> = waited.iter().map(|(id, _)| *id).collect();
-        let now = shown(server, &ids, &mark)?;
-        let mut now = now.into_iter();
-        waited.retain(|(_, prompt)| now.next().flatten().is_some_and(|now| now.state == prompt.0));
+/// Waits until in each of these panes claude runs or a shell waits again, at most [`STARTING`]. Until then a second look would
+/// find neither, and a second restore would resume the conversation once more.
+pub(crate) fn until_resumed(server: &Server, panes: &[&LivePane]) -> Result<(), ClientError> {
+    let until = Instant::now() + STARTING;
+    let mut waited: Vec<LivePane> = panes.iter().map(|pane| (*pane).clone()).collect();
+    while Instant::now() < until {
+        let before: Vec<Option<Prompt>> = waited.iter_mut().map(|pane| pane.prompt.take()).collect();
+        find(server, waited.iter_mut())?;
+        let mut begun = waited.iter().zip(&before).map(|(pane, before)| {
+            let again = pane.prompt.is_some() && pane.prompt != *before;
+            again || pane.pid.is_some_and(|pid| processes::claude(pid).is_some())
+        });
+        if begun.all(|begun| begun) {
+            break;
+        }
+        for (pane, before) in waited.iter_mut().zip(before) {
+            pane.prompt = before;
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())

@@ -252,10 +252,8 @@ impl Work<'_> {
             Doing::Type(typed) => typed.as_slice(),
             _ => &[],
         });
-        let typed = typed.filter(|one| done(one));
-        let typed: Vec<_> =
-            typed.filter_map(|one| Some((one.pane.id.as_str(), one.pane.prompt.as_ref()?))).collect();
-        waiting::until_typed(&self.server, &typed)?;
+        let typed: Vec<_> = typed.filter(|one| done(one)).map(|one| &one.pane).collect();
+        waiting::until_resumed(&self.server, &typed)?;
         let live = if script.is_empty() { Default::default() } else { self.capture()?.live };
         let lines = said.lines();
         let reason = one_line(&said);

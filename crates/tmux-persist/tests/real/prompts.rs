@@ -193,7 +193,7 @@ fn what_is_no_waiting_shell_is_never_typed_into() {
         live("select", &["bash", "--norc"], &["select x in a b; do echo; done", ""], "#?"),
         live("sourced", &["bash", "--norc"], &["printf 'ann@vm$ '; read x", ""], "\nann@vm$"),
         live("program", &["bash", "--norc"], &["printf 'ann@vm$ '; sleep 99999", ""], "\nann@vm$"),
-        live("piping", &["bash", "-c", "sleep 99999 & exec bash --norc +m"], &[], "bash-"),
+        live("piping", &["bash", "-c", "sleep 99999 & exec bash --norc"], &[], "bash-"),
         live("half", &["bash", "--norc"], &["half typed"], "half typed"),
         live("half-dash", &["dash"], &["half typed"], "half typed"),
         live("redirect", &["bash", "--norc"], &["echo precious >"], "precious >"),
@@ -261,4 +261,37 @@ fn what_is_no_waiting_shell_is_never_typed_into() {
     assert_eq!(place.tmux(&["display-message", "-p", "-t", "=copy:", "#{pane_in_mode}"]), "1");
     assert_eq!(place.tmux(&["capture-pane", "-p", "-t", "=both:0.1"]), "");
     assert!(!place.home().join("precious").exists());
+}
+
+/// What became of sessions when several restores ran at once.
+fn at_once(place: &Place, settings: &Settings) -> Vec<Outcome> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| place.ask(settings, Job::Restore).unwrap())).collect();
+        let outcomes = asked.into_iter().flat_map(|asked| match asked.join().unwrap() {
+            Answer::Restored(restored) => restored.sessions.into_iter().map(|(_, outcome)| outcome),
+            other => panic!("{other:?}"),
+        });
+        outcomes.filter(|outcome| *outcome != Outcome::LeftAlone).collect()
+    })
+}
+
+#[test]
+fn restores_at_once_resume_a_conversation_once() {
+    let place = Place::new();
+    place.lost(["work"].into_iter());
+    place.start(&live("work", &["bash", "--norc"], &[], "$"));
+    let settings = place.with_claude();
+    eventually("a shell waits", || (place.actions(&settings)["work"] == Action::InPlace).then_some(()));
+    assert_eq!(at_once(&place, &settings), [Outcome::Resumed]);
+    assert_eq!(place.shown("work").matches("--resume").count(), 1);
+    // Nor when the session has to be made, and its claude takes long to come.
+    place.kill_server();
+    let mut slow = settings.clone();
+    slow.pane[2] = format!("sleep 3; {}", slow.pane[2]);
+    assert_eq!(at_once(&place, &slow), [Outcome::Made]);
+    assert_eq!(place.tmux(&["list-sessions", "-F", "#{session_name}"]), "work");
+    // A save in that moment keeps the conversation.
+    assert!(place.saved("state").contains(&id(0)));
+    assert_eq!(place.actions(&settings)["work"], Action::Skip);
 }

@@ -122,6 +122,7 @@ fn only_words_of_3_2_are_used() {
     pane_index
     pane_input_off
     pane_pid
+    pane_start_command
     pane_synchronized
     pane_title
     pane_width
