@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use tmux_persist::{Action, Answer, Job, Outcome, Settings};
@@ -283,7 +284,12 @@ fn restores_at_once_resume_a_conversation_once() {
     place.start(&live("work", &["bash", "--norc"], &[], "$"));
     let settings = place.with_claude();
     eventually("a shell waits", || (place.actions(&settings)["work"] == Action::InPlace).then_some(()));
-    assert_eq!(at_once(&place, &settings), [Outcome::Resumed]);
+    // Its claude takes a while to be one.
+    let slow = place.home().join("slow");
+    fs::write(&slow, format!("#!/bin/sh\nsleep 1\nexec {} \"$@\"\n", settings.claude)).unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let slow = Settings { claude: slow.display().to_string(), ..settings.clone() };
+    assert_eq!(at_once(&place, &slow), [Outcome::Resumed]);
     assert_eq!(place.shown("work").matches("--resume").count(), 1);
     // Nor when the session has to be made, and its claude takes long to come.
     place.kill_server();
