@@ -56,7 +56,8 @@ impl Place {
         let (home, plain) = (format!("HOME={}", self.home().display()), "ENV=");
         command.extend(["-e", &home, "-e", plain, "-e", "PS1=\\u$ ", "--"]);
         command.extend(live.runs.iter().map(String::as_str));
-        self.tmux(&command);
+        // A server that was just killed may take the first call of the next one along.
+        eventually(live.name, || self.try_tmux(&command));
         // A shell that is not there yet would lose or show twice what is typed.
         self.settled(&at);
         if let Some((last, lines)) = live.typed.split_last() {
