@@ -102,7 +102,7 @@ impl Page {
         let heading = heading.iter().map(|cell| (Style::Faint, (*cell).to_owned())).collect::<Vec<_>>();
         let rows = std::iter::once(&heading)
             .chain(rows)
-            .map(|row| row.iter().map(|(style, cell)| (*style, clean(cell))).collect::<Vec<_>>());
+            .map(|row| row.iter().map(|(style, cell)| (*style, clean_line(cell))).collect::<Vec<_>>());
         let rows: Vec<_> = rows.collect();
         let widths: Vec<usize> = (0..heading.len())
             .map(|column| {
@@ -168,6 +168,11 @@ pub(crate) fn clean(text: &str) -> String {
     clean
 }
 
+/// The same for what is one line, or part of one, and may not pass for another of ours.
+pub(crate) fn clean_line(text: &str) -> String {
+    clean(text).replace('\n', "\\n").replace('\u{2028}', "\\u{2028}").replace('\u{2029}', "\\u{2029}")
+}
+
 /// `1 step`, `2 steps`.
 pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
@@ -217,5 +222,8 @@ mod tests {
         let mut page = Page::new(PLAIN);
         page.para(Style::Plain, "a\u{1b}[2Jb\rc\u{202e}d\u{9b}e");
         assert_eq!(page.finish(), "a\\u{1b}[2Jb\\rc\\u{202e}d\\u{9b}e\n");
+        let mut page = Page::new(PLAIN);
+        page.table(&["A", "B"], &[vec![(Style::Plain, "a\nb".into()), (Style::Plain, "c\u{2028}d".into())]]);
+        assert_eq!(page.finish(), "A     B\na\\nb  c\\u{2028}d\n");
     }
 }

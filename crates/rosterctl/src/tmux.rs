@@ -97,7 +97,8 @@ fn choose(asked: &Asked, out: &Out) -> Result<Option<(tmux_persist::Moment, Vec<
         match asked.answer(job)?.into_iter().next() {
             Some((_, Ok(answer))) => Ok(answer),
             Some((user, Err(Failure { why, next }))) => {
-                Err(CommandError::new(format!("{user}: {why}")).next(next))
+                Err(CommandError::new(format!("{user}: {}", page::clean_line(&why)))
+                    .next(page::clean_line(&next)))
             }
             None => Err(CommandError::refused("nobody to work for")),
         }
@@ -194,7 +195,8 @@ fn print(answers: &Answers, options: &TmuxOptions, out: &Out) -> Result<u8> {
             Ok(_) => {}
             Err(Failure { why, next }) => {
                 failed = true;
-                let text = page::clean(&format!("{user}: {why}\n  next: {next}"));
+                let [user, why, next] = [user, why, next].map(|text| page::clean_line(text));
+                let text = format!("{user}: {why}\n  next: {next}");
                 out.aside(&format!("{}{text}\n", out.aside.paint(Style::Bad, "error: ")));
             }
         }

@@ -6,13 +6,13 @@ use std::path::Path;
 use crate::attribution::{Evidence, attribute, named_in};
 use crate::client::{ClientError, PATIENCE, Server};
 use crate::layout::Layout;
-use crate::model::{Conversation, Folder, Pane, Session, SessionName, Window};
+use crate::model::{Conversation, ConversationId, Folder, Pane, Session, SessionName, Window};
 use crate::plan::{Live, LivePane};
 use crate::processes::{self, Claude, Foreground};
 use crate::transcripts::Transcripts;
 
 /// What is asked of tmux for each pane, in this order.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "session_name",
     "window_index",
     "pane_index",
@@ -30,6 +30,7 @@ const FIELDS: [&str; 17] = [
     "session_path",
     "@claude_transcript",
     "session_group",
+    "pane_start_command",
 ];
 
 /// The most panes of one person that are looked at.
@@ -63,12 +64,22 @@ pub(crate) fn capture(server: &Server, home: &Path, wanted: Wanted<'_>) -> Resul
         if !server.is_there()? {
             return Ok(Capture::default());
         }
-        return Err(ClientError::Failed { said: said.errors });
+        // With `exit-empty off`, a server goes on without any session, and then has no panes to list.
+        let sessions = server.call(&["list-sessions", "-F", "#{session_name}"], b"", PATIENCE)?;
+        if sessions.success && sessions.output.is_empty() {
+            return Ok(Capture::default());
+        }
+        return Err(ClientError::Failed { said: reason(&said.errors) });
     }
     let transcripts = Transcripts::new(home);
     let panes = read(&said.output, &mark);
     let found: Vec<Found> = panes.into_iter().map(|pane| Found::look(pane, &transcripts, wanted)).collect();
     Ok(assemble(found, &transcripts, home))
+}
+
+/// Why tmux failed. Of a server that is ended or hung up on it says nothing.
+pub(crate) fn reason(said: &str) -> String {
+    if said.is_empty() { "it ended without saying why".into() } else { said.to_owned() }
 }
 
 /// How many panes' texts are asked for in one call, so that their answer stays within its bound.
@@ -158,7 +169,7 @@ fn last_lines(text: &[u8], most: usize) -> &[u8] {
     next.and_then(|at| text.get(from + at + 1..)).unwrap_or_default()
 }
 
-fn mark() -> std::io::Result<String> {
+pub(crate) fn mark() -> std::io::Result<String> {
     let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     Ok(format!("<{}>", uuid.trim()))
 }
@@ -182,6 +193,8 @@ struct Told {
     stamp: Vec<u8>,
     /// What sessions that show the same windows have in common.
     group: Option<String>,
+    /// What it was started to resume, if a restore made it.
+    resumes: Option<ConversationId>,
 }
 
 /// Reads the answer. Panes of warm spares, and what is no pane, are left out.
@@ -189,6 +202,14 @@ fn read(output: &[u8], mark: &str) -> Vec<Told> {
     let fields = split(output, mark.as_bytes());
     // After the last mark of a row comes the line break before the next.
     fields.chunks_exact(FIELDS.len()).take(MAX_PANES).filter_map(told).collect()
+}
+
+/// The conversation that a pane was told to resume, by the command that tmux started in it; see [`crate::script`].
+fn resumed_by(command: &str) -> Option<ConversationId> {
+    let mut words = command.rsplit(' ');
+    let (id, resume, _, name) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let ours = resume == "--resume" && name == "--name" && command.contains(" --claude ");
+    ConversationId::new(id).filter(|_| ours)
 }
 
 fn told(fields: &[&[u8]]) -> Option<Told> {
@@ -221,10 +242,11 @@ fn told(fields: &[&[u8]]) -> Option<Told> {
             .and_then(Folder::new),
         stamp: fields.get(15)?.to_vec(),
         group: text(16).filter(|group| !group.is_empty()),
+        resumes: text(17).and_then(|command| resumed_by(&command)),
     })
 }
 
-fn split<'a>(output: &'a [u8], mark: &[u8]) -> Vec<&'a [u8]> {
+pub(crate) fn split<'a>(output: &'a [u8], mark: &[u8]) -> Vec<&'a [u8]> {
     let mut fields = Vec::new();
     let mut rest = output;
     while let Some(at) = rest.windows(mark.len()).position(|window| window == mark) {
@@ -240,6 +262,8 @@ struct Found {
     told: Told,
     foreground: Option<Foreground>,
     claude: Option<Claude>,
+    /// Whether a restore has made it and its claude is on its way.
+    comes: bool,
     evidence: Option<Evidence>,
     command: Vec<String>,
     environment: BTreeMap<String, String>,
@@ -249,6 +273,17 @@ impl Found {
     fn look(told: Told, transcripts: &Transcripts, wanted: Wanted<'_>) -> Found {
         let foreground = told.pid.and_then(processes::foreground);
         let claude = told.pid.and_then(processes::claude);
+        // Between a restore and its claude are a wait for the pane's scope and all that the person's shell begins with.
+        let comes = told.resumes.as_ref().filter(|id| {
+            claude.is_none() && told.pid.is_some_and(|pid| processes::is_on_its_way(pid, id.as_str()))
+        });
+        let coming = comes.map(|id| Evidence {
+            session: told.session.clone(),
+            active: told.active && told.window_active,
+            stamp: None,
+            argument: Some(id.clone()),
+            touched: Vec::new(),
+        });
         let evidence = claude.as_ref().map(|claude| {
             let stamp = transcripts.stamped(&told.stamp);
             let argument = named_in(&claude.arguments);
@@ -270,7 +305,8 @@ impl Found {
         };
         let environment = told.pid.map(|pid| processes::environment(pid, wanted.environment));
         let environment = environment.unwrap_or_default().into_iter().collect();
-        Found { told, foreground, claude, evidence, command, environment }
+        let (comes, evidence) = (coming.is_some(), evidence.or(coming));
+        Found { told, foreground, claude, comes, evidence, command, environment }
     }
 }
 
@@ -286,9 +322,6 @@ fn listed(foreground: &Foreground, commands: &[String]) -> Vec<String> {
     if fits { texts } else { Vec::new() }
 }
 
-/// Shells that take what is typed. A pane that shows one of them waits for its owner.
-const SHELLS: [&str; 9] = ["bash", "zsh", "sh", "fish", "dash", "ksh", "ksh93", "mksh", "tcsh"];
-
 fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Capture {
     // In the order of names, so that which pane comes first is the same at each capture.
     found.sort_by(|a, b| {
@@ -301,7 +334,7 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
     let mut live = Live::default();
     let mut groups: BTreeMap<String, SessionName> = BTreeMap::new();
     for (found, conversation) in found.into_iter().zip(owners) {
-        let Found { told, foreground, claude, command, environment, .. } = found;
+        let Found { told, foreground, claude, comes, command, environment, .. } = found;
         let folder = foreground.as_ref().and_then(|shown| shown.folder.clone());
         let Some(folder) = folder.or_else(|| told.folder.clone()).or_else(|| home.clone()) else { continue };
         let session = sessions.entry(told.session.clone()).or_insert_with(|| Session {
@@ -309,6 +342,7 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
             folder: told.folder.clone().filter(|folder| Some(folder) != home.as_ref()),
             environment: environment.clone(),
             shares: None,
+            current: None,
             windows: Vec::new(),
         });
         if let Some(group) = &told.group {
@@ -316,6 +350,7 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
             let first = groups.entry(group.clone()).or_insert_with(|| told.session.clone());
             if *first != told.session {
                 session.shares = Some(first.clone());
+                session.current = session.current.or(told.window_active.then_some(told.window));
                 live.sessions.entry(told.session).or_default();
                 continue;
             }
@@ -339,8 +374,9 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
             pane: told.pane,
             position: window.panes.len(),
             active: told.active && told.window_active,
-            shell: foreground.is_some_and(|shown| shown.ours && SHELLS.contains(&shown.name.as_str())),
-            claude: claude.is_some(),
+            pid: told.pid,
+            prompt: None,
+            claude: claude.is_some() || comes,
             conversation: conversation.clone(),
         });
         let conversation = conversation.map(|id| {
@@ -367,7 +403,7 @@ mod tests {
         let plain = |name: &str, title: &str, stamp: &str| {
             row(&[
                 name, "1", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", title, "host", "/srv",
-                stamp, "",
+                stamp, "", "",
             ])
         };
         let text = plain("a", "t\tb\nb<x>", "/x\n\ty")
@@ -381,9 +417,27 @@ mod tests {
         assert_eq!(told[0].stamp, b"/x\n\ty");
         assert_eq!(told[1].title, None, "tmux's own title is the host's name");
         let lies = row(&[
-            "a", "x", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", "", "host", "/srv", "", "",
+            "a", "x", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", "", "host", "/srv", "", "", "",
         ]);
         assert!(read(lies.as_bytes(), "<m>").is_empty());
+    }
+
+    #[test]
+    fn what_a_restore_has_started_is_known_by_its_command() {
+        let id = "00000000-0000-4000-8000-00000000000a";
+        let ours = format!(
+            "/usr/bin/rosterctl tmux pane --folder \"/a b\" --claude claude --name web --resume {id}"
+        );
+        assert_eq!(resumed_by(&ours), ConversationId::new(id));
+        for other in [
+            String::new(),
+            format!("claude --name web --resume {id}"),
+            format!("{ours}x"),
+            format!("{ours} x"),
+            ours.replace("--resume", "--gone"),
+        ] {
+            assert_eq!(resumed_by(&other), None, "{other}");
+        }
     }
 
     #[test]
@@ -403,7 +457,6 @@ mod tests {
     #[test]
     fn only_listed_programs_are_saved() {
         let shown = |arguments: &[&str], ours| Foreground {
-            name: "x".into(),
             arguments: arguments.iter().map(|a| a.as_bytes().to_vec()).collect(),
             folder: None,
             ours,

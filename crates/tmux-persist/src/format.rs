@@ -1,12 +1,12 @@
 //! A snapshot as a file, and the files of the earlier layout. Pure: bytes in, bytes out.
 //!
 //! ```text
-//! {"format":"rosterd-tmux","version":1,"taken":…,"sessions":2,"sha256":"…"}    the head, one line
-//! {"name":"infra","windows":[…]}                                              one line a session, by name
+//! {"format":"rosterd-tmux","version":1,"taken":…,"sessions":2,"bytes":…,"sha256":"…"}    the head, one line
+//! {"name":"infra","windows":[…]}                                                        one line a session, by name
 //! {"name":"web","windows":[…]}
 //! ```
-//! The head is short and comes first, so that a list of all snapshots reads a few bytes of each. The checksum covers
-//! every byte after the head.
+//! The head is short and comes first, so that a list of all snapshots reads a few bytes of each and still tells a file
+//! that was cut short. The checksum covers every byte after the head.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -32,6 +32,9 @@ pub(crate) struct Head {
     taken: Moment,
     /// How many sessions follow.
     pub(crate) sessions: usize,
+    /// How many bytes follow; earlier files do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<u64>,
     sha256: String,
 }
 
@@ -61,6 +64,7 @@ pub(crate) fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, serde_json::Error> 
         version: VERSION,
         taken: snapshot.taken,
         sessions: snapshot.sessions.len(),
+        bytes: u64::try_from(body.len()).ok(),
         sha256: checksum(&body),
     };
     let mut file = serde_json::to_vec(&head)?;
@@ -70,7 +74,7 @@ pub(crate) fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, serde_json::Error> 
 }
 
 /// Reads the head from the beginning of a file.
-pub(crate) fn head(beginning: &[u8]) -> Result<Head, FormatError> {
+fn head(beginning: &[u8]) -> Result<Head, FormatError> {
     let line = beginning.split(|byte| *byte == b'\n').next().unwrap_or_default();
     #[derive(Deserialize)]
     struct Kind {
@@ -85,6 +89,17 @@ pub(crate) fn head(beginning: &[u8]) -> Result<Head, FormatError> {
         return Err(FormatError::Newer(kind.version));
     }
     serde_json::from_slice(line).map_err(|error| FormatError::Damaged(error.to_string()))
+}
+
+/// How many sessions a file has, by its beginning and its size alone; none when only the whole file can tell.
+pub(crate) fn sessions_in(beginning: &[u8], size: u64) -> Result<Option<usize>, FormatError> {
+    let head = head(beginning)?;
+    let line = beginning.iter().position(|byte| *byte == b'\n').map_or(size, |at| at as u64 + 1);
+    match head.bytes {
+        None => Ok(None),
+        Some(bytes) if line.saturating_add(bytes) == size => Ok(Some(head.sessions)),
+        Some(_) => Err(FormatError::Damaged("it is cut short, or something was added".into())),
+    }
 }
 
 /// Reads a whole file.
@@ -145,7 +160,14 @@ fn session_from_tsv(line: &str, home: &Folder) -> Option<Session> {
     };
     let window =
         Window { index: None, name: None, layout: None, zoomed: false, active: true, panes: vec![pane] };
-    Some(Session { name, folder: None, environment: Default::default(), shares: None, windows: vec![window] })
+    Some(Session {
+        name,
+        folder: None,
+        environment: Default::default(),
+        shares: None,
+        current: None,
+        windows: vec![window],
+    })
 }
 
 /// Reads the tombstones of either layout: `name <TAB> seconds`, one a line. The last of a name counts.
@@ -167,7 +189,7 @@ mod tests {
         let home = Folder::new("/home/ann").unwrap();
         from_tsv(
             Moment(1_764_085_667),
-            b"web\t/srv/a b\t01234567-89ab-cdef-0123-456789abcdef\n007\t/tmp\t-\nx y\t/tmp\t-\nold\t\t\n",
+            b"web\t/srv/a b\t01234567-89ab-cdef-0123-456789abcdef\n007\t/tmp\t-\nx y\t/tmp\t-\nold\t\t\nlast\t/tmp\t-\n",
             &home,
         )
     }
@@ -178,8 +200,9 @@ mod tests {
         assert_eq!(decode(&file).unwrap(), snapshot());
         assert!(file.iter().position(|byte| *byte == b'\n').unwrap() < HEAD);
         insta::assert_snapshot!(String::from_utf8(file).unwrap(), @r#"
-        {"format":"rosterd-tmux","version":1,"taken":"20251125T154747","sessions":3,"sha256":"b26305b281530861994ead8b55840a0e5fa9f5e660b0e165b6e3db5fd67d6fb8"}
+        {"format":"rosterd-tmux","version":1,"taken":"20251125T154747","sessions":4,"bytes":431,"sha256":"4875159c3cb2d321a5852ce419cb889e20dae53a753d6deea4970703c1ef4826"}
         {"name":"007","windows":[{"active":true,"panes":[{"folder":"/tmp","active":true}]}]}
+        {"name":"last","windows":[{"active":true,"panes":[{"folder":"/tmp","active":true}]}]}
         {"name":"old","windows":[{"active":true,"panes":[{"folder":"/home/ann","active":true}]}]}
         {"name":"web","windows":[{"active":true,"panes":[{"folder":"/srv/a b","active":true,"conversation":{"id":"01234567-89ab-cdef-0123-456789abcdef","folder":"/srv/a b"}}]}]}
         "#);
@@ -190,7 +213,11 @@ mod tests {
         let file = encode(&snapshot()).unwrap();
         for length in 0..file.len() {
             assert!(decode(&file[..length]).is_err(), "cut to {length} bytes");
+            let beginning = &file[..length.min(HEAD)];
+            assert!(sessions_in(beginning, length as u64).is_err(), "cut to {length} bytes");
         }
+        assert_eq!(sessions_in(&file[..HEAD], file.len() as u64), Ok(Some(4)));
+        assert!(sessions_in(&file[..HEAD], file.len() as u64 + 1).is_err());
         for at in 0..file.len() {
             let mut changed = file.clone();
             changed[at] ^= 1;
@@ -207,9 +234,9 @@ mod tests {
     #[test]
     fn the_earlier_layout_is_understood() {
         let names: Vec<_> = snapshot().sessions.iter().map(|session| session.name.to_string()).collect();
-        assert_eq!(names, ["007", "old", "web"]);
-        assert_eq!(snapshot().sessions[1].windows[0].panes[0].folder, Folder::new("/home/ann").unwrap());
-        assert_eq!(snapshot().sessions[2].conversations().count(), 1);
+        assert_eq!(names, ["007", "last", "old", "web"]);
+        assert_eq!(snapshot().sessions[2].windows[0].panes[0].folder, Folder::new("/home/ann").unwrap());
+        assert_eq!(snapshot().sessions[3].conversations().count(), 1);
         assert_eq!(
             tombstones(b"a\t5\nb\tx\n\nc d\t1\na\t7\n"),
             [(SessionName::new("a").unwrap(), Moment(5)), (SessionName::new("a").unwrap(), Moment(7))]

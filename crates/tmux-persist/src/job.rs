@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::client::ClientError;
 use crate::earlier::Earlier;
@@ -135,8 +135,8 @@ pub enum Outcome {
     Resumed,
     /// There was nothing to do.
     LeftAlone,
-    /// It did not work.
-    Failed(String),
+    /// It did not work: why, on one line.
+    Failed(#[serde(deserialize_with = "read_line")] String),
 }
 
 impl Restored {
@@ -144,6 +144,18 @@ impl Restored {
     pub fn failed(&self) -> bool {
         self.sessions.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(_)))
     }
+}
+
+/// What a server, a program or a worker says, as one line that can be shown and written to a journal: it may not pass for
+/// another line of ours.
+pub(crate) fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    worker_process::clean(&lines.join("; "))
+}
+
+/// Reads such a line from whoever may have arranged it.
+pub(crate) fn read_line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(one_line(&String::deserialize(from)?))
 }
 
 /// Why a job was not done.

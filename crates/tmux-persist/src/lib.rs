@@ -12,7 +12,7 @@
 //! | [`history`] | what all snapshots tell | nothing: pure |
 //! | [`plan`], [`script`] | what a restore does, and the tmux commands for it | nothing: pure |
 //! | [`shell`] | words that any shell gives back | nothing: pure |
-//! | [`client`], [`capture`], [`processes`], [`transcripts`] | what is live | the person's server, `/proc`, `~/.claude` |
+//! | [`client`], [`capture`], [`waiting`], [`processes`], [`transcripts`] | what is live | the person's server, `/proc`, `~/.claude` |
 //! | [`store`] | the snapshots of one person | that person's folder |
 //! | [`job`] | what can be asked, and what is answered | nothing: pure |
 //! | [`work`] | all of it together for one person | the above, as that person |
@@ -44,6 +44,7 @@ mod server_unit;
 mod shell;
 mod store;
 mod transcripts;
+mod waiting;
 mod work;
 mod worker;
 
@@ -63,9 +64,11 @@ pub use worker::worker;
 /// Why a job was not done for a person, for whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Why.
+    /// Why, on one line.
+    #[serde(deserialize_with = "job::read_line")]
     pub why: String,
-    /// What to do next.
+    /// What to do next, on one line.
+    #[serde(deserialize_with = "job::read_line")]
     pub next: String,
 }
 
@@ -80,10 +83,9 @@ impl Failure {
         Failure { why, next: error.next().into() }.bounded()
     }
 
-    /// Cut to what a person reads.
+    /// As a person reads it: short, and a line each, whatever a server or a program has said.
     fn bounded(self) -> Failure {
-        let cut = |text: String| text.chars().take(1024).collect();
-        Failure { why: cut(self.why), next: cut(self.next) }
+        Failure { why: job::one_line(&self.why), next: job::one_line(&self.next) }
     }
 }
 
@@ -92,4 +94,32 @@ pub fn run_here(user: &str, home: &Path, settings: &Settings, job: &Job) -> Resu
     let mut earlier = || earlier::Earlier::read(&settings.state, user).map_err(|error| error.to_string());
     let help = job::Help { start_server: None, earlier: &mut earlier };
     work::run(user, home, settings, job, help).map_err(|error| Failure::of(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_or_a_worker_says_is_one_line() {
+        let forged = "no server\n\nerror: root: all is lost\n  next: run this\u{1b}[2J\r\u{2028}\u{202e}x";
+        let failure = Failure { why: forged.into(), next: forged.into() };
+        let shown = "no server; error: root: all is lost; next: run this\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}x";
+        assert_eq!(failure.clone().bounded(), Failure { why: shown.into(), next: shown.into() });
+        // As root reads what a worker reports, whatever that one did.
+        let read: Failure = serde_json::from_str(&serde_json::to_string(&failure).unwrap()).unwrap();
+        assert_eq!(read.why, shown);
+        let text = serde_json::to_string(&Outcome::Failed(forged.into())).unwrap();
+        assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), Outcome::Failed(shown.into()));
+        let long = Failure { why: "é\n".repeat(100_000), next: String::new() }.bounded();
+        assert!(long.why.len() < 1100);
+        let error = job::JobError::Store(store::StoreError::Unusable {
+            path: "/x".into(),
+            source: format::FormatError::Damaged("its checksum differs".into()),
+        });
+        assert_eq!(
+            Failure::of(&error).why,
+            "the snapshot /x cannot be used: it is damaged: its checksum differs"
+        );
+    }
 }

@@ -34,6 +34,9 @@ pub(crate) struct Session {
     /// The session whose windows it shows too; then it has none of its own here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shares: Option<SessionName>,
+    /// The number of its current window, when it shares another's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) current: Option<u32>,
     /// Its windows, by index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) windows: Vec<Window>,

@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::job::one_line;
 use crate::model::{Conversation, ConversationId, Folder, Moment, Pane, Session, SessionName, Snapshot};
 use crate::series::Tombstones;
+use crate::shell;
+use crate::waiting::Prompt;
 
 /// The sessions of a server, as far as a restore must know them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,8 +29,10 @@ pub(crate) struct LivePane {
     pub(crate) position: usize,
     /// Whether it is the active pane of the active window.
     pub(crate) active: bool,
-    /// Whether a shell waits in it, which is the person's own and takes what is typed.
-    pub(crate) shell: bool,
+    /// Its first process; none when that has ended.
+    pub(crate) pid: Option<u32>,
+    /// Its prompt, if a shell waits in it for a command; looked for only where something may be typed.
+    pub(crate) prompt: Option<Prompt>,
     /// Whether a claude runs in it, with a known conversation or not.
     pub(crate) claude: bool,
     pub(crate) conversation: Option<ConversationId>,
@@ -114,11 +119,17 @@ pub struct Row {
     pub default: bool,
     /// What else to know: `killed@<seconds>`, `live@<session>`, `gone`, `folder_gone`, `taken`,
     /// `unprintable`.
+    #[serde(default, deserialize_with = "read_note")]
     pub note: Option<String>,
     /// How many windows it has.
     pub windows: usize,
     /// How many panes it has.
     pub panes: usize,
+}
+
+/// A worker's note may be anything.
+fn read_note<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.map(|note| one_line(&note)))
 }
 
 /// A row with all that is needed to carry it out.
@@ -164,6 +175,9 @@ pub(crate) struct Typed {
     pub(crate) id: ConversationId,
     pub(crate) folder: Folder,
 }
+
+/// The longest folder that is typed. A terminal whose shell does not edit takes lines of 4095 bytes and cuts longer ones.
+const MAX_TYPED: usize = 3000;
 
 /// Resolves each session of a snapshot.
 pub(crate) fn resolve(
@@ -307,7 +321,10 @@ impl Context<'_> {
                 None => row.note = Some("gone".into()),
                 Some(folder) if !self.facts.folders.contains(folder) => row.note = Some("folder_gone".into()),
                 // The terminal would obey it instead of passing it on.
-                Some(folder) if folder.bytes().iter().any(u8::is_ascii_control) => {
+                Some(folder)
+                    if folder.bytes().iter().any(u8::is_ascii_control)
+                        || shell::quoted(folder.bytes()).len() > MAX_TYPED =>
+                {
                     row.note = Some("unprintable".into());
                 }
                 Some(folder) => {
@@ -346,7 +363,7 @@ fn in_place(
     wanted: &[&Conversation],
     live: &[LivePane],
 ) -> Option<Vec<(Conversation, LivePane)>> {
-    let waits = |pane: &&LivePane| pane.shell && !pane.claude;
+    let waits = |pane: &&LivePane| pane.prompt.is_some() && !pane.claude;
     let only = wanted.len() == 1 && !live.iter().any(|pane| pane.claude);
     let mut used = BTreeSet::new();
     wanted

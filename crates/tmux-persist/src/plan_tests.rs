@@ -42,7 +42,8 @@ fn pane(conversation: Option<&str>) -> LivePane {
         pane: 0,
         position: 0,
         active: true,
-        shell: conversation.is_none(),
+        pid: None,
+        prompt: Prompt::new("1 %1 2 80 2 0 0 0 0 0 bash").filter(|_| conversation.is_none()),
         claude: conversation.is_some(),
         conversation: conversation.map(id),
     }
@@ -97,7 +98,7 @@ fn another_conversation_is_restored_beside() {
     insta::assert_snapshot!(
         told(
             &snapshot(&[("a", X), (&long, Y)]),
-            &live(&[("a", pane(Some("00000000-0000-4000-8000-00000000000c"))), (&long, LivePane { shell: false, ..pane(None) })]),
+            &live(&[("a", pane(Some("00000000-0000-4000-8000-00000000000c"))), (&long, LivePane { prompt: None, ..pane(None) })]),
             &facts(),
             &[],
         ),
@@ -107,7 +108,7 @@ fn another_conversation_is_restored_beside() {
     "
     );
     // A claude whose conversation is not known is somebody's work as well.
-    let unknown = LivePane { claude: true, shell: false, ..pane(None) };
+    let unknown = LivePane { claude: true, prompt: None, ..pane(None) };
     insta::assert_snapshot!(
         told(&snapshot(&[("a", X)]), &live(&[("a", unknown.clone()), ("a-1207", unknown)]), &facts(), &[]),
         @"a live_other_conv suffixed a-1207-2 on - | Resume"
@@ -129,16 +130,17 @@ fn a_shell_whose_claude_died_is_typed_into() {
 
 #[test]
 fn what_a_terminal_would_obey_is_not_typed() {
-    let odd = folder("/srv/a\u{3}b");
-    let facts = Facts {
-        transcripts: [(id(X), odd.clone())].into(),
-        folders: [odd, folder("/home/ann")].into(),
-        ..facts()
-    };
-    insta::assert_snapshot!(
-        told(&snapshot(&[("a", X)]), &live(&[("a", pane(None))]), &facts, &[]),
-        @"a live_no_claude skip a off unprintable | nothing"
-    );
+    // Nor what is longer than it takes on a line: in quotes, each `'` is four.
+    for odd in ["/srv/a\u{3}b".to_owned(), format!("/srv/{}", "'".repeat(800))] {
+        let odd = folder(&odd);
+        let facts = Facts {
+            transcripts: [(id(X), odd.clone())].into(),
+            folders: [odd, folder("/home/ann")].into(),
+            ..facts()
+        };
+        let told = told(&snapshot(&[("a", X)]), &live(&[("a", pane(None))]), &facts, &[]);
+        assert_eq!(told, "a live_no_claude skip a off unprintable | nothing");
+    }
 }
 
 #[test]

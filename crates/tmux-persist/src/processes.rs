@@ -2,9 +2,12 @@
 //! the person, who may arrange it as they like: sizes and numbers are bounded, and what cannot be read is not there.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+
+use nix::fcntl::OFlag;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 
 use crate::model::Folder;
 
@@ -18,7 +21,6 @@ const MAX_ENVIRONMENT: u64 = 256 * 1024;
 /// The process in the foreground of a terminal.
 #[derive(Debug)]
 pub(crate) struct Foreground {
-    pub(crate) name: String,
     pub(crate) arguments: Vec<Vec<u8>>,
     pub(crate) folder: Option<Folder>,
     /// Whether it belongs to whoever asks.
@@ -39,7 +41,6 @@ pub(crate) fn foreground(pid: u32) -> Option<Foreground> {
     let leader = stat(pid).and_then(|stat| u32::try_from(stat.foreground).ok()).filter(|leader| *leader > 0);
     let shown = leader.filter(|leader| fs::metadata(format!("/proc/{leader}")).is_ok()).unwrap_or(pid);
     Some(Foreground {
-        name: name(shown)?,
         arguments: list(&read(shown, "cmdline", MAX_ARGUMENTS)?),
         folder: folder(shown).or_else(|| folder(pid)),
         ours: fs::metadata(format!("/proc/{shown}"))
@@ -49,24 +50,131 @@ pub(crate) fn foreground(pid: u32) -> Option<Foreground> {
 
 /// The first `claude` among the process `pid` and what descends from it, nearest first.
 pub(crate) fn claude(pid: u32) -> Option<Claude> {
-    let mut waiting = VecDeque::from([pid]);
-    let mut seen = 0;
-    while let Some(pid) = waiting.pop_front() {
-        seen += 1;
-        if seen > MAX_PROCESSES {
+    let pid = Below::of(pid).find(|pid| name(*pid).is_some_and(|name| name == "claude"))?;
+    Some(Claude {
+        arguments: list(&read(pid, "cmdline", MAX_ARGUMENTS)?),
+        folder: folder(pid),
+        started: started(pid)?,
+    })
+}
+
+/// Whether the first process of a pane is still the one that a restore began, which is to resume the conversation `id`: its
+/// arguments name it, or it is the server's own fork that becomes it. A shell that comes after has no such arguments.
+pub(crate) fn is_on_its_way(pid: u32, id: &str) -> bool {
+    let names = |argument: &[u8]| argument.windows(id.len()).any(|part| part == id.as_bytes());
+    let forked = || name(pid).is_some_and(|name| name.starts_with("tmux"));
+    read(pid, "cmdline", MAX_ARGUMENTS).is_some_and(|arguments| names(&arguments)) || forked()
+}
+
+/// A process and what descends from it, nearest first. The children of each are looked for when the next one is asked for.
+struct Below {
+    waiting: VecDeque<u32>,
+    last: Option<u32>,
+    seen: usize,
+}
+
+impl Below {
+    fn of(pid: u32) -> Below {
+        Below { waiting: VecDeque::from([pid]), last: None, seen: 0 }
+    }
+
+    /// Whether there were more than are looked at.
+    fn is_cut(&self) -> bool {
+        self.seen > MAX_PROCESSES
+    }
+}
+
+impl Iterator for Below {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        self.waiting.extend(self.last.take().into_iter().flat_map(children));
+        let next = self.waiting.pop_front()?;
+        self.seen += 1;
+        if self.is_cut() {
+            self.waiting.clear();
             return None;
         }
-        let Some(name) = name(pid) else { continue };
-        if name == "claude" {
-            return Some(Claude {
-                arguments: list(&read(pid, "cmdline", MAX_ARGUMENTS)?),
-                folder: folder(pid),
-                started: started(pid)?,
-            });
-        }
-        waiting.extend(children(pid));
+        self.last = Some(next);
+        Some(next)
     }
-    None
+}
+
+/// Shells that take what is typed.
+const SHELLS: [&str; 9] = ["bash", "zsh", "sh", "fish", "dash", "ksh", "ksh93", "mksh", "tcsh"];
+
+/// The shell that has the foreground of the pane whose first process is `pid` to itself, and reads commands from the pane's
+/// terminal as far as the kernel can tell. Not a shell that runs a script, one that waits for another program or for an
+/// answer to its own `read`, nor anybody else's.
+pub(crate) fn waiting_shell(pid: u32) -> Option<u32> {
+    let pane = stat(pid)?;
+    let shell = u32::try_from(pane.foreground).ok().filter(|leader| *leader > 0)?;
+    let of_shell = stat(shell)?;
+    let alone = {
+        let mut below = Below::of(pid);
+        let others = below.by_ref().any(|other| {
+            other != shell && stat(other).is_some_and(|stat| i64::from(stat.group) == pane.foreground)
+        });
+        !others && !below.is_cut()
+    };
+    let sleeps = of_shell.state == "S" && of_shell.group == shell && of_shell.terminal == pane.terminal;
+    let ours = fs::metadata(format!("/proc/{shell}"))
+        .is_ok_and(|meta| meta.uid() == nix::unistd::Uid::effective().as_raw());
+    let shows = name(shell).is_some_and(|name| SHELLS.contains(&name.as_str()));
+    let asks = shows && takes_commands(&list(&read(shell, "cmdline", MAX_ARGUMENTS)?));
+    (alone && sleeps && ours && asks && edits_a_line(shell, pane.terminal)).then_some(shell)
+}
+
+/// Whether a shell with these arguments reads commands from its terminal. An argument that is not known is doubt.
+fn takes_commands(arguments: &[Vec<u8>]) -> bool {
+    let Some((program, options)) = arguments.split_first() else { return false };
+    let program = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let program = program.strip_prefix(b"-").unwrap_or(program);
+    let mut options = options.iter().map(Vec::as_slice);
+    while let Some(option) = options.next() {
+        let known = match option {
+            b"--login" | b"--posix" | b"--norc" | b"--noprofile" | b"--interactive" | b"--no-config"
+            | b"--private" | b"--no-rcs" | b"--no-globalrcs" => true,
+            b"--rcfile" | b"--init-file" | b"-o" | b"+o" | b"-O" | b"+O" => options.next().is_some(),
+            // Of none of these shells does any of these letters take a script, a command or the standard input.
+            [b'-', letters @ ..] => !letters.is_empty() && letters.iter().all(|b| b"filmuvx".contains(b)),
+            _ => false,
+        };
+        if !known {
+            return false;
+        }
+    }
+    SHELLS.iter().any(|shell| shell.as_bytes() == program)
+}
+
+/// Whether the shell's standard input is that terminal, and in the mode in which a shell edits a line: while it runs a
+/// command, and for `read`, it gives the terminal back to the kernel's own editing. dash has no other.
+fn edits_a_line(shell: u32, terminal: u64) -> bool {
+    let path = format!("/proc/{shell}/fd/0");
+    let is_terminal = |meta: &fs::Metadata| meta.file_type().is_char_device() && meta.rdev() == terminal;
+    if !fs::metadata(&path).is_ok_and(|meta| is_terminal(&meta)) {
+        return false;
+    }
+    let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let Ok(file) = OpenOptions::new().read(true).custom_flags(flags.bits()).open(&path) else { return false };
+    if !file.metadata().is_ok_and(|meta| is_terminal(&meta)) {
+        return false;
+    }
+    let Ok(mode) = tcgetattr(&file) else { return false };
+    let dash = || fs::read_link(format!("/proc/{shell}/exe")).is_ok_and(|exe| exe.ends_with("dash"));
+    !mode.local_flags.contains(LocalFlags::ICANON) || dash()
+}
+
+/// Whether two processes see the same files and processes, as far as that can be seen: a command that is meant for the one
+/// is not typed into a container.
+pub(crate) fn see_the_same(one: u32, other: u32) -> bool {
+    ["ns/mnt", "ns/pid", "ns/user", "root"].iter().all(|what| {
+        let of = |pid| fs::read_link(format!("/proc/{pid}/{what}"));
+        match (of(one), of(other)) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => true,
+        }
+    })
 }
 
 /// The children of a process.
@@ -116,6 +224,11 @@ fn folder(pid: u32) -> Option<Folder> {
 }
 
 struct Stat {
+    state: String,
+    group: u32,
+    /// The number of the terminal's device.
+    terminal: u64,
+    /// The group in the foreground of that terminal.
     foreground: i64,
     /// In ticks since the machine started.
     started: u64,
@@ -126,7 +239,16 @@ fn stat(pid: u32) -> Option<Stat> {
     let text = String::from_utf8_lossy(&text);
     // The second field is the name, which may hold anything but ends with the last parenthesis.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-    Some(Stat { foreground: fields.get(5)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })
+    // The kernel writes a device's number in an int: the minor's upper bits, the major, the minor's lower bits.
+    let device = u64::from(fields.get(4)?.parse::<i32>().ok()?.cast_unsigned());
+    let (major, minor) = ((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xf_ff00));
+    Some(Stat {
+        state: (*fields.first()?).to_owned(),
+        group: fields.get(2)?.parse().ok()?,
+        terminal: nix::sys::stat::makedev(major, minor),
+        foreground: fields.get(5)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
 }
 
 fn started(pid: u32) -> Option<f64> {
@@ -189,15 +311,60 @@ mod tests {
             [("WANTED".to_owned(), "a\nb=c".to_owned())]
         );
         let shown = foreground(shell.id()).unwrap();
-        assert!(shown.ours && shown.name == "sh", "{shown:?}");
+        assert!(shown.ours && shown.arguments.first().is_some_and(|name| name == b"sh"), "{shown:?}");
         let group = nix::unistd::Pid::from_raw(i32::try_from(shell.id()).unwrap());
         nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).unwrap();
         shell.wait().unwrap();
     }
 
     #[test]
+    fn a_shell_takes_commands_unless_its_arguments_say_something_else() {
+        let takes =
+            |line: &str| takes_commands(&line.split(' ').map(|a| a.as_bytes().to_vec()).collect::<Vec<_>>());
+        for shell in [
+            "bash",
+            "-bash",
+            "/bin/bash -l",
+            "bash --login --norc -i",
+            "bash --rcfile x -o vi",
+            "zsh -il",
+            "sh",
+            "-dash",
+            "fish -l -i",
+            "bash -O extglob",
+        ] {
+            assert!(takes(shell), "{shell}");
+        }
+        for other in [
+            "bash wizard.sh",
+            "bash -i wizard.sh",
+            "bash -c x",
+            "bash -lic x",
+            "bash -l -i -c x",
+            "bash -s",
+            "bash -si",
+            "bash -",
+            "bash -- x",
+            "bash --rcfile",
+            "bash --rcfile x y",
+            "bash -o",
+            "bash --what",
+            "bash -i --what",
+            "fish -C x",
+            "bash ",
+            "",
+            "sleep -i",
+            "x/bash/y",
+        ] {
+            assert!(!takes(other), "{other}");
+        }
+        assert!(!takes_commands(&[]));
+    }
+
+    #[test]
     fn a_process_that_is_gone_is_not_there() {
         assert!(foreground(4_000_000).is_none() && claude(4_000_000).is_none());
+        assert!(waiting_shell(4_000_000).is_none());
         assert!(environment(4_000_000, &["PATH".into()]).is_empty());
     }
 }

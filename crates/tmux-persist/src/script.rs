@@ -55,6 +55,9 @@ fn make(
     if let Some(shared) = &session.shares {
         line.command(&["new-session", "-d", "-s", target.as_str(), "-t", &format!("={shared}")]);
         for_session(&mut line, session, home);
+        if let Some(index) = session.current {
+            line.command(&["select-window", "-t", &format!("={target}:{index}")]);
+        }
         line.end(script);
         return;
     }
@@ -203,8 +206,9 @@ fn begin(
     line.words(&rest);
 }
 
-/// Types the resume into a pane in which a shell waits, if that pane is still the one that was looked at.
+/// Types the resume into a pane in which a shell waits, if nothing has happened there since it was looked at.
 fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: &str) {
+    let Some(prompt) = &typed.pane.prompt else { return };
     let at = format!("={target}:{}.{}", typed.pane.window, typed.pane.pane);
     let at = quoted(at.as_bytes());
     let mut text = b"cd ".to_vec();
@@ -213,12 +217,8 @@ fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: 
     text.extend(shell::quoted(claude.as_bytes()));
     text.extend(format!(" --resume {} --name {target}", typed.id).as_bytes());
     let send = [
-        // Out of copy mode, and what was half typed goes.
-        format!(
-            "if-shell -F -t {at} \"#{{pane_in_mode}}\" {}",
-            quoted(format!("send-keys -t {at} -X cancel").as_bytes())
-        ),
-        format!("send-keys -t {at} C-u"),
+        // Where a shell edits as vi does, the line may be in the mode for commands; elsewhere the letter goes again.
+        format!("send-keys -t {at} i C-u"),
         format!("send-keys -t {at} -l {}", quoted(&text)),
         format!("send-keys -t {at} Enter"),
         // Whoever asked sees by this that it was done.
@@ -228,7 +228,7 @@ fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: 
     line.command(&["if-shell", "-F", "-t"]);
     line.0.push(b' ');
     line.0.extend(at.as_bytes());
-    line.words(&[&format!("#{{==:#{{pane_id}},{}}}", typed.pane.id)]);
+    line.words(&[&prompt.still()]);
     line.word(send.join(" ; ").as_bytes());
     line.end(script);
 }
@@ -392,13 +392,14 @@ mod tests {
             pane: 2,
             position: 0,
             active: true,
-            shell: true,
+            pid: None,
+            prompt: crate::waiting::Prompt::new("1 %7 2 80 2 0 0 0 0 0 bash"),
             claude: false,
             conversation: None,
         };
         let live = Live { sessions: [(snapshot.sessions[0].name.clone(), vec![pane])].into() };
         let rows = resolve(&snapshot, &live, &facts(), &Tombstones::default());
-        insta::assert_snapshot!(written(&rows), @r#"if-shell -F -t =web:1.2 "\043{==:\043{pane_id},\0457}" "if-shell -F -t =web:1.2 \042\043{pane_in_mode}\042 \042send-keys -t =web:1.2 -X cancel\042 \073 send-keys -t =web:1.2 C-u \073 send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && claude --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter \073 display-message -p \042typed into 7\042""#);
+        insta::assert_snapshot!(written(&rows), @r#"if-shell -F -t =web:1.2 "\043{==:\043{pid} \043{pane_id} \043{pane_pid} \043{pane_width} \043{cursor_x} \043{cursor_y} \043{history_size} \043{pane_in_mode} \043{pane_synchronized} \043{pane_input_off} \043{pane_current_command},1 \0457 2 80 2 0 0 0 0 0 bash}" "send-keys -t =web:1.2 i C-u \073 send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && claude --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter \073 display-message -p \042typed into 7\042""#);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::format::{self, FormatError, HEAD, MAX_FILE, decode, encode};
@@ -34,7 +35,7 @@ pub(crate) enum StoreError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("the snapshot {} cannot be used: {source}", path.display())]
+    #[error("the snapshot {} cannot be used", path.display())]
     Unusable { path: PathBuf, source: FormatError },
     #[error("another save or restore has held {} for {} s", path.display(), LOCK_PATIENCE.as_secs())]
     Locked { path: PathBuf },
@@ -96,15 +97,19 @@ impl Store {
         Ok(moments)
     }
 
-    /// How many sessions a snapshot has, from the beginning of its file alone.
+    /// How many sessions a snapshot has, if its file has the size that its beginning says.
     pub(crate) fn sessions_in(&self, taken: Moment) -> Result<usize, StoreError> {
         let path = self.path(taken);
         let failed = |source| StoreError::Read { path: path.clone(), source };
         let mut beginning = [0; HEAD];
-        let read =
-            options(false).open(&path).and_then(|mut file| file.read(&mut beginning)).map_err(failed)?;
-        let head = format::head(beginning.get(..read).unwrap_or_default());
-        Ok(head.map_err(|source| StoreError::Unusable { path, source })?.sessions)
+        let mut file = options(false).open(&path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let read = file.read(&mut beginning).map_err(failed)?;
+        match format::sessions_in(beginning.get(..read).unwrap_or_default(), size) {
+            Ok(Some(sessions)) => Ok(sessions),
+            Ok(None) => Ok(self.read(taken)?.sessions.len()),
+            Err(source) => Err(StoreError::Unusable { path, source }),
+        }
     }
 
     /// A snapshot.
@@ -139,10 +144,8 @@ impl Store {
         moments: impl DoubleEndedIterator<Item = Moment>,
     ) -> Result<Option<Snapshot>, StoreError> {
         for taken in moments.rev() {
-            match self.read(taken) {
-                Ok(snapshot) => return Ok(Some(snapshot)),
-                Err(StoreError::Unusable { .. }) => {}
-                Err(error) => return Err(error),
+            if let Some(snapshot) = whole(self.read(taken))? {
+                return Ok(Some(snapshot));
             }
         }
         Ok(None)
@@ -321,6 +324,22 @@ impl Store {
     }
 }
 
+/// What was read of one snapshot; none when that one is damaged or gone and the others go on: its content or its file
+/// cannot be read by its owner. When nothing can be read, as without memory, nothing is concluded.
+pub(crate) fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    let of_file = |errno: Option<i32>| {
+        [Errno::EACCES, Errno::EIO, Errno::EISDIR, Errno::ELOOP, Errno::ENOENT, Errno::EUCLEAN]
+            .iter()
+            .any(|known| errno == Some(*known as i32))
+    };
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(StoreError::Unusable { .. }) => Ok(None),
+        Err(StoreError::Read { source, .. }) if of_file(source.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn options(write: bool) -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(!write).write(write).mode(0o600);
@@ -387,6 +406,21 @@ mod tests {
         // Damaged by the disk: the one before.
         fs::write(store.path(Moment(200)), "{\"format\":\"rosterd-tmux\",\"ver").unwrap();
         assert_eq!(store.promoted().unwrap(), Some(snapshot(100, "a")));
+        // What cannot be opened is no better.
+        fs::remove_file(store.path(Moment(200))).unwrap();
+        nix::unistd::mkfifo(&store.path(Moment(200)), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(store.promoted().unwrap(), Some(snapshot(300, "c")), "a pointer to no file is none");
+        fs::remove_file(store.path(Moment(200))).unwrap();
+        store.write(&snapshot(200, "b")).unwrap();
+        // Cut at the end of a line, as by a disk that was full: the list tells it as well.
+        let file = fs::read(store.path(Moment(300))).unwrap();
+        let line = file.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for length in [0, 10, line, file.len() - 1] {
+            fs::write(store.path(Moment(300)), &file[..length]).unwrap();
+            assert!(store.sessions_in(Moment(300)).is_err(), "{length}");
+            assert_eq!(store.stored().unwrap(), Some(snapshot(200, "b")), "{length}");
+        }
+        fs::write(store.path(Moment(300)), &file).unwrap();
         // A pointer that leads nowhere, or out of the folder, is none.
         for target in ["snapshots/20000101T000000", "../../etc/passwd", "snapshots/../lock"] {
             fs::remove_file(store.dir.join("newest")).unwrap();

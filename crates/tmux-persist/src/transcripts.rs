@@ -19,6 +19,8 @@ const BEGINNING: u64 = 256 * 1024;
 const END: u64 = 64 * 1024;
 /// How many transcripts of one folder, and how many folders, are looked at.
 const MOST: usize = 10_000;
+/// Of how many of them, the newest, the names are read.
+const NAMED: usize = 200;
 /// A file's time may be a tick behind the process that wrote it.
 const SLACK: f64 = 1.0;
 
@@ -46,13 +48,16 @@ impl Transcripts {
         is_file(path).then_some(id)
     }
 
-    /// The transcripts of `folder` touched since `started`, the newest first, with the names they record.
+    /// The transcripts of `folder` touched since `started`, the newest first, with the names they record. Of a folder with
+    /// more than can be looked at none, since the only one of a part need not be the only one.
     pub(crate) fn touched(&self, folder: &Folder, started: f64) -> Vec<Touched> {
-        let mut found: Vec<(f64, ConversationId, PathBuf)> = fs::read_dir(self.of(folder))
+        let entries: Vec<_> =
+            fs::read_dir(self.of(folder)).into_iter().flatten().flatten().take(MOST + 1).collect();
+        if entries.len() > MOST {
+            return Vec::new();
+        }
+        let mut found: Vec<(f64, ConversationId, PathBuf)> = entries
             .into_iter()
-            .flatten()
-            .flatten()
-            .take(MOST)
             .filter_map(|entry| {
                 let id = id_of(&entry.file_name())?;
                 let meta = entry.metadata().ok().filter(|meta| meta.is_file())?;
@@ -61,7 +66,8 @@ impl Transcripts {
             })
             .collect();
         found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        found.into_iter().map(|(_, id, path)| Touched { id, name: name_in(&path) }).collect()
+        let named = found.into_iter().take(NAMED);
+        named.map(|(_, id, path)| Touched { id, name: name_in(&path) }).collect()
     }
 
     /// Whether `folder` has any transcripts.
@@ -206,6 +212,45 @@ mod tests {
         assert_eq!(touched, [Touched { id: id(Y), name: Some("web".into()) }]);
         assert_eq!(home.all().touched(&folder, now - 7200.0).len(), 2);
         assert!(home.all().touched(&Folder::new("/nowhere").unwrap(), 0.0).is_empty());
+    }
+
+    #[test]
+    fn nothing_planted_is_waited_for_or_read_without_end() {
+        let home = Home::new();
+        let folder = Folder::new("/srv/x").unwrap();
+        let projects = home.0.path().join(".claude/projects");
+        let place = projects.join("-srv-x");
+        let look = || {
+            assert_eq!(home.all().stamped(place.join(format!("{X}.jsonl")).as_os_str().as_bytes()), None);
+            assert_eq!(home.all().resumes_in(&id(X), &folder), None);
+            home.all().touched(&folder, 0.0)
+        };
+        let fifo = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // In the place of all folders, of this folder, of a transcript: a FIFO, and links that lead in a circle.
+        fs::create_dir_all(home.0.path().join(".claude")).unwrap();
+        fifo(&projects);
+        assert_eq!(look(), []);
+        fs::remove_file(&projects).unwrap();
+        std::os::unix::fs::symlink("projects", &projects).unwrap();
+        assert_eq!(look(), []);
+        fs::remove_file(&projects).unwrap();
+        fs::create_dir(&projects).unwrap();
+        fifo(&place);
+        assert_eq!(look(), []);
+        fs::remove_file(&place).unwrap();
+        std::os::unix::fs::symlink("-srv-x", &place).unwrap();
+        assert_eq!(look(), []);
+        fs::remove_file(&place).unwrap();
+        fs::create_dir(&place).unwrap();
+        fifo(&place.join(format!("{X}.jsonl")));
+        assert_eq!(look(), []);
+        // One among more than are looked at is not taken for the only one.
+        home.transcript("-srv-x", Y, "{\"agentName\":\"web\"}\n");
+        assert_eq!(look(), [Touched { id: id(Y), name: Some("web".into()) }]);
+        for number in 0..MOST {
+            File::create(place.join(number.to_string())).unwrap();
+        }
+        assert_eq!(look(), []);
     }
 
     #[test]

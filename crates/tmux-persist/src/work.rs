@@ -7,17 +7,22 @@ use std::path::Path;
 use crate::capture::{Capture, Wanted, capture, screen_name, screens};
 use crate::client::{Clients, MAKING, Server};
 use crate::history::{Past, merge, sightings};
-use crate::job::{Answer, Help, Job, JobError, Listed, Outcome, Restored, Saved, Settings, View};
+use crate::job::{Answer, Help, Job, JobError, Listed, Outcome, Restored, Saved, Settings, View, one_line};
 use crate::model::{ConversationId, Folder, Moment, Session, SessionName, Snapshot};
-use crate::plan::{Doing, Facts, Resolved, resolve, select};
+use crate::plan::{Doing, Facts, Resolved, Typed, resolve, select};
 use crate::script::{Programs, script, typed_mark};
 use crate::series::{Verdict, judge};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, whole};
 use crate::transcripts::Transcripts;
+use crate::waiting;
 
 /// How many snapshots are kept. With a change at every tick that is most of a day; a day in which nothing changes takes
 /// none.
 const KEPT: usize = 200;
+
+/// tmux makes a session and says nothing, and then there is none.
+const GONE_AGAIN: &str = "it was gone again at once: see whether `tmux new-session -d` makes one that stays, which \
+    `destroy-unattached` in the person's configuration prevents";
 
 /// One person, as that person's process sees it.
 struct Work<'a> {
@@ -186,7 +191,15 @@ impl Work<'_> {
     }
 
     fn resolve(&self, snapshot: &Snapshot) -> Result<Vec<Resolved>, JobError> {
-        let live = self.capture()?.live;
+        let mut live = self.capture()?.live;
+        let talks = |name: &SessionName| {
+            snapshot
+                .sessions
+                .iter()
+                .any(|saved| saved.name == *name && saved.conversations().next().is_some())
+        };
+        let asked = live.sessions.iter_mut().filter(|(name, _)| talks(name));
+        waiting::find(&self.server, asked.flat_map(|(_, panes)| panes))?;
         let facts = self.facts(&snapshot.sessions);
         Ok(resolve(snapshot, &live, &facts, &self.store.tombstones()?))
     }
@@ -234,23 +247,40 @@ impl Work<'_> {
                 said = self.server.call(&["start-server", ";", "source-file", "-"], &script, MAKING)?.errors;
             }
         }
+        let done = |one: &Typed| told.lines().any(|line| line == typed_mark(&one.pane.id));
+        let typed = rows.iter().flat_map(|one| match &one.doing {
+            Doing::Type(typed) => typed.as_slice(),
+            _ => &[],
+        });
+        let typed: Vec<_> = typed.filter(|one| done(one)).map(|one| &one.pane).collect();
+        waiting::until_resumed(&self.server, &typed)?;
         let live = if script.is_empty() { Default::default() } else { self.capture()?.live };
+        let lines = said.lines();
+        let reason = one_line(&said);
+        let because = |what: String| match reason.as_str() {
+            "" => Outcome::Failed(what),
+            reason => Outcome::Failed(format!("{what}: {reason}")),
+        };
+        let duplicate = |name: &SessionName| {
+            lines.clone().any(|line| line.trim_end().ends_with(&format!("duplicate session: {name}")))
+        };
         let outcome = |one: &Resolved| match &one.doing {
             Doing::Nothing => Outcome::LeftAlone,
-            Doing::Type(typed) => {
-                match typed.iter().all(|one| told.lines().any(|line| line == typed_mark(&one.pane.id))) {
-                    true => Outcome::Resumed,
-                    false => Outcome::Failed(format!("its pane is another one meanwhile: {said}")),
+            Doing::Type(typed) => match typed.iter().all(done) {
+                true => Outcome::Resumed,
+                false => {
+                    because("a pane of it is not as it was any more, and nothing was typed there".into())
                 }
-            }
+            },
             Doing::Make { session, .. } => match live.sessions.get(&one.row.target) {
-                None => Outcome::Failed(format!("tmux did not make it: {said}")),
-                Some(_) if said.contains(&format!("duplicate session: {}", one.row.target)) => {
+                None if reason.is_empty() => Outcome::Failed(GONE_AGAIN.into()),
+                None => because("tmux did not make it".into()),
+                Some(_) if duplicate(&one.row.target) => {
                     Outcome::Failed("the name was taken meanwhile".into())
                 }
                 Some(panes) if panes.len() < session.panes() => {
                     let (has, wanted) = (panes.len(), session.panes());
-                    Outcome::Failed(format!("it has {has} of its {wanted} panes: {said}"))
+                    because(format!("it has {has} of its {wanted} panes"))
                 }
                 Some(_) => Outcome::Made,
             },
@@ -285,10 +315,7 @@ impl Work<'_> {
         let by_conversation = |session: &Session| session.conversations().any(|c| begins(&c.id));
         for matches in [&by_name as &dyn Fn(&Session) -> bool, &by_conversation] {
             for taken in moments.iter().rev() {
-                let snapshot = match self.store.read(*taken) {
-                    Err(StoreError::Unusable { .. }) => continue,
-                    other => other?,
-                };
+                let Some(snapshot) = whole(self.store.read(*taken))? else { continue };
                 if let Some(session) = snapshot.sessions.iter().find(|session| matches(session)) {
                     let name = session.name.clone();
                     return Ok((snapshot, name));
@@ -302,17 +329,10 @@ impl Work<'_> {
         let live = self.capture()?.live;
         let mut snapshots = Vec::new();
         for taken in self.store.moments()? {
-            let file = match self.store.file(taken) {
-                // Pruned since the folder was listed.
-                Err(StoreError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    continue;
-                }
-                file => file?,
-            };
-            match sightings(&file) {
-                Ok(seen) => snapshots.push((taken, seen)),
-                // A damaged one is told by `snapshots`.
-                Err(_) => continue,
+            // One that was pruned since the folder was listed is none; a damaged one is told by `snapshots`.
+            let Some(file) = whole(self.store.file(taken))? else { continue };
+            if let Ok(seen) = sightings(&file) {
+                snapshots.push((taken, seen));
             }
         }
         Ok(merge(snapshots, |name, conversation| {

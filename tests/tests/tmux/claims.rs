@@ -242,7 +242,12 @@ fn restores_leave_alone_what_is_live(suite: Suite) {
             id(8)
         ),
     );
-    tmux(&machine, "ann", "tmux send-keys -t =s-2: -l 'half typed'; tmux copy-mode -t =s-2:");
+    // What is half typed is somebody's, as long as it is.
+    tmux(&machine, "ann", "sleep 1; tmux send-keys -t =s-2: -l 'half typed'");
+    machine.eventually("it is left alone", Duration::from_secs(10), |machine| {
+        ctl(machine, "snapshot --user ann --tsv").ok().contains("\tsuffixed\ts-2-2213\t").then_some(())
+    });
+    tmux(&machine, "ann", "tmux send-keys -t =s-2: C-u");
     let rows = machine.eventually("all are live", Duration::from_secs(10), |machine| {
         let rows = ctl(machine, "snapshot --user ann --tsv").ok();
         (rows.matches("live_other_conv").count() == 2 && rows.contains("live_no_claude")).then_some(rows)

@@ -157,12 +157,28 @@ fn a_session_renamed_between_look_and_deed_is_not_typed_into(suite: Suite) {
     );
     machine.sh("chmod 755 /usr/local/bin/tmux").ok();
     let told = machine.sh_as("ann", "rosterctl tmux restore --tsv").exits(1).stdout;
-    assert!(told.starts_with("ann\tweb\tfailed\tweb\tits pane is another one meanwhile"), "{told}");
+    assert!(told.starts_with("ann\tweb\tfailed\tweb\ta pane of it is not as it was any more"), "{told}");
     machine.sh("rm /usr/local/bin/tmux").ok();
     for session in ["web", "kept"] {
         let shown = tmux(&machine, "ann", &format!("tmux capture-pane -p -t ={session}:"));
         assert!(!shown.contains("resume"), "{session}: {shown}");
     }
+    // Nor when she types something in that moment.
+    machine.write_file(
+        "/usr/local/bin/tmux",
+        "#!/bin/sh\ncase $* in *'source-file -')\n/usr/bin/tmux send-keys -t =web: -l 'rm -rf x '; sleep 1\n\
+         ;; esac\nexec /usr/bin/tmux \"$@\"\n",
+    );
+    machine.sh("chmod 755 /usr/local/bin/tmux").ok();
+    let told = machine.sh_as("ann", "rosterctl tmux restore --tsv").exits(1).stdout;
+    assert!(told.starts_with("ann\tweb\tfailed\tweb\ta pane of it is not as it was any more"), "{told}");
+    machine.sh("rm /usr/local/bin/tmux").ok();
+    let shown = tmux(&machine, "ann", "tmux capture-pane -p -t =web:");
+    assert!(shown.trim_end().ends_with("$ rm -rf x") && !shown.contains("resume"), "{shown}");
+    tmux(&machine, "ann", "tmux send-keys -t =web: C-u");
+    machine.eventually("the prompt is empty again", Duration::from_secs(20), |machine| {
+        ctl(machine, "snapshot --user ann --tsv").ok().contains("\tin_place\t").then_some(())
+    });
     // Asked again, it is as it looks now.
     assert!(ctl(&machine, "restore --user ann --tsv").ok().starts_with("ann\tweb\tresumed\tweb\t"));
 }

@@ -241,7 +241,9 @@ fn restored(page: &mut Page, user: &str, restored: &Restored, alone: bool) {
             Outcome::LeftAlone => continue,
             Outcome::Made => (Style::Plain, format!("restored {}{target}{conversation}", row.name)),
             Outcome::Resumed => (Style::Plain, format!("resumed {} in place{conversation}", row.name)),
-            Outcome::Failed(why) => (Style::Bad, format!("could not restore {}{target}: {why}", row.name)),
+            Outcome::Failed(why) => {
+                (Style::Bad, format!("could not restore {}{target}: {}", row.name, page::clean_line(why)))
+            }
         };
         nothing = false;
         page.para(style, &format!("{user}: {text}"));
@@ -258,7 +260,7 @@ fn short(id: &tmux_persist::ConversationId) -> &str {
 
 /// A folder on one line.
 pub(crate) fn one_line(folder: &tmux_persist::Folder) -> String {
-    page::clean(&folder.text()).replace('\n', "\\n")
+    page::clean_line(&folder.text())
 }
 
 /// What restoring a row does, in words.
@@ -281,8 +283,8 @@ pub(crate) fn note(row: &Row) -> String {
         Some("taken") => "every name for it is taken".into(),
         Some(note) => match note.split_once('@') {
             Some(("killed", _)) => "closed on purpose since".into(),
-            Some(("live", name)) => format!("goes on in {name}"),
-            _ => note.to_owned(),
+            Some(("live", name)) => format!("goes on in {}", page::clean_line(name)),
+            _ => page::clean_line(note),
         },
     }
 }
@@ -433,8 +435,8 @@ mod tests {
         insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
         ann: restored infra, conversation 01234567
         ann: resumed odd in place, conversation 01234567
-        ann: could not restore web as web-1207: tmux did not make it: no
-        space
+        ann: could not restore web as web-1207: tmux did not make it:
+          no\nspace
         ");
         insta::assert_snapshot!(tsv(&answers), @r"
         ann	infra	made	infra	-

@@ -55,6 +55,41 @@ fn a_server_that_says_what_is_no_answer_is_told() {
 }
 
 #[test]
+fn what_a_server_says_cannot_pass_for_a_line_of_ours() {
+    let place = Place::new();
+    place.tmux(&["new-session", "-d", "-s", "work", "--", "sleep", "99999"]);
+    let forged = "list-panes='no\nerror: root: all is lost\n  next: run this\u{1b}[2J'";
+    place.tmux(&["set-option", "-s", "command-alias[99]", forged]);
+    let failure = place.ask(&place.settings("state"), Job::Save).unwrap_err();
+    assert!(failure.why.contains("all is lost"), "{failure:?}");
+    assert!(
+        !failure.why.contains(char::is_control) && !failure.next.contains(char::is_control),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn a_session_that_does_not_stay_is_told_with_a_reason() {
+    let place = Place::new();
+    place.tmux(&["new-session", "-d", "-s", "work", "--", "sleep", "99999"]);
+    place.saved("state");
+    place.tmux(&["set-option", "-g", "exit-empty", "off"]);
+    place.tmux(&["set-option", "-g", "destroy-unattached", "on"]);
+    crate::eventually("it is gone", || place.tmux(&["list-sessions", "-F", "x"]).is_empty().then_some(()));
+    // A server without sessions is no failure.
+    assert_eq!(place.job("state", Job::Save), Answer::Saved(Saved::NoSessions));
+    match place.job("state", Job::Restore) {
+        Answer::Restored(restored) => match &restored.sessions[..] {
+            [(_, tmux_persist::Outcome::Failed(why))] => {
+                assert!(why.contains("destroy-unattached"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn an_answer_without_end_is_given_up() {
     let place = Place::new();
     // Far more than the arguments of a call may hold, so from a file.

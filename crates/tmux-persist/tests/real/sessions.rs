@@ -142,12 +142,21 @@ fn listed_programs_and_variables_come_back() {
 fn sessions_that_share_windows_come_back_as_such() {
     let place = Place::new();
     place.tmux(&["new-session", "-d", "-s", "first", "--", "sleep", "99999"]);
-    place.tmux(&["new-session", "-d", "-s", "second", "-t", "=first"]);
+    for at in ["=first:4", "=first:7"] {
+        place.tmux(&["new-window", "-d", "-t", at, "--", "sleep", "99999"]);
+    }
+    // Each has a current window of its own.
+    for (name, window) in [("second", "7"), ("third", "4")] {
+        place.tmux(&["new-session", "-d", "-s", name, "-t", "=first"]);
+        place.tmux(&["select-window", "-t", &format!("={name}:{window}")]);
+    }
     let before = place.saved("state");
     place.kill_server();
     restore(&place);
     same_again(&place, &before);
-    assert_eq!(place.tmux(&["list-panes", "-a", "-F", "#{session_name} #{pane_id}"]), "first %0\nsecond %0");
+    let current =
+        ["list-sessions", "-F", "#{session_name} #{session_group} #{window_index} #{session_windows}"];
+    assert_eq!(place.tmux(&current), "first first 0 3\nsecond first 7 3\nthird first 4 3");
 }
 
 #[test]
@@ -182,8 +191,6 @@ fn a_claude_that_ended_is_resumed_in_its_pane() {
     eventually("the conversation is saved", || place.saved("state").contains(A).then_some(()));
     place.kill_server();
     place.tmux(&["new-session", "-d", "-s", "work", "--", "sh"]);
-    place.tmux(&["send-keys", "-t", "=work:", "-l", "half typed"]);
-    place.tmux(&["copy-mode", "-t", "=work:"]);
     let settings = Settings { claude, ..place.settings("state") };
     eventually("a shell waits", || match place.ask(&settings, Job::Snapshot(None)).unwrap() {
         Answer::Snapshot(view) => (view.rows[0].action == tmux_persist::Action::InPlace).then_some(()),

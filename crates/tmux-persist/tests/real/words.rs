@@ -7,11 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// The commands that may be used, each with its options as 3.2 has them; those with a `:` take a value.
-const COMMANDS: [(&str, &str); 16] = [
+const COMMANDS: [(&str, &str); 17] = [
     ("capture-pane", "aCeJNPpqb:E:S:t:"),
     ("display-message", "aINpvc:d:t:F:"),
     ("if-shell", "bFt:"),
     ("list-panes", "asF:f:t:"),
+    ("list-sessions", "F:f:"),
     ("move-window", "abdkrs:t:"),
     ("new-session", "AdDEPXc:e:f:F:n:s:t:x:y:"),
     ("new-window", "abdkPSc:e:F:n:t:"),
@@ -44,7 +45,7 @@ fn only_words_of_3_2_are_used() {
     fs::set_permissions(dir.path().join("tmux"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["sessions::", "trees::"])
+        .args(["sessions::", "prompts::", "trees::"])
         .env("PATH", path)
         .env("PROPTEST_CASES", "8")
         .env("PROPTEST_RNG_SEED", "1")
@@ -74,6 +75,7 @@ fn only_words_of_3_2_are_used() {
     capture-pane -p
     capture-pane -t
     display-message -p
+    display-message -t
     if-shell -F
     if-shell -t
     list-panes -F
@@ -97,7 +99,6 @@ fn only_words_of_3_2_are_used() {
     select-pane -T
     select-pane -t
     select-window -t
-    send-keys -X
     send-keys -l
     send-keys -t
     set-option -t
@@ -109,14 +110,23 @@ fn only_words_of_3_2_are_used() {
     insta::assert_snapshot!(formats.join("\n"), @"
     @claude_transcript
     automatic-rename
+    cursor_x
+    cursor_y
+    history_size
     host
     pane_active
+    pane_current_command
     pane_dead
     pane_id
     pane_in_mode
     pane_index
+    pane_input_off
     pane_pid
+    pane_start_command
+    pane_synchronized
     pane_title
+    pane_width
+    pid
     session_group
     session_name
     session_path
@@ -166,7 +176,7 @@ impl Said {
             let takes_value = options.contains(&format!("{option}:"));
             if takes_value {
                 let value = rest.next().unwrap();
-                self.formats_in(value, name == "list-panes");
+                self.formats_in(value, name.starts_with("list-"));
             }
             self.used.insert(format!("{name} -{option}"));
         }

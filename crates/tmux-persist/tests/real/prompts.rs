@@ -1,0 +1,304 @@
+//! What is live in a pane whose claude has ended: a shell at its prompt is typed into, anything else is somebody's work.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use tmux_persist::{Action, Answer, Job, Outcome, Settings};
+
+use crate::{Place, eventually};
+
+fn id(number: usize) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+/// A session that is live again without its claude.
+struct Live {
+    name: &'static str,
+    /// What runs in its pane.
+    runs: Vec<String>,
+    /// What a person types there, line by line; the last one is not sent.
+    typed: &'static [&'static str],
+    /// What shows that it is as it should be.
+    shows: &'static str,
+}
+
+fn live(name: &'static str, runs: &[&str], typed: &'static [&'static str], shows: &'static str) -> Live {
+    Live { name, runs: runs.iter().map(|word| (*word).to_owned()).collect(), typed, shows }
+}
+
+impl Place {
+    /// Sessions of these names, each with a conversation, are saved and gone.
+    fn lost<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let claude = self.claude().display().to_string();
+        let mut count = 0;
+        for (number, name) in names.enumerate() {
+            self.transcript(&self.home(), &id(number), "");
+            let command = ["new-session", "-d", "-s", name, "--", &claude, "--session-id", &id(number)];
+            self.tmux(&command);
+            count += 1;
+        }
+        eventually("the conversations are saved", || {
+            let saved = self.saved("state");
+            (saved.matches("\"conversation\"").count() == count).then_some(()).or_else(|| {
+                fs::remove_dir_all(self.store("state")).unwrap();
+                None
+            })
+        });
+        self.kill_server();
+    }
+
+    fn start(&self, live: &Live) {
+        let at = format!("={}:", live.name);
+        let mut command = vec!["new-session", "-d", "-x", "80", "-y", "24", "-s", live.name];
+        // Nobody's own files; prompts as the shells have them.
+        let (home, plain) = (format!("HOME={}", self.home().display()), "ENV=");
+        command.extend(["-e", &home, "-e", plain, "-e", "PS1=\\u$ ", "--"]);
+        command.extend(live.runs.iter().map(String::as_str));
+        // A server that was just killed may take the first call of the next one along.
+        eventually(live.name, || self.try_tmux(&command));
+        // A shell that is not there yet would lose or show twice what is typed.
+        self.settled(&at);
+        if let Some((last, lines)) = live.typed.split_last() {
+            for line in lines {
+                self.tmux(&["send-keys", "-t", &at, "-l", line]);
+                self.tmux(&["send-keys", "-t", &at, "Enter"]);
+                self.settled(&at);
+            }
+            self.tmux(&["send-keys", "-t", &at, "-l", last]);
+        }
+        let mut shown = String::new();
+        for _ in 0..1000 {
+            shown = self.shown(live.name);
+            if shown.contains(live.shows) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{} shows\n{shown}", live.name);
+    }
+
+    /// Waits until nothing has moved for a moment.
+    fn settled(&self, at: &str) {
+        let look = || self.tmux(&["display-message", "-p", "-t", at, "#{cursor_x} #{cursor_y} #{pane_pid}"]);
+        let mut before = String::new();
+        eventually("it has settled", || {
+            let now = look();
+            let same = now == before && !now.starts_with("0 0 ");
+            before = now;
+            std::thread::sleep(std::time::Duration::from_millis(150));
+            same.then_some(())
+        });
+    }
+
+    fn shown(&self, session: &str) -> String {
+        self.tmux(&["capture-pane", "-p", "-t", &format!("={session}:0.0")])
+    }
+
+    fn actions(&self, settings: &Settings) -> BTreeMap<String, Action> {
+        match self.ask(settings, Job::Snapshot(None)).unwrap() {
+            Answer::Snapshot(view) => {
+                view.rows.iter().map(|row| (row.name.to_string(), row.action)).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn with_claude(&self) -> Settings {
+        Settings { claude: self.claude().display().to_string(), ..self.settings("state") }
+    }
+}
+
+fn there(program: &str) -> bool {
+    Command::new(program).args(["-c", "true"]).output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_conversation_is_resumed_in_a_shell_that_waits() {
+    let place = Place::new();
+    let mut all = vec![
+        live("bash", &["bash", "--norc", "-i"], &[], "$"),
+        live("login", &["bash", "-c", "exec -a -bash bash --noprofile --norc -i"], &[], "bash-"),
+        live("dash", &["dash"], &[], "$"),
+        live("nested", &["bash", "--norc"], &["bash --norc -i", ""], "$"),
+        live("launcher", &["bash", "-c", "sleep 0.1; bash --norc -i; sleep 99999"], &[], "bash-"),
+        live("job", &["bash", "--norc"], &["sleep 99999 &", ""], "[1]"),
+        live("ended", &["bash", "--norc"], &["set -o vi", "sleep 0", ""], "sleep"),
+    ];
+    if there("zsh") {
+        all.push(live("zsh", &["zsh", "-f"], &["PS1='%m%% '", ""], "% "));
+        all.push(live("zsh-vi", &["zsh", "-f"], &["PS1='%m%% '; bindkey -v", ""], "% "));
+    }
+    if there("fish") {
+        all.push(live(
+            "fish",
+            &["fish", "--no-config"],
+            &["function fish_prompt; echo -n 'ann@vm ~> '; end", ""],
+            "ann@vm ~>",
+        ));
+    }
+    place.lost(all.iter().map(|live| live.name));
+    all.iter().for_each(|live| place.start(live));
+    // In the mode in which letters are commands.
+    for name in ["ended", "zsh-vi"] {
+        place.try_tmux(&["send-keys", "-t", &format!("={name}:"), "Escape"]);
+    }
+    let settings = place.with_claude();
+    let mut actions = BTreeMap::new();
+    // Shells start background work of their own, for a moment.
+    for _ in 0..200 {
+        actions = place.actions(&settings);
+        if actions.values().all(|action| *action == Action::InPlace) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    for (name, action) in &actions {
+        assert_eq!(*action, Action::InPlace, "{name}:\n{}", place.shown(name));
+    }
+    match place.ask(&settings, Job::Restore).unwrap() {
+        Answer::Restored(restored) => {
+            for (row, outcome) in &restored.sessions {
+                assert_eq!(*outcome, Outcome::Resumed, "{row:?}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    for (number, live) in all.iter().enumerate() {
+        // The program shows its arguments by being found again.
+        eventually(live.name, || {
+            let saved = place.saved("after");
+            let line = saved.lines().find(|line| line.contains(&format!("\"name\":\"{}\"", live.name)))?;
+            line.contains(&id(number)).then_some(())
+        });
+    }
+}
+
+#[test]
+fn what_is_no_waiting_shell_is_never_typed_into() {
+    let place = Place::new();
+    let wizard = place.home().join("wizard.sh");
+    // It asks as a shell would.
+    let asks = "printf 'ann@vm$ '; read x; echo \"taken: $x\"; sleep 99999";
+    fs::write(&wizard, asks).unwrap();
+    let wizard = wizard.display().to_string();
+    let mut all = vec![
+        live("script", &["bash", &wizard], &[], "ann@vm$"),
+        live("script-i", &["bash", "--norc", "-i", &wizard], &[], "ann@vm$"),
+        live("command", &["bash", "-c", asks], &[], "ann@vm$"),
+        live("command-i", &["bash", "--norc", "-i", "-c", asks], &[], "ann@vm$"),
+        live("dash-c", &["dash", "-c", asks], &[], "ann@vm$"),
+        live("piped", &["bash", "-c", "exec bash --norc -i < <(sleep 99999)"], &[], "bash-"),
+        live("read", &["bash", "--norc"], &["read -p 'ann@vm$ '", ""], "\nann@vm$"),
+        live("dash-read", &["dash"], &["read x", ""], "read x"),
+        live("select", &["bash", "--norc"], &["select x in a b; do echo; done", ""], "#?"),
+        live("sourced", &["bash", "--norc"], &["printf 'ann@vm$ '; read x", ""], "\nann@vm$"),
+        live("program", &["bash", "--norc"], &["printf 'ann@vm$ '; sleep 99999", ""], "\nann@vm$"),
+        live("piping", &["bash", "-c", "sleep 99999 & exec bash --norc"], &[], "bash-"),
+        live("half", &["bash", "--norc"], &["half typed"], "half typed"),
+        live("half-dash", &["dash"], &["half typed"], "half typed"),
+        live("redirect", &["bash", "--norc"], &["echo precious >"], "precious >"),
+        live("quote", &["bash", "--norc"], &["echo 'so", ""], "\n>"),
+        live("here", &["dash"], &["cat >precious <<E", ""], "\n>"),
+        live(
+            "wrapped",
+            &["bash", "--norc"],
+            &["0123456789012345678901234567890123456789012345678901234567890123456789012345678901234 $"],
+            "01234 $",
+        ),
+        live("start", &["bash", "--norc"], &["half typed"], "half typed"),
+        live("search", &["bash", "--norc"], &[], "$"),
+        live("copy", &["bash", "--norc"], &[], "$"),
+        live("both", &["bash", "--norc"], &[], "$"),
+        live("off", &["bash", "--norc"], &[], "$"),
+    ];
+    if there("zsh") {
+        all.push(live("zsh-quote", &["zsh", "-f"], &["echo 'so", ""], "quote>"));
+        all.push(live("zsh-read", &["zsh", "-f"], &["read 'x?ann@vm%% '", ""], "\nann@vm%%"));
+        all.push(live("zsh-lines", &["zsh", "-f"], &["one"], "one"));
+    }
+    if there("fish") {
+        all.push(live("fish-read", &["fish", "--no-config"], &["read x", ""], "read>"));
+        all.push(live("fish-half", &["fish", "--no-config"], &["half typed"], "half typed"));
+    }
+    let container = Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|s| s.success());
+    if container {
+        all.push(live("container", &["unshare", "-Urm", "bash", "--norc"], &[], "$"));
+    }
+    place.lost(all.iter().map(|live| live.name));
+    all.iter().for_each(|live| place.start(live));
+    place.tmux(&["send-keys", "-t", "=start:", "Home"]);
+    place.tmux(&["send-keys", "-t", "=search:", "C-r"]);
+    place.tmux(&["copy-mode", "-t", "=copy:"]);
+    // What is typed into one goes to both.
+    place.tmux(&["split-window", "-d", "-t", "=both:", "--", "cat"]);
+    place.tmux(&["set-option", "-w", "-t", "=both:", "synchronize-panes", "on"]);
+    place.tmux(&["select-pane", "-d", "-t", "=off:"]);
+    eventually("the search is shown", || place.shown("search").contains("reverse-i-search").then_some(()));
+    eventually("it has split", || {
+        place.tmux(&["capture-pane", "-p", "-t", "=both:0.1"]);
+        Some(())
+    });
+    let settings = place.with_claude();
+    let before: Vec<String> = all.iter().map(|live| place.shown(live.name)).collect();
+    // For longer than a shell's own passing work.
+    for _ in 0..5 {
+        let actions = place.actions(&settings);
+        let typed: Vec<_> = actions.iter().filter(|(_, action)| **action != Action::Suffixed).collect();
+        assert!(typed.is_empty(), "{typed:?}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    match place.ask(&settings, Job::Restore).unwrap() {
+        Answer::Restored(restored) => {
+            for (row, outcome) in &restored.sessions {
+                assert_eq!(*outcome, Outcome::Made, "{row:?}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    for (live, before) in all.iter().zip(before) {
+        assert_eq!(place.shown(live.name), before, "{}", live.name);
+    }
+    assert_eq!(place.tmux(&["display-message", "-p", "-t", "=copy:", "#{pane_in_mode}"]), "1");
+    assert_eq!(place.tmux(&["capture-pane", "-p", "-t", "=both:0.1"]), "");
+    assert!(!place.home().join("precious").exists());
+}
+
+/// What became of sessions when several restores ran at once.
+fn at_once(place: &Place, settings: &Settings) -> Vec<Outcome> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| place.ask(settings, Job::Restore).unwrap())).collect();
+        let outcomes = asked.into_iter().flat_map(|asked| match asked.join().unwrap() {
+            Answer::Restored(restored) => restored.sessions.into_iter().map(|(_, outcome)| outcome),
+            other => panic!("{other:?}"),
+        });
+        outcomes.filter(|outcome| *outcome != Outcome::LeftAlone).collect()
+    })
+}
+
+#[test]
+fn restores_at_once_resume_a_conversation_once() {
+    let place = Place::new();
+    place.lost(["work"].into_iter());
+    place.start(&live("work", &["bash", "--norc"], &[], "$"));
+    let settings = place.with_claude();
+    eventually("a shell waits", || (place.actions(&settings)["work"] == Action::InPlace).then_some(()));
+    // Its claude takes a while to be one.
+    let slow = place.home().join("slow");
+    fs::write(&slow, format!("#!/bin/sh\nsleep 1\nexec {} \"$@\"\n", settings.claude)).unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let slow = Settings { claude: slow.display().to_string(), ..settings.clone() };
+    assert_eq!(at_once(&place, &slow), [Outcome::Resumed]);
+    assert_eq!(place.shown("work").matches("--resume").count(), 1);
+    // Nor when the session has to be made, and its claude takes long to come.
+    place.kill_server();
+    let mut slow = settings.clone();
+    slow.pane[2] = format!("sleep 3; {}", slow.pane[2]);
+    assert_eq!(at_once(&place, &slow), [Outcome::Made]);
+    assert_eq!(place.tmux(&["list-sessions", "-F", "#{session_name}"]), "work");
+    // A save in that moment keeps the conversation.
+    assert!(place.saved("state").contains(&id(0)));
+    assert_eq!(place.actions(&settings)["work"], Action::Skip);
+}
