@@ -28,6 +28,33 @@ fn open_dir() -> tempfile::TempDir {
     dir
 }
 
+/// A home, and another one as careless as it can be, to which a link in the first leads.
+fn mine_and_a_careless_one() -> (tempfile::TempDir, tempfile::TempDir) {
+    let (mine, other) = (open_dir(), open_dir());
+    chown(mine.path(), Some(UID), Some(UID)).unwrap();
+    fs::write(other.path().join("readable"), "theirs").unwrap();
+    fs::set_permissions(other.path().join("readable"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::set_permissions(other.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    std::os::unix::fs::symlink(other.path(), mine.path().join("link")).unwrap();
+    (mine, other)
+}
+
+/// The other home holds what it held.
+fn assert_untouched(other: &Path) {
+    let left: Vec<_> = fs::read_dir(other).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["readable"]);
+    assert_eq!(fs::read(other.join("readable")).unwrap(), b"theirs");
+}
+
+fn denied(result: std::io::Result<()>, what: &str) {
+    assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EACCES as i32), "{what}");
+}
+
+fn held(landlock: Landlock) -> Landlock {
+    assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
+    landlock
+}
+
 /// Starts this test program again as `attempts`, held by the uid alone or by Landlock as well.
 fn try_in(mine: &Path, other: &Path, held_by: &str) {
     let output = Command::new(std::env::current_exe().unwrap())
@@ -41,19 +68,11 @@ fn try_in(mine: &Path, other: &Path, held_by: &str) {
 
 #[test]
 fn invariant_3_a_worker_that_is_taken_over_gets_nowhere() {
-    let (mine, other) = (open_dir(), open_dir());
-    chown(mine.path(), Some(UID), Some(UID)).unwrap();
-    // Another home as careless as it can be.
-    fs::write(other.path().join("readable"), "theirs").unwrap();
-    fs::set_permissions(other.path().join("readable"), fs::Permissions::from_mode(0o666)).unwrap();
-    fs::set_permissions(other.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    std::os::unix::fs::symlink(other.path(), mine.path().join("link")).unwrap();
+    let (mine, other) = mine_and_a_careless_one();
     let name = SocketAddr::from_abstract_name(format!("rosterd-escape-{}", std::process::id())).unwrap();
     let _listener = UnixListener::bind_addr(&name).unwrap();
     try_in(mine.path(), other.path(), "landlock");
-    let left: Vec<_> = fs::read_dir(other.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["readable"]);
-    assert_eq!(fs::read(other.path().join("readable")).unwrap(), b"theirs");
+    assert_untouched(other.path());
 }
 
 /// On a kernel without Landlock: the same process, held by who it is.
@@ -76,41 +95,27 @@ fn invariant_3_a_worker_without_landlock_is_held_by_its_uid() {
 /// Who only looks at homes, which is what happens to most of them: not even the own home can be changed.
 #[test]
 fn invariant_3_a_worker_that_looks_changes_nothing_and_speaks_to_nobody() {
-    let (mine, other) = (open_dir(), open_dir());
+    let (mine, other) = mine_and_a_careless_one();
     fs::write(mine.path().join("made"), "mine").unwrap();
-    for path in [mine.path().to_owned(), mine.path().join("made")] {
-        chown(path, Some(UID), Some(UID)).unwrap();
-    }
-    fs::write(other.path().join("readable"), "theirs").unwrap();
-    fs::set_permissions(other.path().join("readable"), fs::Permissions::from_mode(0o666)).unwrap();
+    chown(mine.path().join("made"), Some(UID), Some(UID)).unwrap();
     try_in(mine.path(), other.path(), "look");
-    assert_eq!(fs::read_dir(mine.path()).unwrap().count(), 1);
-    assert_eq!(fs::read(other.path().join("readable")).unwrap(), b"theirs");
+    assert_eq!(fs::read_dir(mine.path()).unwrap().count(), 2);
+    assert_untouched(other.path());
 }
 
 /// Who becomes `tar` in a home: it reaches no other one, and starts nothing else.
 #[test]
 fn invariant_3_a_worker_that_packs_or_unpacks_stays_where_it_was_started() {
-    let (mine, other) = (open_dir(), open_dir());
-    chown(mine.path(), Some(UID), Some(UID)).unwrap();
-    fs::write(other.path().join("readable"), "theirs").unwrap();
-    fs::set_permissions(other.path().join("readable"), fs::Permissions::from_mode(0o666)).unwrap();
-    fs::set_permissions(other.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    std::os::unix::fs::symlink(other.path(), mine.path().join("link")).unwrap();
+    let (mine, other) = mine_and_a_careless_one();
     try_in(mine.path(), other.path(), "unpack");
     assert!(mine.path().join("made.tar").exists(), "tar did its work");
     try_in(mine.path(), other.path(), "pack");
-    assert_eq!(fs::read(other.path().join("readable")).unwrap(), b"theirs");
-    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
+    assert_untouched(other.path());
 }
 
 fn against_staying(other: &Path, may_change: bool) -> ! {
     let tar = Path::new("/usr/bin/tar");
-    let landlock = crate::stay_here(&crate::Here { may_change, program: Some(tar) }).unwrap();
-    assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
-    let denied = |result: std::io::Result<()>, what: &str| {
-        assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EACCES as i32), "{what}");
-    };
+    let landlock = held(crate::stay_here(&crate::Here { may_change, program: Some(tar) }).unwrap());
     denied(fs::read(other.join("readable")).map(drop), "read another home");
     denied(fs::read("link/readable").map(drop), "read it through a symlink");
     denied(fs::write("link/new", "x"), "write to it through a symlink");
@@ -136,9 +141,6 @@ fn against_staying(other: &Path, may_change: bool) -> ! {
 
 fn against_looking(mine: &Path, other: &Path, landlock: Landlock) {
     assert_eq!(fs::read("made").unwrap(), b"mine");
-    let denied = |result: std::io::Result<()>, what: &str| {
-        assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EACCES as i32), "{what}");
-    };
     denied(fs::write("made", "x"), "write a file");
     denied(fs::write("new", "x"), "make a file");
     denied(fs::create_dir("new"), "make a folder");
@@ -147,7 +149,8 @@ fn against_looking(mine: &Path, other: &Path, landlock: Landlock) {
     denied(fs::read(other.join("readable")).map(drop), "read another home");
     denied(fs::read("/etc/hosts").map(drop), "read what names need");
     denied(Err(Command::new("/bin/sh").exec()), "run a program");
-    assert_eq!(fs::read_dir(mine).unwrap().count(), 1);
+    denied(fs::read("link/readable").map(drop), "read it through a symlink");
+    assert_eq!(fs::read_dir(mine).unwrap().count(), 2);
     if landlock == Landlock::Enforced {
         denied(TcpStream::connect("127.0.0.1:9").map(drop), "connect");
     }
@@ -173,8 +176,7 @@ fn attempts() {
     match held_by {
         "look" => {
             let (_place, landlock) = enter(&person).unwrap();
-            assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
-            against_looking(&mine, &other, landlock);
+            against_looking(&mine, &other, held(landlock));
         }
         "pack" | "unpack" => {
             become_user(&person).unwrap();
@@ -188,8 +190,7 @@ fn attempts() {
         }
         _ => {
             let (_place, landlock) = enter(&person).unwrap();
-            assert_ne!(landlock, Landlock::Absent, "this kernel has no Landlock: the test shows nothing");
-            against_landlock(&mine, &other, landlock);
+            against_landlock(&mine, &other, held(landlock));
         }
     }
 }
@@ -241,9 +242,6 @@ fn against_landlock(mine: &Path, other: &Path, landlock: Landlock) {
     assert!(fs::read("/etc/ssl/openssl.cnf").is_ok() && fs::read("/etc/hosts").is_ok());
 
     // Another home and the world outside, though they are open to everyone.
-    let denied = |result: std::io::Result<()>, what: &str| {
-        assert_eq!(result.unwrap_err().raw_os_error(), Some(Errno::EACCES as i32), "{what}");
-    };
     denied(fs::read(other.join("readable")).map(drop), "read another home");
     denied(fs::read("link/readable").map(drop), "read it through a symlink");
     denied(fs::read_dir(other).map(drop), "list another home");

@@ -227,9 +227,11 @@ impl Host {
                 None => config.accounts.home_base.join(user.as_str()),
             };
             let seen = match folders.home(&path) {
-                HomeFolder::Absent => {
-                    folders.aside(&path, user).map_or(HomeFolder::Absent, HomeFolder::Aside)
-                }
+                HomeFolder::Absent => match folders.aside(&path, user) {
+                    Ok(aside) => aside.map_or(HomeFolder::Absent, HomeFolder::Aside),
+                    // Invariant 8: it is not known whether the home is beside, so nothing is said of it.
+                    Err(_) => continue,
+                },
                 seen => seen,
             };
             homes.insert(user.clone(), seen);
@@ -238,15 +240,16 @@ impl Host {
     }
 }
 
-/// Folders that were opened once, by path.
+/// Folders that were opened once, and listed once, by path.
 struct Folders<'a> {
     root: &'a Path,
     open: BTreeMap<PathBuf, Result<OwnedFd, FolderError>>,
+    names: BTreeMap<PathBuf, Vec<OsString>>,
 }
 
 impl<'a> Folders<'a> {
     fn new(root: &'a Path) -> Folders<'a> {
-        Folders { root, open: BTreeMap::new() }
+        Folders { root, open: BTreeMap::new(), names: BTreeMap::new() }
     }
 
     /// The folder of `path` and the name in it; nothing when there is no such folder.
@@ -305,11 +308,19 @@ impl<'a> Folders<'a> {
         }
     }
 
-    /// Where a removal that was interrupted has put a home that is not in its place.
-    fn aside(&mut self, path: &Path, user: &OsUser) -> Option<String> {
-        let (folder, _) = self.parent(path).ok()??;
-        let names = folder::names(folder).ok()?;
-        removal::aside_of(&names, user.as_str()).map(str::to_owned)
+    /// Where a removal that was interrupted has put a home that is not in its place. However many homes there are, their
+    /// folder is listed once.
+    fn aside(&mut self, path: &Path, user: &OsUser) -> Result<Option<String>, String> {
+        let Some(parent) = path.parent() else { return Ok(None) };
+        if !self.names.contains_key(parent) {
+            let names = match self.parent(path)? {
+                Some((folder, _)) => folder::names(folder).map_err(|error| error.to_string())?,
+                None => Vec::new(),
+            };
+            self.names.insert(parent.to_path_buf(), names);
+        }
+        let names = self.names.get(parent).map(Vec::as_slice).unwrap_or_default();
+        Ok(removal::aside_of(names, user.as_str()).map(str::to_owned))
     }
 
     fn home(&mut self, path: &Path) -> HomeFolder {
@@ -411,5 +422,30 @@ fn words(name: &str, read: Result<Option<Content>, String>) -> Result<Option<Str
     match read {
         Ok(content) => Ok(content.map(|content| String::from_utf8_lossy(&content.bytes).into_owned())),
         Err(why) => Err(ObserveError::Unreadable { path: Path::new("/etc").join(name), why }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_folder_of_the_homes_is_listed_once_for_all_that_are_absent() {
+        let machine = tempfile::tempdir().unwrap();
+        let aside = |name: &str| machine.path().join("home").join(format!("{}{name}-1", removal::ASIDE));
+        fs::create_dir_all(aside("ann")).unwrap();
+        let mut folders = Folders::new(machine.path());
+        let mut look =
+            |name: &str| folders.aside(&Path::new("/home").join(name), &OsUser::new(name).unwrap()).unwrap();
+        assert_eq!(look("ann").as_deref(), Some(".rosterd-removed-ann-1"));
+        assert_eq!(look("bea"), None);
+        // What comes after the listing is seen by a later one only.
+        fs::create_dir(aside("bea")).unwrap();
+        assert_eq!(look("bea"), None);
+        let bea = OsUser::new("bea").unwrap();
+        let anew = Folders::new(machine.path()).aside(Path::new("/home/bea"), &bea).unwrap();
+        assert_eq!(anew.as_deref(), Some(".rosterd-removed-bea-1"));
     }
 }

@@ -25,7 +25,7 @@ pub(crate) const CONFIG: &str = "/etc/rosterd/config.toml";
     1    an error, or the roster is not valid\n  \
     2    plan, membership plan: there are changes to make\n  \
     3    degraded: some people are not as the roster says\n  \
-    4    a guard holds the roster until `rosterctl confirm`\n  \
+    4    the guard holds the roster until `rosterctl confirm`\n  \
     5    wait: the time ran out\n  \
     64   the command line is wrong")]
 pub(crate) struct Cli {
@@ -71,7 +71,7 @@ pub(crate) enum Command {
         /// [default: the roster that the configuration names]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
-        /// Count the people of this machine [default: the one this is, as the configuration names it]
+        /// Count the people of this machine [default: this one, as the configuration names it]
         #[arg(long, value_name = "HOST")]
         host: Option<HostName>,
     },
@@ -85,10 +85,10 @@ pub(crate) enum Command {
         /// Read this roster, `-` for standard input [default: the one that the configuration names]
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: Option<PathBuf>,
-        /// Derive the part of this machine [default: the one this is, as the configuration names it]
+        /// Derive the part of this machine [default: this one, as the configuration names it]
         #[arg(long, value_name = "HOST")]
         host: Option<HostName>,
-        /// Keep the ports in this JSON file: {service: {os_user: port}}
+        /// Take the ports that people have from this JSON file: {service: {os_user: port}}
         #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
         ports: Option<PathBuf>,
         /// Compare the tiers with this copy of the cluster's map: {k8s_user: {role: …}}
@@ -111,7 +111,7 @@ pub(crate) enum Command {
     /// Make everything as the roster says, now, and show each step
     ///
     /// With --json every event is one line: `phase`, `step`, and `ended` with the whole run.
-    #[command(after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by a guard, 1 error.")]
+    #[command(after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by the guard, 1 error.")]
     Reconcile {
         /// Reconcile this person only
         #[arg(long, value_name = "USER")]
@@ -122,7 +122,7 @@ pub(crate) enum Command {
     },
     /// Wait until the roster on disk is applied
     #[command(
-        after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by a guard, 1 error, 5 the time ran out."
+        after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by the guard, 1 error, 5 the time ran out."
     )]
     Wait {
         /// Give up after this time: seconds, or 30s, 5m, 1h [default: wait for ever]
@@ -130,7 +130,7 @@ pub(crate) enum Command {
         timeout: Option<Duration>,
     },
     /// Show how everything is: generation, last run, and who is not as the roster says
-    #[command(after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by a guard, 1 error.")]
+    #[command(after_long_help = "Exit codes: 0 converged, 3 degraded, 4 held by the guard, 1 error.")]
     Status {
         /// Show this person only
         #[arg(value_name = "USER")]
@@ -152,20 +152,20 @@ pub(crate) enum Command {
         user: OsUser,
     },
     /// List the past runs, the newest first
-    #[command(after_long_help = "Exit codes: 0, 1 error.")]
+    #[command(after_long_help = "Exit codes: 0 done, 1 error.")]
     History {
         /// List at most this many
         #[arg(long, short = 'n', value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
     /// Show one past run with its steps and their durations
-    #[command(after_long_help = "Exit codes: 0, 1 error.")]
+    #[command(after_long_help = "Exit codes: 0 done, 1 error.")]
     Show {
         /// Show the run with this identifier, as `history` lists it, or the newest with `last`
         #[arg(value_name = "RUN")]
         run: String,
     },
-    /// Let a roster proceed that a guard holds, after showing whom it cuts
+    /// Let a roster proceed that the guard holds, after showing whom it cuts
     ///
     /// Confirms only the people shown: when the roster has changed in between, nothing is confirmed.
     #[command(after_long_help = "Exit codes: 0 confirmed, or nothing is held; 1 not confirmed.")]
@@ -176,8 +176,8 @@ pub(crate) enum Command {
     },
     /// Refresh your own clones, within ten seconds
     ///
-    /// For programs that begin a session. Fetches what has moved, and goes forward where that loses nothing, as the
-    /// hourly run does. Says on standard error what did not become fresh. Needs no daemon.
+    /// For programs that begin a session. Fetches what has moved, and moves the default branch forward where that loses
+    /// nothing, as the hourly run does. Says on standard error what did not become fresh. Needs no daemon.
     #[command(after_long_help = "Exit code: 0, whatever happens.")]
     Freshen,
     /// Keep tmux sessions across reboots, killed servers and mistakes
@@ -185,7 +185,7 @@ pub(crate) enum Command {
     /// Root asks for any person of the web terminal's map, and everybody for themself. What is done for a person is done
     /// by a process that is that person. Needs no daemon.
     Tmux(Box<TmuxArgs>),
-    /// Look whether rosterd and this machine are well, and say what to do where they are not
+    /// Check rosterd and this machine, and say what to do about what is wrong
     ///
     /// Units, socket, clock, disks, roster, ledger, modes of files, and the programs that people work with. Asks each
     /// by itself, so it answers also when the daemon is dead. Changes nothing.
@@ -203,8 +203,8 @@ pub(crate) enum Command {
     },
     /// Compare the identity provider's group with the roster
     ///
-    /// The group says who, the roster what. A member without a row gets one at the floor tier; the row of somebody who
-    /// left becomes a comment. Admins are never taken out, and what could be somebody else is left to a person. A group
+    /// The group says who is in the roster, the roster what they may do. A member without a row gets one as a
+    /// namespace-owner; the row of somebody who left becomes a comment. Admins are never taken out, and what could be somebody else is left to a person. A group
     /// that cannot be read whole, or is empty, changes nothing.
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Membership {
@@ -278,7 +278,7 @@ pub(crate) enum MembershipCommand {
 /// What is changed in the roster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Add a person behind everybody else
+    /// Add a person at the end of the roster
     #[command(
         after_long_help = "For example: rosterctl user add dave authentik_user=dave k8s_user=dave tier=namespace-owner namespaces=dave\n\nExit codes: 0 done, 1 not."
     )]

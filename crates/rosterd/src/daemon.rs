@@ -588,7 +588,7 @@ fn ledger_problem(what: &str, error: &StoreError) -> Problem {
         subject: Subject::Machine,
         what: what.into(),
         why: chain(error),
-        next: "look at /var/lib/rosterd; ledger.json.prev is the copy before; docs/security.md tells what a ledger holds".into(),
+        next: "look at /var/lib/rosterd and its disk; `rosterctl doctor` says whether the ledger or the copy before is whole".into(),
     }
 }
 

@@ -31,21 +31,14 @@ pub(super) fn absolute(reader: &mut Reader, field: &Field<'_>) -> Option<PathBuf
     None
 }
 
-/// Folders of the system, where an account's home would shadow or expose what programs rely on.
-const SYSTEM_FOLDERS: &[&str] = &[
-    "/bin",
-    "/boot",
-    "/dev",
+/// Folders of the system, where no homes are and nothing is that rosterd writes.
+const SYSTEM: &[&str] =
+    &["/bin", "/boot", "/dev", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/root", "/sbin", "/sys"];
+
+/// Besides those, where an account's home would shadow or expose what programs rely on.
+const NO_HOMES: &[&str] = &[
     "/etc",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/proc",
-    "/root",
     "/run",
-    "/sbin",
-    "/sys",
     "/tmp",
     "/usr",
     "/var/cache",
@@ -56,12 +49,9 @@ const SYSTEM_FOLDERS: &[&str] = &[
     "/var/tmp",
 ];
 
-/// What rosterd may not be told to write: whoever can log in and become root is decided here, programs are kept here,
-/// or rosterd itself reads it. A name with `-` behind it is the copy that shadow's tools keep.
+/// Besides those, what rosterd may not be told to write: whoever can log in and become root is decided here, programs are
+/// kept here, or rosterd itself reads it. A name with `-` behind it is the copy that shadow's tools keep.
 const NEVER_WRITTEN: &[&str] = &[
-    "/bin",
-    "/boot",
-    "/dev",
     "/etc/apt",
     "/etc/cron.d",
     "/etc/cron.daily",
@@ -105,16 +95,8 @@ const NEVER_WRITTEN: &[&str] = &[
     "/etc/sudoers.d",
     "/etc/systemd",
     "/etc/udev",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-    "/proc",
-    "/root",
     "/run/rosterd",
     "/run/systemd",
-    "/sbin",
-    "/sys",
     "/usr/bin",
     "/usr/lib",
     "/usr/lib32",
@@ -132,6 +114,10 @@ const NEVER_WRITTEN: &[&str] = &[
     "/var/run/systemd",
     "/var/spool/cron",
 ];
+
+fn never_written<'p>() -> impl Iterator<Item = &'p str> {
+    SYSTEM.iter().chain(NEVER_WRITTEN).copied()
+}
 
 /// Files that open something, and so are never the source of a file that people can read.
 const SECRET: &[&str] = &[
@@ -161,7 +147,7 @@ fn may_be_added(path: &Path) -> bool {
 }
 
 pub(super) fn check_home_base(reader: &mut Reader, field: &Field<'_>, path: &Path) {
-    let system = SYSTEM_FOLDERS.iter().any(|folder| path.starts_with(folder));
+    let system = SYSTEM.iter().chain(NO_HOMES).any(|folder| path.starts_with(folder));
     if system || path == Path::new("/") || path == Path::new("/var") {
         let found = Found::new(
             field.node.span.clone(),
@@ -248,17 +234,15 @@ impl Paths {
         for key in written {
             let path = named.iter().find(|(name, _)| *name == key).and_then(|(_, path)| path.as_ref());
             if let (Some(span), Some(path)) = (self.given.get(key), path)
-                && let Some(file) = is_or_is_in(&path.to_string_lossy(), NEVER_WRITTEN.iter().copied())
+                && let Some(file) = is_or_is_in(&path.to_string_lossy(), never_written())
             {
-                reader.tell(never_written(span, &path.to_string_lossy(), file));
+                reader.tell(refusal(span, &path.to_string_lossy(), file));
             }
         }
         for (path, span) in &self.written {
             let text = path.to_string_lossy();
-            if let Some(file) =
-                is_or_is_in(&text, NEVER_WRITTEN.iter().copied()).filter(|_| !may_be_added(path))
-            {
-                reader.tell(never_written(span, &text, file));
+            if let Some(file) = is_or_is_in(&text, never_written()).filter(|_| !may_be_added(path)) {
+                reader.tell(refusal(span, &text, file));
             }
             let same = |(_, other): &(&str, Option<&PathBuf>)| *other == Some(path);
             if let Some((key, _)) = named.iter().find(|named| same(named)) {
@@ -284,10 +268,10 @@ impl Paths {
         }
         let others = named.iter().filter_map(|(_, path)| path.as_ref()?.to_str());
         let files = self.written.iter().filter_map(|(path, _)| path.to_str());
-        let never: Vec<&str> = NEVER_WRITTEN.iter().copied().chain(others).chain(files).collect();
+        let never: Vec<&str> = never_written().chain(others).chain(files).collect();
         for ((path, _), span) in &self.env_files {
             if let Some(file) = is_or_is_in(path, never.iter().copied()) {
-                reader.tell(never_written(span, path, file));
+                reader.tell(refusal(span, path, file));
             }
         }
         for (index, (key, path)) in named.into_iter().enumerate() {
@@ -316,7 +300,7 @@ fn below(path: &Path, homes: &Path) -> bool {
     homes != Path::new("/") && path.starts_with(homes)
 }
 
-fn never_written(span: &Span, path: &str, file: &str) -> Found {
+fn refusal(span: &Span, path: &str, file: &str) -> Found {
     let message = match path == file {
         true => format!("{} is not a file for rosterd to write", quoted(path)),
         false => format!("{} can be or be in {}, where rosterd writes nothing", quoted(path), quoted(file)),

@@ -9,12 +9,17 @@ const COMMANDS: &[&str] = &[
     "reconcile",
     "wait",
     "status",
+    "access",
     "history",
     "show",
     "confirm",
+    "freshen",
     "tmux",
+    "doctor",
     "user",
     "membership",
+    "offboard",
+    "restore-account",
     "schema",
     "completions",
     "man",
@@ -37,11 +42,10 @@ fn help_shows_every_command() {
       access           Show what a person can reach, and why
       history          List the past runs, the newest first
       show             Show one past run with its steps and their durations
-      confirm          Let a roster proceed that a guard holds, after showing whom it cuts
+      confirm          Let a roster proceed that the guard holds, after showing whom it cuts
       freshen          Refresh your own clones, within ten seconds
       tmux             Keep tmux sessions across reboots, killed servers and mistakes
-      doctor           Look whether rosterd and this machine are well, and say what to do where they are
-                       not
+      doctor           Check rosterd and this machine, and say what to do about what is wrong
       user             Change the roster: add, set, park, unpark, remove people
       membership       Compare the identity provider's group with the roster
       offboard         Archive and remove the account and home of somebody who was cut
