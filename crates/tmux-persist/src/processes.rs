@@ -148,7 +148,8 @@ fn takes_commands(arguments: &[Vec<u8>]) -> bool {
 }
 
 /// Whether the shell's standard input is that terminal, and in the mode in which a shell edits a line: while it runs a
-/// command, and for `read`, it gives the terminal back to the kernel's own editing. dash has no other.
+/// command, and for `read`, it gives the terminal back to the kernel's own editing. dash has no other, and is known by how
+/// much it reads: for a command as much as there is, for `read` a byte at a time.
 fn edits_a_line(shell: u32, terminal: u64) -> bool {
     let path = format!("/proc/{shell}/fd/0");
     let is_terminal = |meta: &fs::Metadata| meta.file_type().is_char_device() && meta.rdev() == terminal;
@@ -162,7 +163,18 @@ fn edits_a_line(shell: u32, terminal: u64) -> bool {
     }
     let Ok(mode) = tcgetattr(&file) else { return false };
     let dash = || fs::read_link(format!("/proc/{shell}/exe")).is_ok_and(|exe| exe.ends_with("dash"));
-    !mode.local_flags.contains(LocalFlags::ICANON) || dash()
+    !mode.local_flags.contains(LocalFlags::ICANON) || dash() && reads_much(shell)
+}
+
+/// Whether a process waits in a call of the kernel with the arguments of `read(0, …, more than one)`. Where the kernel lets
+/// nobody look, it does not.
+fn reads_much(pid: u32) -> bool {
+    let Some(call) = read(pid, "syscall", 256) else { return false };
+    let call = String::from_utf8_lossy(&call);
+    let mut arguments = call.split_ascii_whitespace().skip(1);
+    let (from, length) = (arguments.next(), arguments.nth(1).and_then(|hex| hex.strip_prefix("0x")));
+    let length = length.and_then(|hex| u64::from_str_radix(hex, 16).ok());
+    from == Some("0x0") && length.is_some_and(|length| length > 1)
 }
 
 /// Whether two processes see the same files and processes, as far as that can be seen: a command that is meant for the one

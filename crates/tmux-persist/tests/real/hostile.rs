@@ -105,7 +105,9 @@ fn an_answer_without_end_is_given_up() {
 fn what_is_never_work_and_what_no_name_can_hold_changes_nothing() {
     let place = Place::new();
     place.tmux(&["new-session", "-d", "-s", "work", "-n", "w", "--", "sleep", "99999"]);
-    let before = place.saved("state");
+    let before = crate::eventually("its program runs", || {
+        Some(place.saved("state")).filter(|saved| saved.contains("\"command\""))
+    });
     // tmux forbids some of these names and rewrites others; none of them is anybody's work.
     for name in [
         "#(touch pwned)",

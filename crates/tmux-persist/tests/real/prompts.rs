@@ -192,6 +192,7 @@ fn what_is_no_waiting_shell_is_never_typed_into() {
         live("piped", &["bash", "-c", "exec bash --norc -i < <(sleep 99999)"], &[], "bash-"),
         live("read", &["bash", "--norc"], &["read -p 'ann@vm$ '", ""], "\nann@vm$"),
         live("dash-read", &["dash"], &["read x", ""], "read x"),
+        live("dash-ask", &["dash"], &["read -p 'ann@vm$ ' x", ""], "\nann@vm$"),
         live("select", &["bash", "--norc"], &["select x in a b; do echo; done", ""], "#?"),
         live("sourced", &["bash", "--norc"], &["printf 'ann@vm$ '; read x", ""], "\nann@vm$"),
         live("program", &["bash", "--norc"], &["printf 'ann@vm$ '; sleep 99999", ""], "\nann@vm$"),

@@ -135,7 +135,10 @@ fn listed_programs_and_variables_come_back() {
     place.kill_server();
     restore(&place);
     assert_eq!(place.tmux(&["show-environment", "-t", "=work:", "PROJECT"]), "PROJECT=x 'y' $z #{pid}");
-    assert_eq!(place.tmux(&["list-panes", "-t", "=work:", "-F", "#{pane_current_command}"]), "sleep");
+    eventually("the program runs", || {
+        let runs = place.tmux(&["list-panes", "-t", "=work:", "-F", "#{pane_current_command}"]);
+        (runs == "sleep").then_some(())
+    });
 }
 
 #[test]
