@@ -435,8 +435,7 @@ mod tests {
         insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
         ann: restored infra, conversation 01234567
         ann: resumed odd in place, conversation 01234567
-        ann: could not restore web as web-1207: tmux did not make it:
-          no\nspace
+        ann: could not restore web as web-1207: tmux did not make it: no\nspace
         ");
         insta::assert_snapshot!(tsv(&answers), @r"
         ann	infra	made	infra	-
