@@ -143,6 +143,27 @@ async fn a_first_sync_and_then_no_write_and_one_list_per_kind_invariant_9() {
     assert_eq!(server.shown(), before);
 }
 
+/// What is sent twice although it was answered is a fault of ours, or of the server's framing.
+#[tokio::test]
+async fn where_nothing_goes_wrong_nothing_is_sent_twice() {
+    let mut people = json!({});
+    for number in 0..60 {
+        let name = format!("u{number}");
+        people[&name] = person(&name, "power-user", &[]);
+    }
+    let server = VaultStandIn::start(TOKEN);
+    let first = run(&server, &people).await;
+    assert!(first.is_done(), "{}", first.told());
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    server.requests().into_iter().for_each(|request| *counted.entry(request).or_default() += 1);
+    // By name and by alias, before one is made.
+    for (path, count) in [("lookup/entity", 120), ("entity", 60), ("entity-alias", 60)] {
+        assert_eq!(counted.remove(&format!("POST /v1/identity/{path}")), Some(count), "{path}");
+    }
+    counted.retain(|_, count| *count > 1);
+    assert_eq!(counted, BTreeMap::new());
+}
+
 #[tokio::test]
 async fn drift_is_put_right_and_only_what_differs_is_written() {
     let server = synced(&everybody()).await;
@@ -403,6 +424,32 @@ async fn a_server_that_is_busy_or_broken_for_a_moment_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_write_whose_answer_is_lost_is_done_once_and_one_that_fails_half_way_is_brought_to_its_end() {
+    let whole = synced(&carol()).await.shown();
+    for path in [
+        "identity/lookup/entity",
+        "identity/entity",
+        "identity/entity-alias",
+        "sys/policies/acl/namespace-owner-carol",
+        "auth/kubernetes/role/carol-dev-deployer",
+        "transit/keys/state-carol",
+    ] {
+        let server = VaultStandIn::start(TOKEN);
+        server.wrong(&format!("POST /v1/{path}"), 0, 1, Wrong::Lost);
+        let run = run(&server, &carol()).await;
+        assert!(run.is_done(), "{path}: {}", run.told());
+        assert_eq!(server.shown(), whole, "{path}");
+        assert_eq!(server.state().entities.len(), 1, "{path}");
+    }
+    let server = VaultStandIn::start(TOKEN);
+    server.wrong("POST /v1/identity/entity-alias", 0, 1, Wrong::Code(403));
+    let first = run(&server, &carol()).await;
+    assert!(first.told().contains("FAILED Vault forbids it") && server.shown().contains("entity carol (nobody)"));
+    assert!(run(&server, &carol()).await.is_done());
+    assert_eq!(server.shown(), whole);
+}
+
+#[tokio::test]
 async fn one_part_that_may_not_be_read_holds_up_no_other_invariant_8() {
     for (part, expected) in [
         ("sys/policies/acl?list", 0),
@@ -475,6 +522,17 @@ async fn what_changed_meanwhile_is_left() {
     worker.finish().await;
     assert!(run(&server, &carol()).await.is_done());
     assert_eq!(server.state().entities.len(), 1);
+
+    // Somebody makes an entity of that name, which is theirs.
+    let server = VaultStandIn::start(TOKEN);
+    let mut worker = worker_with(&config(&server), TOKEN, limits()).await;
+    let plan = plan::vault(&wanted, &worker.look(&wanted.look).await.unwrap().observed);
+    let theirs = json!({"id": "id-9", "name": "carol", "policies": ["theirs"], "aliases": []});
+    server.state().entities.insert("id-9".into(), theirs.clone());
+    let results = apply(&mut worker, &plan).await;
+    assert!(results.iter().any(|result| matches!(result, StepResult::Failed { .. })), "{results:?}");
+    worker.finish().await;
+    assert_eq!(server.state().entities["id-9"], theirs);
 }
 
 #[tokio::test]

@@ -72,7 +72,10 @@ impl VaultStandIn {
             all.join(" ")
         };
         let mut lines: Vec<String> = state.policies.keys().map(|name| format!("policy {name}")).collect();
-        for entity in state.entities.values() {
+        // Which was made first is chance: several are under way.
+        let mut entities: Vec<&Value> = state.entities.values().collect();
+        entities.sort_by_key(|entity| entity["name"].as_str());
+        for entity in entities {
             let aliases = entity["aliases"].as_array().unwrap();
             let alias = aliases.first().map_or("nobody", |alias| alias["name"].as_str().unwrap());
             let line = format!(
@@ -128,6 +131,15 @@ fn refuse(code: u16, errors: &[&str]) -> Answer {
 fn keys<'k>(keys: impl Iterator<Item = &'k String>) -> Answer {
     let keys: Vec<_> = keys.cloned().collect();
     if keys.is_empty() { refuse(404, &[]) } else { ok(json!({"keys": keys})) }
+}
+
+/// Who is known by an alias.
+fn held(entities: &BTreeMap<String, Value>, alias: &Value, accessor: &Value) -> Option<Value> {
+    let has = |entity: &&Value| {
+        let aliases = entity["aliases"].as_array().unwrap();
+        aliases.iter().any(|one| one["name"] == *alias && one["mount_accessor"] == *accessor)
+    };
+    entities.values().find(has).cloned()
 }
 
 impl State {
@@ -239,13 +251,6 @@ impl State {
         let named = |entities: &BTreeMap<String, Value>, name: &str| {
             entities.values().find(|entity| entity["name"] == name).cloned()
         };
-        let held = |entities: &BTreeMap<String, Value>, alias: &Value, accessor: &Value| {
-            let has = |entity: &&Value| {
-                let aliases = entity["aliases"].as_array().unwrap();
-                aliases.iter().any(|one| one["name"] == *alias && one["mount_accessor"] == *accessor)
-            };
-            entities.values().find(has).cloned()
-        };
         match (method, path) {
             ("LIST", ["entity", "id"]) if self.entities.is_empty() => refuse(404, &[]),
             ("LIST", ["entity", "id"]) => {
@@ -275,35 +280,55 @@ impl State {
                     "aliases": [],
                 });
                 self.entities.insert(id.clone(), entity);
-                ok(json!({"id": id, "aliases": null}))
+                ok(json!({"id": id, "name": body["name"], "aliases": null}))
             }
             ("POST", ["entity", "id", id]) => {
                 let Some(entity) = self.entities.get_mut(*id) else { return refuse(404, &[]) };
                 entity["policies"] = body["policies"].clone();
                 done()
             }
-            ("POST", ["entity-alias"]) => {
-                // The real one would merge the two; a test must not get that far.
-                let holder = held(&self.entities, &body["name"], &body["mount_accessor"]);
-                if let Some(holder) = holder {
-                    assert_eq!(holder["id"], body["canonical_id"]);
-                    return ok(json!({"canonical_id": holder["id"]}));
-                }
-                let id = body["canonical_id"].as_str().unwrap().to_owned();
-                let alias = json!({
-                    "id": format!("alias-{id}"), "name": body["name"], "mount_accessor": body["mount_accessor"],
-                });
-                self.entities.get_mut(&id).unwrap()["aliases"].as_array_mut().unwrap().push(alias);
-                ok(json!({"canonical_id": id}))
-            }
+            ("POST", ["entity-alias"]) => self.alias(body),
             ("POST", ["lookup", "entity"]) => {
-                match held(&self.entities, &body["alias_name"], &body["alias_mount_accessor"]) {
+                let found = match body["name"].as_str() {
+                    Some(name) => named(&self.entities, name),
+                    None => held(&self.entities, &body["alias_name"], &body["alias_mount_accessor"]),
+                };
+                match found {
                     Some(entity) => ok(entity),
                     None => done(),
                 }
             }
             _ => refuse(405, &["unsupported operation"]),
         }
+    }
+
+    /// An alias has one entity, and an entity one alias of a mount. Posted again, it is left as it is, or moves to the
+    /// entity that is named now.
+    fn alias(&mut self, body: &Value) -> Answer {
+        let (name, accessor) = (&body["name"], &body["mount_accessor"]);
+        let Some(id) = body["canonical_id"].as_str().filter(|id| self.entities.contains_key(*id)) else {
+            return refuse(400, &["invalid canonical ID"]);
+        };
+        if accessor != ACCESSOR {
+            return refuse(400, &[&format!("invalid mount accessor {accessor}")]);
+        }
+        let holder = held(&self.entities, name, accessor).map(|entity| entity["id"].as_str().unwrap().to_owned());
+        if holder.as_deref() == Some(id) {
+            return done();
+        }
+        fn aliases(entity: &mut Value) -> &mut Vec<Value> {
+            entity["aliases"].as_array_mut().unwrap()
+        }
+        let entity = self.entities.get_mut(id).unwrap();
+        if aliases(entity).iter().any(|alias| alias["mount_accessor"] == *accessor) {
+            return refuse(400, &["Alias already exists for requested entity and mount accessor"]);
+        }
+        let alias = json!({"id": format!("alias-{id}"), "name": name, "mount_accessor": accessor});
+        aliases(entity).push(alias);
+        if let Some(holder) = holder {
+            aliases(self.entities.get_mut(&holder).unwrap()).retain(|alias| alias["name"] != *name);
+        }
+        ok(json!({"id": format!("alias-{id}"), "canonical_id": id}))
     }
 
     fn secret(&mut self, method: &str, path: &str, body: &Value) -> Answer {
