@@ -444,7 +444,9 @@ async fn a_write_whose_answer_is_lost_is_done_once_and_one_that_fails_half_way_i
     let server = VaultStandIn::start(TOKEN);
     server.wrong("POST /v1/identity/entity-alias", 0, 1, Wrong::Code(403));
     let first = run(&server, &carol()).await;
-    assert!(first.told().contains("FAILED Vault forbids it") && server.shown().contains("entity carol (nobody)"));
+    assert!(
+        first.told().contains("FAILED Vault forbids it") && server.shown().contains("entity carol (nobody)")
+    );
     assert!(run(&server, &carol()).await.is_done());
     assert_eq!(server.shown(), whole);
 }

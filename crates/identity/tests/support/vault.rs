@@ -312,7 +312,8 @@ impl State {
         if accessor != ACCESSOR {
             return refuse(400, &[&format!("invalid mount accessor {accessor}")]);
         }
-        let holder = held(&self.entities, name, accessor).map(|entity| entity["id"].as_str().unwrap().to_owned());
+        let holder =
+            held(&self.entities, name, accessor).map(|entity| entity["id"].as_str().unwrap().to_owned());
         if holder.as_deref() == Some(id) {
             return done();
         }
