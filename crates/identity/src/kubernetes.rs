@@ -101,7 +101,10 @@ impl Cluster {
             ClusterAction::Replace { key, uid, version, manifest } => {
                 self.delete(key, uid, version).await?;
                 self.declare(key, manifest, false).await.map_err(|failure| Failure {
-                    why: format!("it was removed and could not be made again: {}", failure.why),
+                    why: format!(
+                        "it was removed and could not be made again, so until then nobody has it: {}",
+                        failure.why
+                    ),
                     next: failure.next,
                 })
             }
@@ -196,6 +199,10 @@ impl Cluster {
             "preconditions": {"uid": uid, "resourceVersion": version},
         });
         match self.server.send(&Method::DELETE, &path(key), Some(&options), "application/json").await {
+            Ok(said) if is_held(&said) => Err(Failure::new(
+                "it is deleted and still there, because it has finalizers",
+                "wait until it is gone; if it stays, look at its finalizers",
+            )),
             Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(()),
             Err(Trouble::Refused(StatusCode::CONFLICT, _)) => {
                 Err(Failure::new("somebody has changed it meanwhile", "the next run looks again"))
@@ -235,6 +242,13 @@ fn told(trouble: Trouble, doing: &str) -> Failure {
             "tried again by itself; if it stays, look at the cluster",
         ),
     }
+}
+
+/// Whether the answer to a deletion is the object, which stays until somebody has taken its finalizers away.
+fn is_held(said: &[u8]) -> bool {
+    let said: Value = serde_json::from_slice(said).unwrap_or_default();
+    let finalizers = said.pointer("/metadata/finalizers").and_then(Value::as_array);
+    said.pointer("/metadata/deletionTimestamp").is_some() && finalizers.is_some_and(|all| !all.is_empty())
 }
 
 fn status(said: &[u8]) -> Status {

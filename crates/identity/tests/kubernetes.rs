@@ -5,9 +5,10 @@
 mod support;
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use identity::{Limits, WorkerError};
+use identity::{Limits, Worker, WorkerError};
 use roster::cluster::{Kind, Kubernetes, Reading};
 use roster::plan;
 use roster::report::StepResult;
@@ -169,6 +170,131 @@ async fn what_changed_meanwhile_is_not_deleted() {
     let [StepResult::Failed { why, .. }] = failed[..] else { panic!("{results:?}") };
     assert_eq!(why, "somebody has changed it meanwhile");
     worker.finish().await;
+}
+
+fn bob() -> Value {
+    json!({"bob": person("bob", "power-user", &[])})
+}
+
+/// A power user's grant names this role from now on, which the cluster lets nobody change.
+fn readers() -> Kubernetes {
+    Kubernetes { power_user_role: "readers".into(), ..Kubernetes::default() }
+}
+
+const BOBS: &str = "clusterrolebindings bob-power-user";
+
+fn role_of_bob(server: &StandIn) -> Option<String> {
+    server.objects().get(BOBS).map(|grant| grant["roleRef"]["name"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_grant_that_cannot_be_changed_is_replaced_in_two_calls_the_removal_first() {
+    let server = synced(&bob()).await;
+    let run = run_with(&server, &bob(), &readers(), limits()).await;
+    assert!(run.is_done(), "{}", run.told());
+    assert_eq!(role_of_bob(&server).as_deref(), Some("readers"));
+    let calls: Vec<String> = server.requests().into_iter().filter(|call| !call.starts_with("GET ")).collect();
+    let of_bob: Vec<usize> =
+        (0..calls.len()).filter(|index| calls[*index].contains("/bob-power-user")).collect();
+    // Nothing was sent in between: neither is there for this one call.
+    let [first, second] = of_bob[..] else { panic!("{calls:?}") };
+    assert!(calls[first].starts_with("DELETE ") && calls[second].starts_with("PATCH "), "{calls:?}");
+    assert_eq!(second, first + 1, "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_failure_between_the_two_calls_leaves_neither_is_told_and_healed_by_the_next_look() {
+    let patch = "PATCH /apis/rbac.authorization.k8s.io/v1/clusterrolebindings/bob-power-user";
+    // What passes by itself is waited for in the same run.
+    for (wrong, times) in [
+        (Wrong::Code(500), 3),
+        (Wrong::Code(409), 3),
+        (Wrong::Later(1), 1),
+        (Wrong::Close, 2),
+        (Wrong::Lost, 2),
+    ] {
+        let server = synced(&bob()).await;
+        server.wrong(patch, 0, times, wrong);
+        let run = run_with(&server, &bob(), &readers(), limits()).await;
+        assert!(run.is_done(), "{wrong:?}: {}", run.told());
+        assert_eq!(role_of_bob(&server).as_deref(), Some("readers"), "{wrong:?}");
+    }
+    // An answer to the removal that is lost is no reason to stop half way.
+    let server = synced(&bob()).await;
+    server.wrong("DELETE /apis/rbac.authorization.k8s.io/v1/clusterrolebindings", 0, 1, Wrong::Lost);
+    assert!(run_with(&server, &bob(), &readers(), limits()).await.is_done());
+    assert_eq!(role_of_bob(&server).as_deref(), Some("readers"));
+    // What stays wrong is told, and nobody has yesterday's meanwhile.
+    for code in [500, 403, 409, 422] {
+        let server = synced(&bob()).await;
+        server.wrong(patch, 0, usize::MAX, Wrong::Code(code));
+        let broken = run_with(&server, &bob(), &readers(), limits()).await;
+        let told = broken.told();
+        assert!(
+            told.contains("it was removed and could not be made again, so until then nobody has it"),
+            "{told}"
+        );
+        assert_eq!(role_of_bob(&server), None);
+        server.mend();
+        let healed = run_with(&server, &bob(), &readers(), limits()).await;
+        assert_eq!(healed.told(), "bob: apply ClusterRoleBinding bob-power-user: it is not there\n");
+        assert_eq!(role_of_bob(&server).as_deref(), Some("readers"));
+    }
+    // A removal that is refused leaves it as it was.
+    let server = synced(&bob()).await;
+    server.wrong("DELETE ", 0, usize::MAX, Wrong::Code(403));
+    let refused = run_with(&server, &bob(), &readers(), limits()).await;
+    assert!(refused.told().contains("FAILED the cluster forbids it"), "{}", refused.told());
+    assert_eq!(role_of_bob(&server).as_deref(), Some("oidc-power-user-readonly"));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_between_the_two_calls_is_told_and_healed_by_the_next_look_invariant_5() {
+    let server = synced(&bob()).await;
+    let patch = "PATCH /apis/rbac.authorization.k8s.io/v1/clusterrolebindings/bob-power-user";
+    server.wrong(patch, 0, 1, Wrong::Hang);
+    let wanted = desired(&bob(), &readers());
+    // An account of its own, by which it is found among the workers of the other tests.
+    let credential = credential(&server.kubeconfig(TOKEN));
+    let mut worker = Worker::start(&program(), (978, 978), &credential, limits()).await.unwrap();
+    let plan = plan::cluster(&wanted, &worker.observe(&wanted).await.unwrap());
+    server.requests();
+    let seen = server.clone();
+    let killer = std::thread::spawn(move || {
+        while !seen.requests().iter().any(|call| call.starts_with(patch)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(role_of_bob(&seen), None);
+        let process = child_of_ours(978);
+        let pid = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    });
+    let results = apply(&mut worker, &plan).await;
+    killer.join().unwrap();
+    let told = format!("{results:?}");
+    assert!(told.contains("nobody has it until it is made again"), "{told}");
+    let healed = run_with(&server, &bob(), &readers(), limits()).await;
+    assert!(healed.is_done() && role_of_bob(&server).as_deref() == Some("readers"), "{}", healed.told());
+}
+
+/// As a controller of somebody else's does that wants to know of a deletion.
+#[tokio::test]
+async fn a_grant_that_is_deleted_and_still_there_keeps_its_person_from_new_ones() {
+    let server = synced(&json!({"carol": person("carol", "admin", &[])})).await;
+    let old = format!("{RBAC}/clusterrolebindings/carol-cluster-admin");
+    write_as(&server, "rancher", &old, &json!({"metadata": {"finalizers": ["example.org/controller"]}}));
+    let first = run(&server, &carol()).await;
+    assert!(first.told().contains("FAILED it is deleted and still there"), "{}", first.told());
+    let second = run(&server, &carol()).await;
+    assert!(second.told().contains("gives its right although it is deleted"), "{}", second.told());
+    let grants =
+        |server: &StandIn| server.objects().into_keys().filter(|key| key.contains("bindings")).count();
+    assert_eq!(grants(&server), 1);
+    write_as(&server, "rancher", &old, &json!({"metadata": {"finalizers": []}}));
+    assert!(run(&server, &carol()).await.is_done());
+    assert!(
+        grants(&server) == 2 && !server.objects().contains_key("clusterrolebindings carol-cluster-admin")
+    );
 }
 
 #[tokio::test]
@@ -392,16 +518,21 @@ async fn of_two_hosts_that_take_the_lease_at_once_one_has_it() {
     other.finish().await;
 }
 
+fn child_of_ours(uid: u32) -> PathBuf {
+    let mine = std::process::id();
+    let process = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).find(|path| {
+        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+        status.contains(&format!("\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"))
+            && status.contains(&format!("\nPPid:\t{mine}\n"))
+    });
+    process.expect("a child of ours with that uid")
+}
+
 #[tokio::test]
 async fn a_worker_is_the_system_user_and_shows_its_credential_to_nobody_invariant_3_invariant_7() {
     let server = StandIn::start(TOKEN);
     let worker = worker(&server, TOKEN, limits()).await;
-    let mine = std::process::id().to_string();
-    let process = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()).find(|path| {
-        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
-        status.contains("\nUid:\t977\t977\t977\t977\n") && status.contains(&format!("\nPPid:\t{mine}\n"))
-    });
-    let process = process.expect("a child of ours with that uid");
+    let process = child_of_ours(977);
     let status = fs::read_to_string(process.join("status")).unwrap();
     for line in ["Gid:\t977\t977\t977\t977", "Groups:\t ", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"] {
         assert!(status.contains(&format!("\n{line}\n")), "{line} is not in {status}");

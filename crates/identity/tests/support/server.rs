@@ -97,6 +97,11 @@ impl Server {
         self.traffic().faults.push(Fault { of: of.into(), after, times, wrong });
     }
 
+    /// Nothing goes wrong any more.
+    pub(crate) fn mend(&self) {
+        self.traffic().faults.clear();
+    }
+
     /// The requests since the last call, as `GET /api/v1/namespaces?limit=500`.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.traffic().requests)

@@ -248,6 +248,11 @@ impl State {
                 );
             }
         }
+        if meta["finalizers"].as_array().is_some_and(|all| !all.is_empty()) {
+            let mut stored = stored.clone();
+            stored.object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            return self.store(at.clone(), stored);
+        }
         self.objects.remove(at);
         ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
     }
@@ -338,6 +343,13 @@ impl State {
         });
         let before = fields(&stored.object);
         merge(&mut stored.object, patch);
+        let is_gone = |meta: &Value| {
+            !meta["deletionTimestamp"].is_null() && meta["finalizers"].as_array().is_none_or(Vec::is_empty)
+        };
+        if is_gone(&stored.object["metadata"]) {
+            self.objects.remove(&at);
+            return ok(stored.shown());
+        }
         let after = fields(&stored.object);
         let changed: BTreeSet<String> = before
             .keys()
