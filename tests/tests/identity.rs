@@ -23,6 +23,7 @@ on_each_debian!(
     a_cluster_that_hangs_holds_up_nobody_invariant_4,
     the_vault_follows_the_roster_and_its_list_guards_the_tiers,
     only_the_host_that_has_the_lease_changes_the_cluster,
+    a_grant_whose_worker_or_daemon_is_killed_between_two_calls_is_made_again_at_once_invariant_5,
     a_cut_takes_all_rights_everywhere_and_a_return_gives_them_back_invariant_6,
 );
 
@@ -224,6 +225,54 @@ fn only_the_host_that_has_the_lease_changes_the_cluster(suite: Suite) {
     assert!(keys(&server).contains(&"rolebindings carol-dev/carol-admin".to_owned()));
     let holder = server.holder("rosterd/hosts").unwrap();
     assert!(holder.starts_with(machine.sh("hostname").ok().trim()), "{holder}");
+}
+
+fn a_grant_whose_worker_or_daemon_is_killed_between_two_calls_is_made_again_at_once_invariant_5(
+    suite: Suite,
+) {
+    const BOBS: &str = "clusterrolebindings bobr-power-user";
+    let server = StandIn::start(TOKEN);
+    let machine = Machine::with_rosterd(suite);
+    machine.write_file("/etc/rosterd/kubeconfig", server.kubeconfig(TOKEN));
+    machine.sh("chmod 0600 /etc/rosterd/kubeconfig").ok();
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{BOB}"));
+    let config = |role: &str| {
+        let text =
+            format!("[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"\npower_user_role = \"{role}\"\n");
+        machine.write_file("/etc/rosterd/config.toml", text);
+        machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    };
+    let has = |role: &str| {
+        let objects = server.objects();
+        objects.get(BOBS).map(|grant| grant["roleRef"]["name"].clone()) == Some(role.into())
+    };
+    config("first");
+    machine.eventually("bob has his grant", WITHIN, |_| has("first").then_some(()));
+    for (role, kill) in [
+        ("second", "kill -9 $(pgrep -u rosterd)"),
+        ("third", "systemctl kill --signal=KILL --kill-who=main rosterd.service"),
+    ] {
+        server.wrong(
+            &format!("PATCH /apis/rbac.authorization.k8s.io/v1/{}?", BOBS.replace(' ', "/")),
+            0,
+            1,
+            Wrong::Hang,
+        );
+        config(role);
+        machine
+            .eventually("neither is there", WITHIN, |_| (!server.objects().contains_key(BOBS)).then_some(()));
+        machine.sh(kill).ok();
+        // Nobody asks for it.
+        machine.eventually("bob has his grant again", WITHIN, |_| has(role).then_some(()));
+    }
+    let told = machine.journal(&["ROSTERD_USER=bob", "ROSTERD_STEP=cluster-replace"]);
+    assert!(told.iter().any(|r| r.message().contains("nobody has it until it is made again")), "{told:?}");
+    machine.run(&["rosterctl", "reconcile", "--provider", "kubernetes"]).ok();
+    let runs = machine.run(&["rosterctl", "history", "--json"]).json();
+    let retried = runs.as_array().unwrap().iter().any(|run| {
+        run["trigger"] == "retry" && run["id"].as_str().is_some_and(|id| id.ends_with("-kubernetes"))
+    });
+    assert!(retried, "{runs}");
 }
 
 /// The machine's gate group and login, the cluster's grants and Vault's policies are one cut.
