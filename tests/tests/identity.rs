@@ -1,6 +1,9 @@
 //! A cluster follows the roster on the machine's tick, by a process that is not root, and holds up nothing on the machine.
 //! The cluster is a stand-in on the loopback that the machines share with us.
 
+#[path = "../../crates/identity/tests/support/real_vault.rs"]
+#[allow(dead_code)]
+mod real_vault;
 #[path = "../../crates/identity/tests/support/server.rs"]
 #[allow(dead_code)]
 mod server;

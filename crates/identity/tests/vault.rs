@@ -357,7 +357,8 @@ async fn a_list_that_makes_no_sense_is_not_written_over_invariant_8() {
 #[tokio::test]
 async fn one_logs_in_by_approle_or_kubernetes_and_leaves_no_token_behind() {
     let login = |method, role: &str| VaultLogin { method, role: Some(role.into()), ..VaultLogin::default() };
-    let server = VaultStandIn::start(TOKEN);
+    let server =
+        VaultStandIn::start_without_real(TOKEN, "a login by a service account of Kubernetes, in a namespace");
     server.state().namespace = Some("team".into());
     for (method, role, secret) in [
         (LoginMethod::Approle, "the-role", "hunter2-secret"),
@@ -380,7 +381,9 @@ async fn one_logs_in_by_approle_or_kubernetes_and_leaves_no_token_behind() {
 
 #[tokio::test]
 async fn a_token_is_renewed_in_time_and_one_that_ends_is_told() {
-    let server = synced(&carol()).await;
+    let server =
+        VaultStandIn::start_without_real(TOKEN, "a token with half of its hour gone, and one that has ended");
+    assert!(run(&server, &carol()).await.is_done());
     for (token, renewals) in [((3000, true), 0), ((1700, true), 1)] {
         server.state().tokens.insert(TOKEN.into(), token);
         server.requests();
@@ -530,11 +533,14 @@ async fn what_changed_meanwhile_is_left() {
     let mut worker = worker_with(&config(&server), TOKEN, limits()).await;
     let plan = plan::vault(&wanted, &worker.look(&wanted.look).await.unwrap().observed);
     let theirs = json!({"id": "id-9", "name": "carol", "policies": ["theirs"], "aliases": []});
-    server.state().entities.insert("id-9".into(), theirs.clone());
+    server.state().entities.insert("id-9".into(), theirs);
     let results = apply(&mut worker, &plan).await;
     assert!(results.iter().any(|result| matches!(result, StepResult::Failed { .. })), "{results:?}");
     worker.finish().await;
-    assert_eq!(server.state().entities["id-9"], theirs);
+    assert_eq!(
+        server.shown().lines().find(|line| line.contains("carol (")),
+        Some("entity carol (nobody): theirs")
+    );
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What the tests of this crate share: a cluster, and a person with `kubectl` beside us.
 
+pub(crate) mod real_vault;
 pub(crate) mod server;
 pub(crate) mod stand_in;
 pub(crate) mod vault;

@@ -14,6 +14,9 @@ use roster::vault::{self, Vault};
 use serde_json::json;
 
 #[allow(dead_code)]
+#[path = "../../../../crates/identity/tests/support/real_vault.rs"]
+mod real_vault;
+#[allow(dead_code)]
 #[path = "../../../../crates/identity/tests/support/server.rs"]
 mod server;
 #[allow(dead_code)]
