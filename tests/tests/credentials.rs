@@ -31,7 +31,7 @@ cd /run/secrets/kubernetes.io/serviceaccount
 old=$(readlink ..data || true)
 new=..$(date +%s%N)
 mkdir -m 0755 "$new"
-printf %s "$1" >"$new/token"
+cp "$1" "$new/token"
 cp "$2" "$new/ca.crt"
 chmod "$3" "$new/token"
 ln -s "$new" ..data_tmp
@@ -69,7 +69,8 @@ fn a_pod_opens_its_cluster_by_its_service_account_and_a_new_token_needs_no_resta
     machine.write_file("/root/ca.crt", &front.authority);
     machine.write_file("/root/project", PROJECT);
     let project = |token: &str, ca: &str, mode: &str| {
-        machine.run(&["sh", "-eu", "/root/project", token, ca, mode]).ok();
+        machine.write_file("/root/token", token);
+        machine.run(&["sh", "-eu", "/root/project", "/root/token", ca, mode]).ok();
     };
     project(FIRST, "/root/ca.crt", "0644");
     let config = "[kubernetes]\nkubeconfig = \"/var/run/secrets/kubernetes.io/serviceaccount\"\n";
@@ -89,11 +90,8 @@ fn a_pod_opens_its_cluster_by_its_service_account_and_a_new_token_needs_no_resta
     assert_eq!(daemon(&machine), before);
 
     // While it is exchanged all the time, each run finds a whole one.
-    machine
-        .sh(&format!(
-            "systemd-run --quiet --unit=kubelet sh -c 'while :; do sh -eu /root/project {NEXT} /root/ca.crt 0400; done'"
-        ))
-        .ok();
+    let exchange = "while :; do sh -eu /root/project /root/token /root/ca.crt 0400; done";
+    machine.run(&["systemd-run", "--quiet", "--unit=kubelet", "sh", "-c", exchange]).ok();
     for _ in 0..5 {
         reconcile(&machine).ok();
     }

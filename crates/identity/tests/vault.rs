@@ -380,6 +380,34 @@ async fn one_logs_in_by_approle_or_kubernetes_and_leaves_no_token_behind() {
 }
 
 #[tokio::test]
+async fn an_approle_lets_in_and_a_short_token_is_renewed() {
+    let server = VaultStandIn::start(TOKEN);
+    server.let_in_by_approle();
+    let role =
+        VaultLogin { method: LoginMethod::Approle, role: Some("the-role".into()), ..VaultLogin::default() };
+    let before = server.count_tokens();
+    let by_role = Vault { login: role, ..config(&server) };
+    let done = run_with(&by_role, "hunter2-secret", &carol()).await;
+    assert!(done.is_done(), "{}", done.told());
+    assert_eq!(server.count_tokens(), before, "the token of this run ended with it");
+    let wrong = run_with(&by_role, "hunter2-wrong", &carol()).await;
+    let [problem] = &wrong.plan.problems[..] else { panic!("{}", wrong.told()) };
+    assert!(problem.why.starts_with("Vault does not let us in by approle: "), "{}", problem.why);
+
+    let short: &'static str = Box::leak(server.hand_out(6).into_boxed_str());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    server.requests();
+    let renewed = run_with(&config(&server), short, &carol()).await;
+    assert!(renewed.is_done() && renewed.plan.notices.is_empty(), "{}", renewed.told());
+    let asked = server.requests();
+    assert_eq!(asked.iter().filter(|call| call.ends_with("/auth/token/renew-self")).count(), 1, "{asked:?}");
+    // It would have ended by now.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let later = run_with(&config(&server), short, &carol()).await;
+    assert!(later.is_done() && later.plan.steps.is_empty(), "{}", later.told());
+}
+
+#[tokio::test]
 async fn a_token_is_renewed_in_time_and_one_that_ends_is_told() {
     let server =
         VaultStandIn::start_without_real(TOKEN, "a token with half of its hour gone, and one that has ended");

@@ -1,5 +1,6 @@
 //! A Vault or OpenBao that `ROSTERD_TEST_VAULT_ADDR` names, with a token of root's in `ROSTERD_TEST_VAULT_TOKEN`: what the tests
-//! show of the stand-in, they then show of it. It is for tests alone, because each test empties it first.
+//! show of the stand-in, they then show of it. It is for tests alone, because each test empties it first. The worker may
+//! do there what docs/identity.md says that it needs, and nothing else.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +14,12 @@ pub(crate) struct RealVault {
     /// `127.0.0.1:8200`
     host: String,
     token: String,
+    /// The one that the worker has.
+    narrow: String,
 }
+
+/// The policy of the worker.
+const POLICY: &str = "what-the-docs-say";
 
 impl RealVault {
     /// The one that is named.
@@ -22,11 +28,11 @@ impl RealVault {
         let token = std::env::var("ROSTERD_TEST_VAULT_TOKEN").expect("ROSTERD_TEST_VAULT_TOKEN");
         let host = address.trim_end_matches('/').strip_prefix("http://");
         let host = host.expect("ROSTERD_TEST_VAULT_ADDR begins with http://, as a server for tests has it");
-        Some(RealVault { host: host.to_owned(), token })
+        Some(RealVault { host: host.to_owned(), token, narrow: String::new() })
     }
 
     /// Leaves what a new server has, and the mounts that the tests use.
-    pub(crate) fn empty(&self) {
+    pub(crate) fn empty(&mut self) {
         for kind in ["oidc", "kubernetes", "approle"] {
             self.call("DELETE", &format!("sys/auth/{kind}"), &Value::Null);
             self.ok("POST", &format!("sys/auth/{kind}"), &json!({"type": kind}));
@@ -49,12 +55,32 @@ impl RealVault {
             thread::sleep(std::time::Duration::from_millis(50));
         }
         self.ok("DELETE", "secret/metadata/ready", &Value::Null);
+        let docs = include_str!("../../../../docs/identity.md");
+        let policy = docs.split_once("```hcl\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+        self.ok("POST", &format!("sys/policies/acl/{POLICY}"), &json!({"policy": policy}));
+        self.narrow = self.hand_out(3600);
+    }
+
+    /// A token of the worker's that lives for so long.
+    pub(crate) fn hand_out(&self, seconds: u64) -> String {
+        let asked = json!({"policies": [POLICY], "ttl": format!("{seconds}s"), "renewable": true});
+        let (code, said) = self.call("POST", "auth/token/create", &asked);
+        assert!(code < 300, "{said}");
+        said["auth"]["client_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Lets the worker in by the role and the secret that the stand-in knows.
+    pub(crate) fn let_in_by_approle(&self) {
+        let role = "auth/approle/role/rosterd";
+        self.ok("POST", role, &json!({"token_policies": [POLICY], "token_ttl": "1h"}));
+        self.ok("POST", &format!("{role}/role-id"), &json!({"role_id": "the-role"}));
+        self.ok("POST", &format!("{role}/custom-secret-id"), &json!({"secret_id": "hunter2-secret"}));
     }
 
     /// Those that somebody made.
     pub(crate) fn policies(&self) -> Vec<String> {
         let mut names = self.list("sys/policies/acl");
-        names.retain(|name| name != "default" && name != "root");
+        names.retain(|name| !["default", "root", POLICY].contains(&name.as_str()));
         names
     }
 
@@ -90,7 +116,7 @@ impl RealVault {
         ours: &str,
         body: &[u8],
     ) -> (u16, Value) {
-        let token = token.map(|token| if token == ours { self.token.as_str() } else { token });
+        let token = token.map(|token| if token == ours { self.narrow.as_str() } else { token });
         let headers: Vec<(&str, &str)> = token.map(|token| ("x-vault-token", token)).into_iter().collect();
         self.send(method, target, &headers, body)
     }
