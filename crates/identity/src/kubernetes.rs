@@ -233,6 +233,14 @@ fn told(trouble: Trouble, doing: &str) -> Failure {
             format!("the cluster does not accept the credential: {said}"),
             "renew the token or certificate in the kubeconfig; it is read anew for each run",
         ),
+        StatusCode::FORBIDDEN if has_cause(&status, "NamespaceTerminating") => {
+            Failure::new("its namespace is being deleted", "the next run looks again")
+        }
+        // The words are the server's own whenever somebody lacks a right; the rest is admission.
+        StatusCode::FORBIDDEN if !said.contains(" cannot ") => Failure::new(
+            format!("the cluster forbids it: {said}"),
+            "this is no matter of rights: look at its quotas and at what it admits",
+        ),
         StatusCode::FORBIDDEN => Failure::new(
             format!("the cluster forbids it: {said}"),
             format!("let the credential's account {doing}; docs/identity.md has the role that it needs"),
@@ -253,6 +261,11 @@ fn is_held(said: &[u8]) -> bool {
 
 fn status(said: &[u8]) -> Status {
     serde_json::from_slice(said).unwrap_or_default()
+}
+
+fn has_cause(status: &Status, reason: &str) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+    causes.any(|cause| cause.reason.as_deref() == Some(reason))
 }
 
 /// Who else holds the fields of a refused apply, in words.
@@ -304,7 +317,7 @@ fn look(kind: Kind, item: &Value, wanted: &BTreeSet<Key>, instance: &str) -> Opt
     let mut fields = fields(item);
     fields.retain(|path, _| matters(path));
     if kind == Kind::Secret {
-        fields.retain(|path, _| path.starts_with("/metadata/"));
+        fields.retain(|path, _| path.starts_with("/metadata/") || path == "/type");
         fields.insert("/data".into(), digest(item.get("data")).into());
     }
     let managed = meta.get("managedFields").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -316,7 +329,7 @@ fn look(kind: Kind, item: &Value, wanted: &BTreeSet<Key>, instance: &str) -> Opt
             .filter(|(path, _)| path.starts_with("/data"))
             .flat_map(|(_, all)| all.clone())
             .collect();
-        owners.retain(|path, _| path.starts_with("/metadata/"));
+        owners.retain(|path, _| path.starts_with("/metadata/") || path == "/type");
         owners.insert("/data".into(), within.into_iter().collect());
     }
     Some(Seen {

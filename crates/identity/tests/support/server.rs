@@ -97,6 +97,11 @@ impl Server {
         self.traffic().faults.push(Fault { of: of.into(), after, times, wrong });
     }
 
+    /// Whether something is to go wrong.
+    pub(crate) fn is_wrong(&self) -> bool {
+        !self.traffic().faults.is_empty()
+    }
+
     /// Nothing goes wrong any more.
     pub(crate) fn mend(&self) {
         self.traffic().faults.clear();

@@ -133,24 +133,40 @@ fn take(
     }
 }
 
-/// Deletes an object, or takes only what is ours out of one that others keep something in.
+/// Deletes an object, or takes only what is ours out of one that others keep something in. A grant of ours that somebody
+/// changed by hand is still one that we gave.
 fn removal(seen: &Seen) -> (ClusterAction, String) {
     let Seen { key, uid, version, .. } = seen.clone();
     let theirs = |(path, _): &(&String, &Value)| {
         let owners = owners_of(&seen.owners, path);
-        !path.starts_with("/metadata/") && !owners.is_empty() && !ours(owners)
+        let is_by_hand = key.kind.is_grant() && owners.iter().all(Owner::is_by_hand);
+        !path.starts_with("/metadata/") && !owners.is_empty() && !ours(owners) && !is_by_hand
     };
     let reason = "the roster asks for it no longer";
     match seen.fields.iter().find(theirs) {
         None => (ClusterAction::Delete { key, uid, version }, reason.into()),
         Some((path, _)) => {
-            let manifest = bare(&key);
-            (
-                ClusterAction::Apply { key, manifest, force: false },
-                format!("{reason}; {} is somebody else's", shown(path)),
-            )
+            let reason = format!("{reason}; {} is somebody else's", shown(path));
+            (ClusterAction::Apply { key, manifest: given_up(seen), force: false }, reason)
         }
     }
+}
+
+/// An object of which we want nothing. The cluster lets nobody take away what it may not be changed in, so that stays.
+fn given_up(seen: &Seen) -> Value {
+    let mut manifest = bare(&seen.key);
+    if let Some(whole) = manifest.as_object_mut() {
+        let role =
+            seen.fields.iter().filter_map(|(path, value)| Some((path.strip_prefix("/roleRef/")?, value)));
+        let role: Map<String, Value> = role.map(|(part, value)| (part.to_owned(), value.clone())).collect();
+        if !role.is_empty() {
+            whole.insert("roleRef".into(), role.into());
+        }
+        if let Some(value) = seen.fields.get("/type") {
+            whole.insert("type".into(), value.clone());
+        }
+    }
+    manifest
 }
 
 /// A grant needs the role it names, and that what goes of that person's has gone: the first steps, as many as were `taken`,
@@ -232,8 +248,11 @@ impl<'o> View<'o> {
         for seen in self.objects.values() {
             let key = &seen.key;
             // A copy whose place a Certificate takes stays until that one has filled it.
-            let is_in_place = desired.copies.contains_key(key) && ours(owners_of(&seen.owners, "/data"));
-            let wanted = desired.objects.contains_key(key) || desired.unknown.contains(key) || is_in_place;
+            let is_filled = self.readable.contains(&Kind::Certificate)
+                && desired.objects.contains_key(&certificate(key))
+                && !ours(owners_of(&seen.owners, "/data"));
+            let is_copy = desired.copies.contains_key(key) && !is_filled;
+            let wanted = desired.objects.contains_key(key) || desired.unknown.contains(key) || is_copy;
             let subject = seen.subject();
             let kept = matches!(&subject, Subject::User(user) if desired.kept.contains(user));
             if wanted || kept || seen.terminating || !seen.is_of(&desired.instance) {
@@ -291,11 +310,6 @@ impl<'o> View<'o> {
             Some(Reading::NoSuchKind) => false,
             Some(Reading::Seen(_)) => true,
             _ => return copies,
-        };
-        let certificate = |key: &Key| Key {
-            kind: Kind::Certificate,
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
         };
         let wanted: Vec<_> = desired
             .copies
@@ -444,6 +458,11 @@ fn replace(seen: &Seen, instance: &str, manifest: Value) -> Verdict {
         ),
         next: "delete it, or give it another name".into(),
     }
+}
+
+/// The Certificate that fills a Secret.
+fn certificate(secret: &Key) -> Key {
+    Key { kind: Kind::Certificate, ..secret.clone() }
 }
 
 fn ours(owners: &[Owner]) -> bool {
