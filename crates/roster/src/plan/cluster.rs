@@ -133,40 +133,29 @@ fn take(
     }
 }
 
-/// Deletes an object, or takes only what is ours out of one that others keep something in. A grant of ours that somebody
-/// changed by hand is still one that we gave.
+/// Deletes an object, or takes only what is ours out of one that others keep something in. A grant is what its role makes
+/// it: where that is ours, it goes, whoever has changed for whom it is.
 fn removal(seen: &Seen) -> (ClusterAction, String) {
     let Seen { key, uid, version, .. } = seen.clone();
     let theirs = |(path, _): &(&String, &Value)| {
         let owners = owners_of(&seen.owners, path);
-        let is_by_hand = key.kind.is_grant() && owners.iter().all(Owner::is_by_hand);
-        !path.starts_with("/metadata/") && !owners.is_empty() && !ours(owners) && !is_by_hand
+        let counts =
+            if key.kind.is_grant() { path.starts_with("/roleRef/") } else { !path.starts_with("/metadata/") };
+        counts && !owners.is_empty() && !ours(owners)
     };
     let reason = "the roster asks for it no longer";
     match seen.fields.iter().find(theirs) {
         None => (ClusterAction::Delete { key, uid, version }, reason.into()),
         Some((path, _)) => {
             let reason = format!("{reason}; {} is somebody else's", shown(path));
-            (ClusterAction::Apply { key, manifest: given_up(seen), force: false }, reason)
+            let mut manifest = bare(&key);
+            // The one field that a cluster lets nobody take away.
+            if let (Some(whole), Some(value)) = (manifest.as_object_mut(), seen.fields.get("/type")) {
+                whole.insert("type".into(), value.clone());
+            }
+            (ClusterAction::Apply { key, manifest, force: false }, reason)
         }
     }
-}
-
-/// An object of which we want nothing. The cluster lets nobody take away what it may not be changed in, so that stays.
-fn given_up(seen: &Seen) -> Value {
-    let mut manifest = bare(&seen.key);
-    if let Some(whole) = manifest.as_object_mut() {
-        let role =
-            seen.fields.iter().filter_map(|(path, value)| Some((path.strip_prefix("/roleRef/")?, value)));
-        let role: Map<String, Value> = role.map(|(part, value)| (part.to_owned(), value.clone())).collect();
-        if !role.is_empty() {
-            whole.insert("roleRef".into(), role.into());
-        }
-        if let Some(value) = seen.fields.get("/type") {
-            whole.insert("type".into(), value.clone());
-        }
-    }
-    manifest
 }
 
 /// A grant needs the role it names, and that what goes of that person's has gone: the first steps, as many as were `taken`,

@@ -199,6 +199,20 @@ fn a_shared_namespace_keeps_what_the_other_owner_needs() {
 }
 
 #[test]
+fn a_grant_goes_whoever_changed_for_whom_it_is() {
+    for owner in [hand(), other()] {
+        let mut cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one"])}));
+        let both = json!([{"name": "carol@example.org"}, {"name": "dave@example.org"}]);
+        let grant = Key::inside(Kind::RoleBinding, "one", "carol-admin");
+        cluster.edit(&grant, "/subjects", both, &owner);
+        let plan = cluster.plan(&roster(json!({})), &config(), &[]);
+        assert!(told(&plan).contains("delete RoleBinding one/carol-admin"), "{}", told(&plan));
+        assert!(cluster.run(&plan, |_| false).iter().all(|done| *done));
+        assert!(cluster.roles_of("carol@example.org").is_empty());
+    }
+}
+
+#[test]
 fn too_many_deletions_are_none() {
     let cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one", "two"])}));
     let few = Kubernetes { max_deletes: 3, ..config() };
