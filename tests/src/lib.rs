@@ -11,11 +11,13 @@ mod forge;
 mod image;
 mod machine;
 mod scratch;
+mod tls;
 
 pub use forge::{Forge, Request};
 pub use image::{Suite, build_images, deb};
 pub use machine::{Machine, Output, Record};
 pub use scratch::{clean, sweep};
+pub use tls::TlsFront;
 
 /// Runs a claim on each Debian: `on_each_debian!(claim)` makes the tests `claim::bookworm` and `claim::trixie`
 /// of a function `fn claim(suite: Suite)`.

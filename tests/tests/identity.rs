@@ -1,6 +1,16 @@
 //! A cluster follows the roster on the machine's tick, by a process that is not root, and holds up nothing on the machine.
-//! The cluster is a stand-in on the loopback that the machines share with us.
+//! The cluster is a stand-in on the loopback that the machines share with us, or the real one that `ROSTERD_TEST_KUBECONFIG`
+//! names (`./dev test cluster`).
 
+#[path = "../../crates/identity/tests/support/cluster.rs"]
+#[allow(dead_code)]
+mod cluster;
+#[path = "../../crates/identity/tests/support/real.rs"]
+#[allow(dead_code)]
+mod real;
+#[path = "../../crates/identity/tests/support/real_vault.rs"]
+#[allow(dead_code)]
+mod real_vault;
 #[path = "../../crates/identity/tests/support/server.rs"]
 #[allow(dead_code)]
 mod server;
@@ -13,9 +23,10 @@ mod vault;
 
 use std::time::Duration;
 
+use cluster::Cluster;
 use machine_tests::{Machine, Suite, on_each_debian};
+use roster::cluster::Kubernetes;
 use server::Wrong;
-use stand_in::StandIn;
 use vault::VaultStandIn;
 
 on_each_debian!(
@@ -23,6 +34,7 @@ on_each_debian!(
     a_cluster_that_hangs_holds_up_nobody_invariant_4,
     the_vault_follows_the_roster_and_its_list_guards_the_tiers,
     only_the_host_that_has_the_lease_changes_the_cluster,
+    a_grant_whose_worker_or_daemon_is_killed_between_two_calls_is_made_again_at_once_invariant_5,
     a_cut_takes_all_rights_everywhere_and_a_return_gives_them_back_invariant_6,
 );
 
@@ -35,25 +47,42 @@ const CAROL: &str = "  carol: {authentik_user: carol, k8s_user: carol, tier: nam
                      namespaces: [carol-dev], email: carol@example.org}\n";
 const BOB: &str = "  bob: {authentik_user: bob, k8s_user: bobr, tier: power-user, email: bob@example.org}\n";
 
-fn with_cluster(suite: Suite) -> (Machine, StandIn) {
-    let server = StandIn::start(TOKEN);
+/// People as this test's part of the cluster has to name them.
+fn of(server: &Cluster, people: &str) -> String {
+    let own = |text: String, field: &str| text.replace(field, &format!("{field}{}", server.own("")));
+    ["k8s_user: ", "namespaces: [", "email: "].iter().fold(people.to_owned(), |text, field| own(text, field))
+}
+
+fn with_cluster(suite: Suite) -> (Machine, Cluster) {
+    let server = Cluster::start();
     let machine = Machine::with_rosterd(suite);
-    machine.write_file("/etc/rosterd/kubeconfig", server.kubeconfig(TOKEN));
-    machine.sh("chmod 0600 /etc/rosterd/kubeconfig").ok();
-    machine.write_file(
-        "/etc/rosterd/config.toml",
-        "[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"\ndeadline_s = 5\n",
-    );
+    open(&machine, &server);
+    machine.write_file("/etc/rosterd/config.toml", format!("{}deadline_s = 5\n", table(&server.config())));
     (machine, server)
 }
 
-fn keys(server: &StandIn) -> Vec<String> {
+/// The machine gets what opens the cluster, whatever goes wrong there from now on.
+fn open(machine: &Machine, server: &Cluster) {
+    machine.write_file("/etc/rosterd/kubeconfig", server.kubeconfig(&server.token()));
+    machine.sh("chmod 0600 /etc/rosterd/kubeconfig").ok();
+}
+
+/// The beginning of `[kubernetes]`.
+fn table(config: &Kubernetes) -> String {
+    format!(
+        "[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"\ninstance = \"{}\"\npower_user_role = \"{}\"\n",
+        config.instance, config.power_user_role
+    )
+}
+
+fn keys(server: &Cluster) -> Vec<String> {
     server.objects().into_keys().collect()
 }
 
 fn the_cluster_follows_the_roster(suite: Suite) {
     let (machine, server) = with_cluster(suite);
-    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{BOB}{CAROL}"));
+    let (bob, carol) = (of(&server, BOB), of(&server, CAROL));
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{bob}{carol}"));
     machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
     machine.eventually("the cluster has carol's grant", WITHIN, |_| {
         keys(&server).contains(&"rolebindings carol-dev/carol-admin".to_owned()).then_some(())
@@ -73,7 +102,8 @@ fn the_cluster_follows_the_roster(suite: Suite) {
 
     // A tier that changes on disk takes the old rights along, on the same tick.
     let lower = BOB.replace("tier: power-user", "tier: namespace-owner, namespaces: [bob-dev]");
-    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{lower}{CAROL}"));
+    let lower = of(&server, &lower);
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{lower}{carol}"));
     machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
     machine.eventually("bob has the rights of today", WITHIN, |_| {
         let keys = keys(&server);
@@ -91,8 +121,12 @@ fn the_cluster_follows_the_roster(suite: Suite) {
 
     // Each change is one record with its fields, and the token is in none.
     let records = machine.journal(&["ROSTERD_USER=carol", "ROSTERD_STEP=cluster-delete"]);
-    assert!(records.iter().any(|record| record.message().contains("RoleBinding carol-dev/carol-admin")));
-    assert!(!machine.sh("journalctl -o export --no-pager").ok().contains(TOKEN));
+    assert!(
+        records
+            .iter()
+            .any(|record| server.shown(record.message()).contains("RoleBinding carol-dev/carol-admin"))
+    );
+    assert!(!machine.sh("journalctl -o export --no-pager").ok().contains(&server.token()));
     let runs = machine.run(&["rosterctl", "history"]).ok();
     assert!(runs.contains("-kubernetes"), "{runs}");
 }
@@ -100,7 +134,8 @@ fn the_cluster_follows_the_roster(suite: Suite) {
 fn a_cluster_that_hangs_holds_up_nobody_invariant_4(suite: Suite) {
     let (machine, server) = with_cluster(suite);
     server.wrong("GET ", 0, usize::MAX, Wrong::Hang);
-    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{CAROL}"));
+    open(&machine, &server);
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{}", of(&server, CAROL)));
     // The machine is converged while the cluster has not answered.
     machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
     machine.run(&["getent", "passwd", "carol"]).ok();
@@ -202,13 +237,11 @@ fn only_the_host_that_has_the_lease_changes_the_cluster(suite: Suite) {
     let now = machine.sh("date -u +%Y-%m-%dT%H:%M:%S.000000Z").ok();
     server.lease_of(
         "rosterd/hosts",
-        serde_json::json!({"holderIdentity": "other_1a2b", "leaseDurationSeconds": 3600, "renewTime": now.trim()}),
+        &serde_json::json!({"holderIdentity": "other_1a2b", "leaseDurationSeconds": 3600, "renewTime": now.trim()}),
     );
-    machine.write_file(
-        "/etc/rosterd/config.toml",
-        "[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"\nlease = \"rosterd/hosts\"\n",
-    );
-    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{CAROL}"));
+    let lease = format!("lease = \"{}/{}\"\n", server.own("rosterd"), server.own("hosts"));
+    machine.write_file("/etc/rosterd/config.toml", table(&server.config()) + &lease);
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{}", of(&server, CAROL)));
     machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
     let run = machine.run(&["rosterctl", "reconcile", "--provider", "kubernetes"]).ok();
     assert!(run.contains("other_1a2b does it, until"), "{run}");
@@ -216,7 +249,7 @@ fn only_the_host_that_has_the_lease_changes_the_cluster(suite: Suite) {
     // That host is gone for longer than it said.
     server.lease_of(
         "rosterd/hosts",
-        serde_json::json!({
+        &serde_json::json!({
             "holderIdentity": "other_1a2b", "leaseDurationSeconds": 3600, "renewTime": "2020-01-01T00:00:00.000000Z",
         }),
     );
@@ -226,17 +259,62 @@ fn only_the_host_that_has_the_lease_changes_the_cluster(suite: Suite) {
     assert!(holder.starts_with(machine.sh("hostname").ok().trim()), "{holder}");
 }
 
+fn a_grant_whose_worker_or_daemon_is_killed_between_two_calls_is_made_again_at_once_invariant_5(
+    suite: Suite,
+) {
+    const BOBS: &str = "clusterrolebindings bobr-power-user";
+    let (machine, server) = with_cluster(suite);
+    machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{}", of(&server, BOB)));
+    let config = |role: &str| {
+        let power_user_role = server.own(role);
+        machine.write_file(
+            "/etc/rosterd/config.toml",
+            table(&Kubernetes { power_user_role, ..server.config() }),
+        );
+        machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    };
+    let has = |role: &str| {
+        let objects = server.objects();
+        objects.get(BOBS).map(|grant| grant["roleRef"]["name"].clone()) == Some(role.into())
+    };
+    config("first");
+    machine.eventually("bob has his grant", WITHIN, |_| has("first").then_some(()));
+    for (role, kill) in [
+        ("second", "kill -9 $(pgrep -u rosterd)"),
+        ("third", "systemctl kill --signal=KILL --kill-who=main rosterd.service"),
+    ] {
+        let grants = "PATCH /apis/rbac.authorization.k8s.io/v1/clusterrolebindings/";
+        server.wrong(&format!("{grants}{}?", server.own("bobr-power-user")), 0, 1, Wrong::Hang);
+        open(&machine, &server);
+        config(role);
+        machine
+            .eventually("neither is there", WITHIN, |_| (!server.objects().contains_key(BOBS)).then_some(()));
+        machine.sh(kill).ok();
+        // Nobody asks for it.
+        machine.eventually("bob has his grant again", WITHIN, |_| has(role).then_some(()));
+    }
+    let told = machine.journal(&["ROSTERD_USER=bob", "ROSTERD_STEP=cluster-replace"]);
+    assert!(told.iter().any(|r| r.message().contains("nobody has it until it is made again")), "{told:?}");
+    machine.run(&["rosterctl", "reconcile", "--provider", "kubernetes"]).ok();
+    let runs = machine.run(&["rosterctl", "history", "--json"]).json();
+    let retried = runs.as_array().unwrap().iter().any(|run| {
+        run["trigger"] == "retry" && run["id"].as_str().is_some_and(|id| id.ends_with("-kubernetes"))
+    });
+    assert!(retried, "{runs}");
+}
+
 /// The machine's gate group and login, the cluster's grants and Vault's policies are one cut.
 fn a_cut_takes_all_rights_everywhere_and_a_return_gives_them_back_invariant_6(suite: Suite) {
     let (machine, cluster) = with_cluster(suite);
     let vault = VaultStandIn::start(TOKEN);
+    let (bob, carol) = (of(&cluster, BOB), of(&cluster, CAROL));
     machine.write_file("/etc/rosterd/vault-token", TOKEN);
     machine.sh("chmod 0600 /etc/rosterd/vault-token").ok();
     let config = |revoke: bool| {
         let text = format!(
-            "host = \"devvm\"\n[cut]\ngroups = [\"gate\"]\n\
-             [kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"\nrevoke_on_cut = {revoke}\n\
+            "host = \"devvm\"\n[cut]\ngroups = [\"gate\"]\n{}revoke_on_cut = {revoke}\n\
              [vault]\naddress = \"{}\"\nrevoke_on_cut = {revoke}\n",
+            table(&cluster.config()),
             vault.address()
         );
         machine.write_file("/etc/rosterd/config.toml", text);
@@ -261,17 +339,17 @@ fn a_cut_takes_all_rights_everywhere_and_a_return_gives_them_back_invariant_6(su
                 ["rules", "roleRef", "subjects", "spec"].map(|field| object[field].to_string()).into();
             format!("{key} {}\n", said.join(" "))
         };
-        let cluster: String = cluster.objects().into_iter().map(of).collect();
-        format!("{cluster}{}", vault.shown())
+        let rights: String = cluster.objects().into_iter().map(of).collect();
+        format!("{rights}{}", cluster.shown(&vault.shown()))
     };
     config(true);
-    save(&format!("{BOB}{CAROL}"));
+    save(&format!("{bob}{carol}"));
     let (here_before, rights_before) = (here(), rights());
     for right in ["rolebindings carol-dev/carol-admin", "entity carol (carol): namespace-owner-carol"] {
         assert!(rights_before.contains(right), "{right}: {rights_before}");
     }
 
-    save(BOB);
+    save(&bob);
     let (here_cut, rights_cut) = (here(), rights());
     let login = here_cut.lines().next().unwrap();
     assert!(login.starts_with("carol:!$") && login.ends_with(":1:"), "{here_cut}");
@@ -286,21 +364,21 @@ fn a_cut_takes_all_rights_everywhere_and_a_return_gives_them_back_invariant_6(su
     }
     // Once: nothing is done again, and what an admin gives by hand meanwhile is theirs to give.
     let _ = (cluster.requests(), vault.requests());
-    save(BOB);
+    save(&bob);
     let asked: Vec<String> = cluster.requests().into_iter().chain(vault.requests()).collect();
     let writes = |what: &&String| !what.starts_with("GET ") && !what.contains("identity/lookup");
     assert_eq!(asked.iter().filter(writes).collect::<Vec<_>>(), Vec::<&String>::new());
 
-    save(&format!("{BOB}{CAROL}"));
+    save(&format!("{bob}{carol}"));
     assert_eq!(here(), here_before);
     assert_eq!(rights(), rights_before);
 
     // Each part of it once, with its fields, and nothing secret.
     let told = |step: &str, target: &str| {
         let all = machine.journal(&["ROSTERD_USER=carol", &format!("ROSTERD_STEP={step}")]);
-        let fits = all
-            .iter()
-            .filter(|record| record.get("ROSTERD_TARGET").is_some_and(|found| found.contains(target)));
+        let fits = all.iter().filter(|record| {
+            record.get("ROSTERD_TARGET").is_some_and(|found| cluster.shown(found).contains(target))
+        });
         fits.count()
     };
     for (step, target) in [
@@ -317,24 +395,25 @@ fn a_cut_takes_all_rights_everywhere_and_a_return_gives_them_back_invariant_6(su
         assert_eq!(told(step, target), 1, "{step} {target}");
     }
     assert_eq!(told("cluster-apply", "RoleBinding carol-dev/carol-admin"), 2, "given, and given back");
-    assert!(!machine.sh("journalctl -o export --no-pager").ok().contains(TOKEN));
+    let told_all = machine.sh("journalctl -o export --no-pager").ok();
+    assert!(!told_all.contains(TOKEN) && !told_all.contains(&cluster.token()));
 
     // Who works on another machine only has left this one, and nothing else.
-    let elsewhere = CAROL.replace("email:", "hosts: [other], email:");
-    save(&format!("{BOB}{elsewhere}"));
+    let elsewhere = carol.replace("email:", "hosts: [other], email:");
+    save(&format!("{bob}{elsewhere}"));
     let login = here();
     assert!(login.starts_with("carol:!$"), "{login}");
     assert_eq!(rights(), rights_before);
     // But who is gone from there is gone.
-    save(BOB);
+    save(&bob);
     assert_eq!(rights(), rights_cut);
 
     // A site whose cuts take nothing there: what is left goes with the account.
-    save(&format!("{BOB}{CAROL}"));
+    save(&format!("{bob}{carol}"));
     config(false);
-    save(BOB);
+    save(&bob);
     assert_eq!(rights(), rights_before);
     machine.run(&["rosterctl", "offboard", "carol", "--yes", "carol", "--force"]).ok();
-    save(BOB);
+    save(&bob);
     assert_eq!(rights(), rights_cut);
 }

@@ -37,6 +37,8 @@ pub(crate) enum FolderError {
         "{path} may be written by others (mode {mode:04o}), who could exchange what root is about to use"
     )]
     Writable { path: PathBuf, mode: u32 },
+    #[error("{0} is a folder, no regular file")]
+    NoFile(PathBuf),
     #[error("{0} leads through too many symbolic links")]
     Links(PathBuf),
     #[error("{0} is not an absolute path without `..`")]
@@ -49,6 +51,7 @@ impl FolderError {
     pub(crate) fn failure(self) -> Failure {
         let next = match &self {
             FolderError::Absent(path) => format!("make it: `install -d -m 0755 {}`", path.display()),
+            FolderError::NoFile(_) => "put a file in its place".into(),
             FolderError::NotAFolder(path) => {
                 format!("move {} away, or configure another path in /etc/rosterd/config.toml", path.display())
             }
@@ -74,62 +77,104 @@ impl FolderError {
 /// Every folder on the way, the last one included, must belong to root and be writable by no one else; symbolic
 /// links are followed only when root made them. (In a test without root, "root" is whoever runs it.)
 pub(crate) fn open(root: &Path, path: &Path, missing: Missing) -> Result<OwnedFd, FolderError> {
-    let mut ahead = steps(path).ok_or_else(|| FolderError::Path(path.to_path_buf()))?;
-    ahead.reverse();
-    let top = || {
-        nix::fcntl::open(root, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .map_err(|source| FolderError::Io { path: "/".into(), source })
-    };
-    let mut way = vec![(top()?, PathBuf::from("/"))];
-    let mut links = 0;
-    while let Some(step) = ahead.pop() {
-        if step == ".." {
-            if way.len() > 1 {
-                way.pop();
-            }
-            continue;
-        }
-        let Some((here, shown)) = way.last() else { return Err(FolderError::Path(path.to_path_buf())) };
-        let place = shown.join(&step);
-        let io = |source| FolderError::Io { path: place.clone(), source };
-        let seen = match fstatat(here, step.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(seen) => seen,
-            Err(Errno::ENOENT) if missing == Missing::Create => {
-                make(here, &step).map_err(io)?;
-                fstatat(here, step.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(io)?
-            }
-            Err(Errno::ENOENT) => return Err(FolderError::Absent(place)),
-            Err(source) => return Err(io(source)),
-        };
-        match kind(&seen) {
-            SFlag::S_IFDIR => {
-                // Looked at before it is opened, so that root opens no folder of another, and once more after.
-                check(&seen, &place)?;
-                let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let folder = openat(here, step.as_os_str(), flags, Mode::empty()).map_err(io)?;
-                check(&fstat(&folder).map_err(io)?, &place)?;
-                way.push((folder, place));
-            }
-            SFlag::S_IFLNK => {
-                links += 1;
-                if links > MAX_LINKS {
-                    return Err(FolderError::Links(path.to_path_buf()));
-                }
-                if !is_trusted(seen.st_uid) {
-                    return Err(FolderError::Foreign { path: place, uid: seen.st_uid });
-                }
-                let target = PathBuf::from(readlinkat(here, step.as_os_str()).map_err(io)?);
-                if target.is_absolute() {
-                    way.truncate(1);
-                }
-                ahead.extend(link_steps(&target).into_iter().rev());
-            }
-            _ => return Err(FolderError::NotAFolder(place)),
-        }
+    let mut way = Way::new(root, path)?;
+    match way.walk(missing)? {
+        Some(name) => Err(FolderError::NotAFolder(way.place(&name)?.1)),
+        None => Ok(way.here()?.0),
     }
-    match way.pop() {
-        Some((folder, _)) => Ok(folder),
-        None => Err(FolderError::Path(path.to_path_buf())),
+}
+
+/// Opens the folder that holds what `path` names at last, when all links are followed, and gives the name in it.
+///
+/// Judged as by [`open`], but links and folders may also stand in a folder where everybody may put something and nobody
+/// but root can exchange what is root's (`/tmp` is such, and what kubelet projects into a pod). A file there is not
+/// taken for root's, because a name that is free may be anybody's.
+pub(crate) fn open_parent_of_target(root: &Path, path: &Path) -> Result<(OwnedFd, OsString), FolderError> {
+    let mut way = Way::new(root, path)?;
+    way.check = check_shared;
+    let Some(name) = way.walk(Missing::Fail)? else { return Err(FolderError::NoFile(path.into())) };
+    let (folder, shown) = way.here()?;
+    let seen = fstat(&folder).map_err(|source| FolderError::Io { path: shown.clone(), source })?;
+    check(&seen, &shown)?;
+    Ok((folder, name))
+}
+
+/// The folders from the top to where one is, and the names that are ahead.
+struct Way {
+    path: PathBuf,
+    behind: Vec<(OwnedFd, PathBuf)>,
+    ahead: Vec<OsString>,
+    check: fn(&FileStat, &Path) -> Result<(), FolderError>,
+}
+
+impl Way {
+    fn new(root: &Path, path: &Path) -> Result<Way, FolderError> {
+        let mut ahead = steps(path).ok_or_else(|| FolderError::Path(path.to_path_buf()))?;
+        ahead.reverse();
+        let top = nix::fcntl::open(root, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|source| FolderError::Io { path: "/".into(), source })?;
+        Ok(Way { path: path.into(), behind: vec![(top, "/".into())], ahead, check })
+    }
+
+    fn here(&mut self) -> Result<(OwnedFd, PathBuf), FolderError> {
+        self.behind.pop().ok_or_else(|| FolderError::Path(self.path.clone()))
+    }
+
+    /// The folder where one is, and the path of a name in it.
+    fn place(&self, name: &OsStr) -> Result<(&OwnedFd, PathBuf), FolderError> {
+        let (here, shown) = self.behind.last().ok_or_else(|| FolderError::Path(self.path.clone()))?;
+        Ok((here, shown.join(name)))
+    }
+
+    /// Goes on as far as there are folders. Gives the last name when that is no folder.
+    fn walk(&mut self, missing: Missing) -> Result<Option<OsString>, FolderError> {
+        let mut links = 0;
+        while let Some(step) = self.ahead.pop() {
+            if step == ".." {
+                if self.behind.len() > 1 {
+                    self.behind.pop();
+                }
+                continue;
+            }
+            let (here, place) = self.place(&step)?;
+            let io = |source| FolderError::Io { path: place.clone(), source };
+            let seen = match fstatat(here, step.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(seen) => seen,
+                Err(Errno::ENOENT) if missing == Missing::Create => {
+                    make(here, &step).map_err(io)?;
+                    fstatat(here, step.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(io)?
+                }
+                Err(Errno::ENOENT) => return Err(FolderError::Absent(place)),
+                Err(source) => return Err(io(source)),
+            };
+            match kind(&seen) {
+                SFlag::S_IFDIR => {
+                    // Looked at before it is opened, so that root opens no folder of another, and once more after.
+                    (self.check)(&seen, &place)?;
+                    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                    let folder = openat(here, step.as_os_str(), flags, Mode::empty()).map_err(io)?;
+                    (self.check)(&fstat(&folder).map_err(io)?, &place)?;
+                    self.behind.push((folder, place));
+                }
+                SFlag::S_IFLNK => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return Err(FolderError::Links(self.path.clone()));
+                    }
+                    if !is_trusted(seen.st_uid) {
+                        return Err(FolderError::Foreign { path: place, uid: seen.st_uid });
+                    }
+                    let target = PathBuf::from(readlinkat(here, step.as_os_str()).map_err(io)?);
+                    if target.is_absolute() {
+                        self.behind.truncate(1);
+                    }
+                    self.ahead.extend(link_steps(&target).into_iter().rev());
+                }
+                _ if self.ahead.is_empty() => return Ok(Some(step)),
+                _ => return Err(FolderError::NotAFolder(place)),
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -198,6 +243,15 @@ fn check(seen: &FileStat, path: &Path) -> Result<(), FolderError> {
         return Err(FolderError::Writable { path: path.to_path_buf(), mode });
     }
     Ok(())
+}
+
+/// The same, and a folder in which nobody can exchange what is another's.
+fn check_shared(seen: &FileStat, path: &Path) -> Result<(), FolderError> {
+    const STICKY: u32 = 0o1000;
+    match check(seen, path) {
+        Err(FolderError::Writable { .. }) if seen.st_mode & STICKY != 0 => Ok(()),
+        judged => judged,
+    }
 }
 
 fn make(here: &OwnedFd, name: &OsStr) -> nix::Result<()> {

@@ -33,11 +33,36 @@ pub enum SourceError {
 /// Reads a file that decides what root does. Every folder on the way to it is root's and nobody else's to change:
 /// by way of a link to a home, root would open what a person put there (invariant 3).
 pub fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
-    match folder::open_parent(Path::new("/"), path, Missing::Fail) {
-        Ok((folder, name)) => read_in(&folder, name, path).map(|(content, _)| content),
-        Err(FolderError::Absent(_)) => Err(SourceError::Absent(path.into())),
-        Err(FolderError::Io { path: folder, source: Errno::EACCES }) => Err(denied(&folder)),
-        Err(error) => Err(SourceError::Refused(error.failure())),
+    let (folder, name) =
+        folder::open_parent(Path::new("/"), path, Missing::Fail).map_err(|e| no_way(e, path))?;
+    read_in(&folder, name, path).map(|(content, _)| content)
+}
+
+/// How often a file is looked for that is exchanged at this moment.
+const TRIES: usize = 3;
+
+/// The same for a file that may stand there by way of links, and its mode. Kubelet projects a token so: `token` is a link to
+/// `..data/token`, and `..data` one to a folder that is exchanged as a whole. The links are judged like the folders:
+/// only root may have made them, and nobody else may be able to exchange one.
+pub fn read_linked(path: &Path) -> Result<(Vec<u8>, u32), SourceError> {
+    let mut found = Err(SourceError::Absent(path.into()));
+    for _ in 0..TRIES {
+        found = folder::open_parent_of_target(Path::new("/"), path)
+            .map_err(|error| no_way(error, path))
+            .and_then(|(folder, name)| read_in(&folder, &name, path));
+        // The folder of yesterday's is removed right after today's is in its place.
+        if !matches!(found, Err(SourceError::Absent(_))) {
+            break;
+        }
+    }
+    found
+}
+
+fn no_way(error: FolderError, path: &Path) -> SourceError {
+    match error {
+        FolderError::Absent(_) => SourceError::Absent(path.into()),
+        FolderError::Io { path: folder, source: Errno::EACCES } => denied(&folder),
+        error => SourceError::Refused(error.failure()),
     }
 }
 
@@ -152,6 +177,58 @@ mod tests {
             let refused = read(&at(path)).unwrap_err().to_string();
             assert!(refused.contains(why), "{path}: {refused}");
         }
+    }
+
+    /// As kubelet lays it out, and as somebody would who may put files into that folder.
+    #[test]
+    fn a_link_of_roots_is_followed_and_nobody_elses_invariant_3() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::Builder::new().tempdir_in("/root").unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for (day, token) in [("..monday", "old"), ("..tuesday", "new")] {
+            fs::create_dir(at(day)).unwrap();
+            fs::write(at(day).join("token"), token).unwrap();
+        }
+        symlink("..data/token", at("token")).unwrap();
+        symlink("..monday", at("..data")).unwrap();
+        for mode in [0o755, 0o1777] {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read_linked(&at("token")).unwrap(), (b"old".to_vec(), 0o644), "{mode:o}");
+        }
+        assert!(read(&at("token")).is_err(), "the roster is no link");
+        symlink("..tuesday", at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        fs::remove_dir_all(at("..monday")).unwrap();
+        assert_eq!(read_linked(&at("token")).unwrap().0, b"new");
+
+        let told = || {
+            read_linked(&at("token")).unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "DIR")
+        };
+        // Without the sticky bit anybody could exchange the links.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(told().starts_with("DIR may be written by others (mode 0777)"), "{}", told());
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
+        std::os::unix::fs::lchown(at("..data"), Some(4242), Some(4242)).unwrap();
+        assert!(told().starts_with("DIR/..data belongs to uid 4242"), "{}", told());
+        std::os::unix::fs::lchown(at("..data"), Some(0), Some(0)).unwrap();
+        chown(at("..tuesday"), Some(4242), Some(4242)).unwrap();
+        assert!(told().starts_with("DIR/..tuesday belongs to uid 4242"), "{}", told());
+        chown(at("..tuesday"), Some(0), Some(0)).unwrap();
+        fs::set_permissions(at("..tuesday/token"), Permissions::from_mode(0o666)).unwrap();
+        assert!(told().starts_with("DIR/token may be written by everybody"), "{}", told());
+        // Where anybody may put a file, a file is nobody's in particular.
+        fs::remove_file(at("token")).unwrap();
+        fs::write(at("token"), "planted").unwrap();
+        assert!(told().starts_with("DIR may be written by others (mode 1777)"), "{}", told());
+        fs::remove_file(at("token")).unwrap();
+        symlink("token", at("token")).unwrap();
+        assert!(told().contains("too many symbolic links"), "{}", told());
+        fs::remove_file(at("token")).unwrap();
+        assert_eq!(told(), "there is no DIR/token");
+        fs::create_dir(at("token")).unwrap();
+        assert!(told().starts_with("DIR/token is a folder, no regular file"), "{}", told());
     }
 
     /// Whoever may write the roster makes themself an admin.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kube::config::Kubeconfig;
 use roster::vault::Vault;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::protocol::Access;
 
@@ -93,6 +93,23 @@ impl Credential {
         Ok(Credential { access: Access::Kubernetes { kubeconfig: whole.into() } })
     }
 
+    /// From the folder of a service account as a pod has it, for the API server at `address`.
+    pub fn service_account(
+        folder: &Path,
+        address: &str,
+        mut read: impl FnMut(&Path) -> Result<Vec<u8>, String>,
+    ) -> Result<Credential, CredentialError> {
+        let mut text_of = |name: &str| -> Result<String, CredentialError> {
+            let path = folder.join(name);
+            let bytes = read(&path).map_err(CredentialError::Read)?;
+            String::from_utf8(bytes).map_err(|_| CredentialError::NoText { path })
+        };
+        let token = one_line(&text_of("token")?, &folder.join("token"))?;
+        let cluster = json!({"server": address, "certificate-authority-data": base64(&text_of("ca.crt")?)});
+        let whole = kubeconfig("pod", &cluster, &json!({"token": token}));
+        Ok(Credential { access: Access::Kubernetes { kubeconfig: whole.to_string().into() } })
+    }
+
     /// From the files that `[vault]` names.
     pub fn vault(
         config: &Vault,
@@ -103,20 +120,12 @@ impl Credential {
             String::from_utf8(bytes).map_err(|_| CredentialError::NoText { path: path.into() })
         };
         let login = &config.login;
-        let secret = text_of(&login.file)?.trim().to_owned();
-        if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(CredentialError::NoText { path: login.file.clone() });
-        }
+        let secret = one_line(&text_of(&login.file)?, &login.file)?;
         let mut cluster = json!({"server": config.address});
         if let Some(path) = &config.ca {
             cluster["certificate-authority-data"] = base64(&text_of(path)?).into();
         }
-        let kubeconfig = json!({
-            "current-context": "vault",
-            "contexts": [{"name": "vault", "context": {"cluster": "vault", "user": "nobody"}}],
-            "clusters": [{"name": "vault", "cluster": cluster}],
-            "users": [{"name": "nobody", "user": {}}],
-        });
+        let kubeconfig = kubeconfig("vault", &cluster, &json!({}));
         Ok(Credential {
             access: Access::Vault {
                 kubeconfig: kubeconfig.to_string().into(),
@@ -128,6 +137,24 @@ impl Credential {
             },
         })
     }
+}
+
+/// A secret without what surrounds it.
+fn one_line(text: &str, path: &Path) -> Result<String, CredentialError> {
+    let secret = text.trim();
+    if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(CredentialError::NoText { path: path.into() });
+    }
+    Ok(secret.to_owned())
+}
+
+fn kubeconfig(name: &str, cluster: &Value, user: &Value) -> Value {
+    json!({
+        "current-context": name,
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
+    })
 }
 
 fn base64(text: &str) -> String {
@@ -220,6 +247,28 @@ users: [{name: u, user: {tokenFile: /run/token}}]
             let error = read(wrong).unwrap_err();
             assert!(matches!(error, CredentialError::NoText { .. }) && !error.to_string().contains("hunter"));
         }
+    }
+
+    #[test]
+    fn a_pod_has_its_credential_in_a_folder_and_its_token_is_shown_to_nobody_invariant_7() {
+        let read = |secret: &'static str| {
+            Credential::service_account(Path::new("/sa"), "https://10.0.0.1:443", move |path| {
+                match path.to_str().unwrap() {
+                    "/sa/ca.crt" => Ok(b"PEM".to_vec()),
+                    "/sa/token" => Ok(secret.into()),
+                    other => Err(format!("there is no {other}")),
+                }
+            })
+        };
+        let credential = read("hunter2\n").unwrap();
+        let Access::Kubernetes { kubeconfig } = &credential.access else { panic!() };
+        let parsed: Kubeconfig = serde_json::from_str(kubeconfig.expose_secret()).unwrap();
+        let cluster = parsed.clusters[0].cluster.as_ref().unwrap();
+        assert_eq!(cluster.server.as_deref(), Some("https://10.0.0.1:443"));
+        assert_eq!(cluster.certificate_authority_data.as_deref(), Some("UEVN"));
+        assert!(kubeconfig.expose_secret().contains(r#""token":"hunter2""#));
+        assert!(!format!("{credential:?}").contains("hunter2"));
+        assert!(matches!(read("hunter2\nhunter3"), Err(CredentialError::NoText { .. })));
     }
 
     #[test]

@@ -101,7 +101,10 @@ impl Cluster {
             ClusterAction::Replace { key, uid, version, manifest } => {
                 self.delete(key, uid, version).await?;
                 self.declare(key, manifest, false).await.map_err(|failure| Failure {
-                    why: format!("it was removed and could not be made again: {}", failure.why),
+                    why: format!(
+                        "it was removed and could not be made again, so until then nobody has it: {}",
+                        failure.why
+                    ),
                     next: failure.next,
                 })
             }
@@ -196,6 +199,10 @@ impl Cluster {
             "preconditions": {"uid": uid, "resourceVersion": version},
         });
         match self.server.send(&Method::DELETE, &path(key), Some(&options), "application/json").await {
+            Ok(said) if is_held(&said) => Err(Failure::new(
+                "it is deleted and still there, because it has finalizers",
+                "wait until it is gone; if it stays, look at its finalizers",
+            )),
             Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(()),
             Err(Trouble::Refused(StatusCode::CONFLICT, _)) => {
                 Err(Failure::new("somebody has changed it meanwhile", "the next run looks again"))
@@ -226,6 +233,14 @@ fn told(trouble: Trouble, doing: &str) -> Failure {
             format!("the cluster does not accept the credential: {said}"),
             "renew the token or certificate in the kubeconfig; it is read anew for each run",
         ),
+        StatusCode::FORBIDDEN if has_cause(&status, "NamespaceTerminating") => {
+            Failure::new("its namespace is being deleted", "the next run looks again")
+        }
+        // The words are the server's own whenever somebody lacks a right; the rest is admission.
+        StatusCode::FORBIDDEN if !said.contains(" cannot ") => Failure::new(
+            format!("the cluster forbids it: {said}"),
+            "this is no matter of rights: look at its quotas and at what it admits",
+        ),
         StatusCode::FORBIDDEN => Failure::new(
             format!("the cluster forbids it: {said}"),
             format!("let the credential's account {doing}; docs/identity.md has the role that it needs"),
@@ -237,8 +252,20 @@ fn told(trouble: Trouble, doing: &str) -> Failure {
     }
 }
 
+/// Whether the answer to a deletion is the object, which stays until somebody has taken its finalizers away.
+fn is_held(said: &[u8]) -> bool {
+    let said: Value = serde_json::from_slice(said).unwrap_or_default();
+    let finalizers = said.pointer("/metadata/finalizers").and_then(Value::as_array);
+    said.pointer("/metadata/deletionTimestamp").is_some() && finalizers.is_some_and(|all| !all.is_empty())
+}
+
 fn status(said: &[u8]) -> Status {
     serde_json::from_slice(said).unwrap_or_default()
+}
+
+fn has_cause(status: &Status, reason: &str) -> bool {
+    let mut causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
+    causes.any(|cause| cause.reason.as_deref() == Some(reason))
 }
 
 /// Who else holds the fields of a refused apply, in words.
@@ -290,7 +317,7 @@ fn look(kind: Kind, item: &Value, wanted: &BTreeSet<Key>, instance: &str) -> Opt
     let mut fields = fields(item);
     fields.retain(|path, _| matters(path));
     if kind == Kind::Secret {
-        fields.retain(|path, _| path.starts_with("/metadata/"));
+        fields.retain(|path, _| path.starts_with("/metadata/") || path == "/type");
         fields.insert("/data".into(), digest(item.get("data")).into());
     }
     let managed = meta.get("managedFields").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -302,7 +329,7 @@ fn look(kind: Kind, item: &Value, wanted: &BTreeSet<Key>, instance: &str) -> Opt
             .filter(|(path, _)| path.starts_with("/data"))
             .flat_map(|(_, all)| all.clone())
             .collect();
-        owners.retain(|path, _| path.starts_with("/metadata/"));
+        owners.retain(|path, _| path.starts_with("/metadata/") || path == "/type");
         owners.insert("/data".into(), within.into_iter().collect());
     }
     Some(Seen {

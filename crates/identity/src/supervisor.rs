@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use roster::cluster::{ClusterDesired, ClusterObserved, Kind, PlacedName, Reading, Seen};
 use roster::lease::SeenLease;
-use roster::plan::{Action, Plan};
+use roster::plan::{Action, ClusterAction, Plan};
 use roster::report::StepResult;
 use roster::vault::{Unread, VaultLook};
 use tokio::time::Instant;
@@ -223,7 +223,7 @@ impl Worker {
                 Err(error) => {
                     for (id, since) in std::mem::take(&mut under_way) {
                         ended.insert(id, false);
-                        told(id, result(&error), since.elapsed());
+                        told(id, broken(plan, id, &error), since.elapsed());
                     }
                     failed = Some(error);
                 }
@@ -255,6 +255,16 @@ fn shown(failure: Failure) -> Failure {
 
 fn result(error: &WorkerError) -> StepResult {
     StepResult::Failed { why: error.to_string(), next: error.next() }
+}
+
+/// Of a step that was under way, nobody knows how far it got.
+fn broken(plan: &Plan, index: usize, error: &WorkerError) -> StepResult {
+    let action = plan.steps.get(index).map(|step| &step.action);
+    let mut why = error.to_string();
+    if matches!(action, Some(Action::Cluster(ClusterAction::Replace { .. }))) {
+        why.push_str("; it may have been removed already, and then nobody has it until it is made again");
+    }
+    StepResult::Failed { why, next: error.next() }
 }
 
 /// What a worker says it saw of a kind, as far as it can be one's, with texts that can be shown.

@@ -302,13 +302,14 @@ impl Vault {
                 self.delete(&format!("sys/policies/acl/{}", percent(name))).await
             }
             VaultAction::MakeEntity { name, policies, alias } => {
-                if self.holder(alias).await.map_err(|trouble| told(trouble, "identity/lookup/entity"))? {
+                // Posted, one of that name would be somebody else's with our policies, and an alias would move to us.
+                if self.is_known(&by_alias(alias)).await? || self.is_known(&json!({"name": name})).await? {
                     return Err(meanwhile());
                 }
                 self.make_entity(name, policies, alias).await
             }
             VaultAction::AddAlias { id, alias, .. } => {
-                if self.holder(alias).await.map_err(|trouble| told(trouble, "identity/lookup/entity"))? {
+                if self.is_known(&by_alias(alias)).await? {
                     return Err(meanwhile());
                 }
                 self.add_alias(id, alias).await
@@ -344,10 +345,10 @@ impl Vault {
         done.map_err(|trouble| told(trouble, &action.to_string()))
     }
 
-    /// Whether Vault knows somebody by that name.
-    async fn holder(&self, (accessor, name): &(String, String)) -> Found<bool> {
-        let asked = json!({"alias_name": name, "alias_mount_accessor": accessor});
-        let said = self.write("identity/lookup/entity", &asked).await?;
+    /// Whether Vault knows somebody so.
+    async fn is_known(&self, asked: &Value) -> Result<bool, Failure> {
+        let said = self.write("identity/lookup/entity", asked).await;
+        let said = said.map_err(|trouble| told(trouble, "identity/lookup/entity"))?;
         Ok(said.pointer("/data/id").is_some())
     }
 
@@ -362,7 +363,7 @@ impl Vault {
         let id = made.pointer("/data/id").and_then(Value::as_str).map(str::to_owned);
         let id = match id {
             Some(id) => id,
-            // Where it was there already, Vault has nothing to say.
+            // Where an answer was lost and it was there at the second try, Vault has nothing to say.
             None => {
                 let found: Value = self.read(&format!("identity/entity/name/{}", percent(name))).await?;
                 let id = found.get("id").and_then(Value::as_str);
@@ -471,6 +472,10 @@ impl Vault {
 }
 
 const JSON: &str = "application/json";
+
+fn by_alias((accessor, name): &(String, String)) -> Value {
+    json!({"alias_name": name, "alias_mount_accessor": accessor})
+}
 
 /// A secret with its version.
 struct Secret {

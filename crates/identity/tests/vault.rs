@@ -143,6 +143,27 @@ async fn a_first_sync_and_then_no_write_and_one_list_per_kind_invariant_9() {
     assert_eq!(server.shown(), before);
 }
 
+/// What is sent twice although it was answered is a fault of ours, or of the server's framing.
+#[tokio::test]
+async fn where_nothing_goes_wrong_nothing_is_sent_twice() {
+    let mut people = json!({});
+    for number in 0..60 {
+        let name = format!("u{number}");
+        people[&name] = person(&name, "power-user", &[]);
+    }
+    let server = VaultStandIn::start(TOKEN);
+    let first = run(&server, &people).await;
+    assert!(first.is_done(), "{}", first.told());
+    let mut counted: BTreeMap<String, usize> = BTreeMap::new();
+    server.requests().into_iter().for_each(|request| *counted.entry(request).or_default() += 1);
+    // By name and by alias, before one is made.
+    for (path, count) in [("lookup/entity", 120), ("entity", 60), ("entity-alias", 60)] {
+        assert_eq!(counted.remove(&format!("POST /v1/identity/{path}")), Some(count), "{path}");
+    }
+    counted.retain(|_, count| *count > 1);
+    assert_eq!(counted, BTreeMap::new());
+}
+
 #[tokio::test]
 async fn drift_is_put_right_and_only_what_differs_is_written() {
     let server = synced(&everybody()).await;
@@ -336,7 +357,8 @@ async fn a_list_that_makes_no_sense_is_not_written_over_invariant_8() {
 #[tokio::test]
 async fn one_logs_in_by_approle_or_kubernetes_and_leaves_no_token_behind() {
     let login = |method, role: &str| VaultLogin { method, role: Some(role.into()), ..VaultLogin::default() };
-    let server = VaultStandIn::start(TOKEN);
+    let server =
+        VaultStandIn::start_without_real(TOKEN, "a login by a service account of Kubernetes, in a namespace");
     server.state().namespace = Some("team".into());
     for (method, role, secret) in [
         (LoginMethod::Approle, "the-role", "hunter2-secret"),
@@ -358,8 +380,38 @@ async fn one_logs_in_by_approle_or_kubernetes_and_leaves_no_token_behind() {
 }
 
 #[tokio::test]
+async fn an_approle_lets_in_and_a_short_token_is_renewed() {
+    let server = VaultStandIn::start(TOKEN);
+    server.let_in_by_approle();
+    let role =
+        VaultLogin { method: LoginMethod::Approle, role: Some("the-role".into()), ..VaultLogin::default() };
+    let before = server.count_tokens();
+    let by_role = Vault { login: role, ..config(&server) };
+    let done = run_with(&by_role, "hunter2-secret", &carol()).await;
+    assert!(done.is_done(), "{}", done.told());
+    assert_eq!(server.count_tokens(), before, "the token of this run ended with it");
+    let wrong = run_with(&by_role, "hunter2-wrong", &carol()).await;
+    let [problem] = &wrong.plan.problems[..] else { panic!("{}", wrong.told()) };
+    assert!(problem.why.starts_with("Vault does not let us in by approle: "), "{}", problem.why);
+
+    let short: &'static str = Box::leak(server.hand_out(6).into_boxed_str());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    server.requests();
+    let renewed = run_with(&config(&server), short, &carol()).await;
+    assert!(renewed.is_done() && renewed.plan.notices.is_empty(), "{}", renewed.told());
+    let asked = server.requests();
+    assert_eq!(asked.iter().filter(|call| call.ends_with("/auth/token/renew-self")).count(), 1, "{asked:?}");
+    // It would have ended by now.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let later = run_with(&config(&server), short, &carol()).await;
+    assert!(later.is_done() && later.plan.steps.is_empty(), "{}", later.told());
+}
+
+#[tokio::test]
 async fn a_token_is_renewed_in_time_and_one_that_ends_is_told() {
-    let server = synced(&carol()).await;
+    let server =
+        VaultStandIn::start_without_real(TOKEN, "a token with half of its hour gone, and one that has ended");
+    assert!(run(&server, &carol()).await.is_done());
     for (token, renewals) in [((3000, true), 0), ((1700, true), 1)] {
         server.state().tokens.insert(TOKEN.into(), token);
         server.requests();
@@ -400,6 +452,34 @@ async fn a_server_that_is_busy_or_broken_for_a_moment_is_asked_again() {
         let run = run(&server, &carol()).await;
         assert!(run.is_done(), "{wrong:?}: {}", run.told());
     }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_done_once_and_one_that_fails_half_way_is_brought_to_its_end() {
+    let whole = synced(&carol()).await.shown();
+    for path in [
+        "identity/lookup/entity",
+        "identity/entity",
+        "identity/entity-alias",
+        "sys/policies/acl/namespace-owner-carol",
+        "auth/kubernetes/role/carol-dev-deployer",
+        "transit/keys/state-carol",
+    ] {
+        let server = VaultStandIn::start(TOKEN);
+        server.wrong(&format!("POST /v1/{path}"), 0, 1, Wrong::Lost);
+        let run = run(&server, &carol()).await;
+        assert!(run.is_done(), "{path}: {}", run.told());
+        assert_eq!(server.shown(), whole, "{path}");
+        assert_eq!(server.state().entities.len(), 1, "{path}");
+    }
+    let server = VaultStandIn::start(TOKEN);
+    server.wrong("POST /v1/identity/entity-alias", 0, 1, Wrong::Code(403));
+    let first = run(&server, &carol()).await;
+    assert!(
+        first.told().contains("FAILED Vault forbids it") && server.shown().contains("entity carol (nobody)")
+    );
+    assert!(run(&server, &carol()).await.is_done());
+    assert_eq!(server.shown(), whole);
 }
 
 #[tokio::test]
@@ -475,6 +555,20 @@ async fn what_changed_meanwhile_is_left() {
     worker.finish().await;
     assert!(run(&server, &carol()).await.is_done());
     assert_eq!(server.state().entities.len(), 1);
+
+    // Somebody makes an entity of that name, which is theirs.
+    let server = VaultStandIn::start(TOKEN);
+    let mut worker = worker_with(&config(&server), TOKEN, limits()).await;
+    let plan = plan::vault(&wanted, &worker.look(&wanted.look).await.unwrap().observed);
+    let theirs = json!({"id": "id-9", "name": "carol", "policies": ["theirs"], "aliases": []});
+    server.state().entities.insert("id-9".into(), theirs);
+    let results = apply(&mut worker, &plan).await;
+    assert!(results.iter().any(|result| matches!(result, StepResult::Failed { .. })), "{results:?}");
+    worker.finish().await;
+    assert_eq!(
+        server.shown().lines().find(|line| line.contains("carol (")),
+        Some("entity carol (nobody): theirs")
+    );
 }
 
 #[tokio::test]

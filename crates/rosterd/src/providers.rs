@@ -13,7 +13,7 @@ use roster::cluster::{ClusterDesired, ClusterObserved};
 use roster::config::Config;
 use roster::ledger::{Degraded, Ledger};
 use roster::name::OsUser;
-use roster::plan::{Notice, Plan, Problem, Subject};
+use roster::plan::{Action, ClusterAction, Notice, Plan, Problem, Subject};
 use roster::provider::{Provider, ProviderState, ProviderStatus};
 use roster::report::{Outcome, Progress, Run, RunSummary, StepRecord, StepResult, Trigger};
 use roster::vault::{VaultDesired, VaultObserved};
@@ -390,7 +390,10 @@ fn settle(daemon: &Daemon, provider: Provider, run: &Gathered<'_>, scope: &BTree
                 journal::problem(&run.id, run.generation, problem);
             }
         }
-        let after = |failures| now.checked_add(wait_after(failures)).unwrap_or(now);
+        let after = |failures| match failures {
+            1 if is_torn(run, subject) => now,
+            _ => now.checked_add(wait_after(failures)).unwrap_or(now),
+        };
         let (since, failures, next_try) = match before {
             // As on the machine: a try before its time does not count.
             Some(before) if now < before.next_try => (before.since, before.failures, before.next_try),
@@ -414,6 +417,16 @@ fn settle(daemon: &Daemon, provider: Provider, run: &Gathered<'_>, scope: &BTree
         (kept.degraded, kept.told) = (degraded, told);
     });
     outcome
+}
+
+/// Whether somebody may have lost a grant that was to be replaced. For them the next look, which finds what is missing, does
+/// not wait at first.
+fn is_torn(run: &Gathered<'_>, subject: &Subject) -> bool {
+    run.steps.iter().any(|record| {
+        let replaces = matches!(record.step.action, Action::Cluster(ClusterAction::Replace { .. }));
+        let failed = matches!(record.result, StepResult::Failed { .. });
+        replaces && failed && record.step.subject == *subject
+    })
 }
 
 /// What a reconcile of a provider would do, for `rosterctl plan`. Changes nothing.

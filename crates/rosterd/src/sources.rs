@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use host::source::{SourceError, read};
+pub(crate) use host::source::{SourceError, read, read_linked};
 use roster::config::Config;
 use roster::name::HostName;
 use roster::parse;

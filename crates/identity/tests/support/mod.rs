@@ -1,5 +1,8 @@
-//! What the tests of this crate share: a cluster, and a person with `kubectl` beside us.
+//! What the tests of this crate share: a cluster or a Vault, and a run of rosterd on it.
 
+pub(crate) mod cluster;
+pub(crate) mod real;
+pub(crate) mod real_vault;
 pub(crate) mod server;
 pub(crate) mod stand_in;
 pub(crate) mod vault;
@@ -8,15 +11,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use identity::{Credential, Limits, Worker, WorkerError};
-use roster::cluster::{self, ClusterDesired, ClusterObserved, Kubernetes};
+use roster::cluster::{ClusterDesired, ClusterObserved, Kubernetes};
 use roster::k8s_users::MapState;
 use roster::model::Roster;
 use roster::plan::{self, Plan};
 use roster::report::StepResult;
 use serde_json::{Value, json};
 
+pub(crate) use cluster::Cluster;
 pub(crate) use server::Wrong;
-pub(crate) use stand_in::StandIn;
 
 /// What the tests' token is; it must be seen nowhere.
 pub(crate) const TOKEN: &str = "hunter2-the-token";
@@ -69,8 +72,9 @@ impl Run {
     }
 }
 
-pub(crate) fn desired(people: &Value, config: &Kubernetes) -> ClusterDesired {
-    cluster::desired(&roster(people.clone()), config, &MapState::None, std::iter::empty())
+pub(crate) fn desired(server: &Cluster, people: &Value, config: &Kubernetes) -> ClusterDesired {
+    let roster = roster(server.people(people));
+    roster::cluster::desired(&roster, config, &MapState::None, std::iter::empty())
 }
 
 pub(crate) fn credential(kubeconfig: &str) -> Credential {
@@ -79,28 +83,29 @@ pub(crate) fn credential(kubeconfig: &str) -> Credential {
         .unwrap()
 }
 
-pub(crate) async fn worker(server: &StandIn, token: &str, limits: Limits) -> Worker {
+pub(crate) async fn worker(server: &Cluster, token: &str, limits: Limits) -> Worker {
     Worker::start(&program(), ACCOUNT, &credential(&server.kubeconfig(token)), limits).await.unwrap()
 }
 
 pub(crate) async fn observe(
-    server: &StandIn,
+    server: &Cluster,
+    token: &str,
     desired: &ClusterDesired,
 ) -> Result<ClusterObserved, WorkerError> {
-    let mut worker = worker(server, TOKEN, limits()).await;
+    let mut worker = worker(server, token, limits()).await;
     let observed = worker.observe(desired).await;
     worker.finish().await;
     observed
 }
 
 /// Observe, plan and apply, as the daemon does it.
-pub(crate) async fn run(server: &StandIn, people: &Value) -> Run {
-    run_with(server, people, &Kubernetes::default(), limits()).await
+pub(crate) async fn run(server: &Cluster, people: &Value) -> Run {
+    run_with(server, people, &server.config(), limits()).await
 }
 
-pub(crate) async fn run_with(server: &StandIn, people: &Value, config: &Kubernetes, limits: Limits) -> Run {
-    let desired = desired(people, config);
-    let mut worker = worker(server, TOKEN, limits).await;
+pub(crate) async fn run_with(server: &Cluster, people: &Value, config: &Kubernetes, limits: Limits) -> Run {
+    let desired = desired(server, people, config);
+    let mut worker = worker(server, &server.token(), limits).await;
     let observed = worker.observe(&desired).await.unwrap();
     let plan = plan::cluster(&desired, &observed);
     let results = apply(&mut worker, &plan).await;
@@ -112,31 +117,4 @@ pub(crate) async fn apply(worker: &mut Worker, plan: &Plan) -> Vec<StepResult> {
     let mut results = vec![None; plan.steps.len()];
     worker.apply(plan, |index, result, _| results[index] = Some(result)).await;
     results.into_iter().map(|result| result.expect("every step has a result")).collect()
-}
-
-/// Writes as somebody at a command line would, under that program's name.
-pub(crate) fn write_as(server: &StandIn, manager: &str, path: &str, patch: &Value) {
-    let body = patch.to_string();
-    let kind = "application/merge-patch+json";
-    let answer = http(server, "PATCH", &format!("{path}?fieldManager={manager}"), kind, &body);
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-pub(crate) fn delete(server: &StandIn, path: &str) {
-    let answer = http(server, "DELETE", path, "application/json", "{}");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-fn http(server: &StandIn, method: &str, path: &str, kind: &str, body: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }

@@ -23,6 +23,8 @@ pub(crate) enum Wrong {
     CloseAfter,
     /// The answer stops in the middle.
     Cut,
+    /// It is done, and there is no answer.
+    Lost,
     /// There never is an answer.
     Hang,
 }
@@ -95,6 +97,16 @@ impl Server {
         self.traffic().faults.push(Fault { of: of.into(), after, times, wrong });
     }
 
+    /// Whether something is to go wrong.
+    pub(crate) fn is_wrong(&self) -> bool {
+        !self.traffic().faults.is_empty()
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn mend(&self) {
+        self.traffic().faults.clear();
+    }
+
     /// The requests since the last call, as `GET /api/v1/namespaces?limit=500`.
     pub(crate) fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.traffic().requests)
@@ -165,7 +177,8 @@ impl Server {
                 }
                 _ => answer(&Asked { method, target, headers: &headers, body: &body }),
             };
-            let text = answer.body.to_string();
+            // After an answer that has no content, whatever follows would be taken for the beginning of the next one.
+            let text = if answer.code == 204 { String::new() } else { answer.body.to_string() };
             let after = answer.after.map_or_else(String::new, |after| format!("retry-after: {after}\r\n"));
             let head = format!(
                 "HTTP/1.1 {} X\r\ncontent-type: application/json\r\n{after}content-length: {}\r\n\r\n",
@@ -173,6 +186,9 @@ impl Server {
                 text.len()
             );
             self.traffic().busy -= 1;
+            if wrong == Some(Wrong::Lost) {
+                return stream.shutdown(Shutdown::Both);
+            }
             writer.write_all(head.as_bytes())?;
             if wrong == Some(Wrong::Cut) {
                 writer.write_all(&text.as_bytes()[..text.len() / 2])?;

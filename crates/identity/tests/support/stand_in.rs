@@ -2,6 +2,8 @@
 //! and deletion with preconditions. What it is sent must fit the types of Kubernetes itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -22,6 +24,7 @@ struct State {
     leases: BTreeMap<String, Value>,
     version: u64,
     token: String,
+    forbidden: BTreeSet<String>,
     has_cert_manager: bool,
 }
 
@@ -86,6 +89,34 @@ impl StandIn {
         self.state().token = token.into();
     }
 
+    /// The token that it accepts.
+    pub(crate) fn token(&self) -> String {
+        self.state().token.clone()
+    }
+
+    /// Nothing of this kind may be read or changed any more.
+    pub(crate) fn forbid(&self, plural: &str) {
+        self.state().forbidden.insert(plural.into());
+    }
+
+    /// Asks it as somebody else than rosterd.
+    pub(crate) fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> (u16, Value) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let (body, token) = (body.to_string(), self.token());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nauthorization: Bearer {token}\r\ncontent-type: {kind}\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, serde_json::from_str(body).unwrap())
+    }
+
     /// cert-manager is installed.
     pub(crate) fn install_cert_manager(&self) {
         self.state().has_cert_manager = true;
@@ -139,6 +170,23 @@ impl State {
             return refuse(401, "Unauthorized", "Unauthorized");
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        if let Some(plural) = self.forbidden.iter().find(|plural| path.split('/').any(|part| part == *plural))
+        {
+            let group = Kind::ALL
+                .into_iter()
+                .find(|kind| kind.resource().2 == plural)
+                .map_or("", |kind| kind.resource().0);
+            let what = format!("{plural}.{group}");
+            return refuse(
+                403,
+                "Forbidden",
+                &format!(
+                    "{} is forbidden: User \"rosterd\" cannot list resource \"{plural}\" in API group \"{group}\" at \
+                     the cluster scope",
+                    what.trim_end_matches('.')
+                ),
+            );
+        }
         if let Some(path) = path.strip_prefix("/apis/coordination.k8s.io/v1/namespaces/") {
             return self.lease(method, path, body);
         }
@@ -248,6 +296,11 @@ impl State {
                 );
             }
         }
+        if meta["finalizers"].as_array().is_some_and(|all| !all.is_empty()) {
+            let mut stored = stored.clone();
+            stored.object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            return self.store(at.clone(), stored);
+        }
         self.objects.remove(at);
         ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
     }
@@ -290,9 +343,6 @@ impl State {
         let mut causes = Vec::new();
         for (path, value) in &wanted {
             let changes = now.get(path).is_some_and(|now| now != value);
-            if changes && path.starts_with("/roleRef/") {
-                return refuse(422, "Invalid", "roleRef: Invalid value: cannot change roleRef");
-            }
             for (other, theirs) in stored.managers.iter_mut().filter(|(other, _)| **other != me) {
                 if changes && theirs.contains(path) {
                     if force {
@@ -321,6 +371,16 @@ impl State {
         for (path, value) in wanted {
             set(&mut stored.object, &path, Some(value));
         }
+        if let Some(before) = &before {
+            // Both have to be there, and neither can be changed.
+            let kind = |object: &Value| object["type"].as_str().unwrap_or("Opaque").to_owned();
+            if before.object["roleRef"] != stored.object["roleRef"] {
+                return refuse(422, "Invalid", "roleRef: Invalid value: cannot change roleRef");
+            }
+            if kind(&before.object) != kind(&stored.object) {
+                return refuse(422, "Invalid", "type: Invalid value: field is immutable");
+            }
+        }
         match before {
             // What changes nothing is no write.
             Some(before) if before.object == stored.object && before.managers == stored.managers => {
@@ -338,6 +398,13 @@ impl State {
         });
         let before = fields(&stored.object);
         merge(&mut stored.object, patch);
+        let is_gone = |meta: &Value| {
+            !meta["deletionTimestamp"].is_null() && meta["finalizers"].as_array().is_none_or(Vec::is_empty)
+        };
+        if is_gone(&stored.object["metadata"]) {
+            self.objects.remove(&at);
+            return ok(stored.shown());
+        }
         let after = fields(&stored.object);
         let changed: BTreeSet<String> = before
             .keys()

@@ -1,13 +1,15 @@
-//! A stand-in for a Vault: policies, identities, roles, keys, KV version 2 with check-and-set, and three ways to log in.
+//! A stand-in for a Vault: policies, identities, roles, keys, KV version 2 with check-and-set, and three ways to log in. Or a
+//! real one behind the same face, where one is named: see [`RealVault`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Map, Value, json};
 
+use super::real_vault::{RealVault, Turn};
 use super::server::{Answer, Asked, Server};
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct State {
     /// Seconds that are left of each, and whether it can be renewed.
     pub(crate) tokens: BTreeMap<String, (u64, bool)>,
@@ -31,6 +33,36 @@ pub(crate) struct State {
 pub(crate) struct VaultStandIn {
     state: Arc<Mutex<State>>,
     server: Server,
+    real: Option<(RealVault, Arc<Turn>)>,
+}
+
+/// What there is, to look at and to change.
+pub(crate) struct Held<'s> {
+    state: MutexGuard<'s, State>,
+    /// A real one, and what was there.
+    real: Option<(&'s RealVault, State)>,
+}
+
+impl std::ops::Deref for Held<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl std::ops::DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some((real, before)) = &self.real {
+            self.state.write_to(real, before);
+        }
+    }
 }
 
 impl std::ops::Deref for VaultStandIn {
@@ -47,21 +79,90 @@ pub(crate) const ACCESSOR: &str = "auth_oidc_1a2b";
 const LIFE: u64 = 3600;
 
 impl VaultStandIn {
-    /// Starts one that accepts `token`, which does not end.
+    /// Starts one that accepts `token`, which does not end; or takes the real one, where one is named.
     pub(crate) fn start(token: &str) -> VaultStandIn {
+        let Some(mut real) = RealVault::named() else { return VaultStandIn::pretended(token) };
+        let turn = Arc::new(Turn::take());
+        real.empty();
+        let (state, ours) = (Arc::<Mutex<State>>::default(), token.to_owned());
+        let (kept, server) = (Arc::clone(&state), real.clone());
+        let server = Server::start(move |asked| {
+            let secret = asked.target.strip_prefix("/v1/secret/data/").filter(|_| asked.method == "POST");
+            let mut state = kept.lock().unwrap();
+            if let Some(path) = secret.filter(|_| state.meddle > 0) {
+                state.meddle -= 1;
+                let mut now = State::default();
+                now.read_from(&server);
+                let before = now.clone();
+                let found = now.secrets.get(path).cloned();
+                let version = found.as_ref().map_or(0, |(version, _)| *version) + 1;
+                now.secrets.insert(path.to_owned(), meddled(version, found));
+                now.write_to(&server, &before);
+            }
+            let token = asked.headers.get("x-vault-token").map(String::as_str);
+            let (code, body) = server.pass_on(asked.method, asked.target, token, &ours, asked.body);
+            Answer { code, body, after: None }
+        });
+        VaultStandIn { state, server, real: Some((real, turn)) }
+    }
+
+    /// A token that lives for so long.
+    pub(crate) fn hand_out(&self, seconds: u64) -> String {
+        match &self.real {
+            Some((real, _)) => real.hand_out(seconds),
+            None => {
+                self.state().tokens.insert("hunter2-short".into(), (seconds, true));
+                "hunter2-short".into()
+            }
+        }
+    }
+
+    /// It lets in who has `the-role` and `hunter2-secret`.
+    pub(crate) fn let_in_by_approle(&self) {
+        if let Some((real, _)) = &self.real {
+            real.let_in_by_approle();
+        }
+    }
+
+    /// How many tokens there are.
+    pub(crate) fn count_tokens(&self) -> usize {
+        match &self.real {
+            Some((real, _)) => real.list("auth/token/accessors").len(),
+            None => self.state().tokens.len(),
+        }
+    }
+
+    /// Starts one for what a real one cannot be brought to show, and says so where one is named.
+    pub(crate) fn start_without_real(token: &str, what: &str) -> VaultStandIn {
+        use std::io::Write;
+        if RealVault::named().is_some() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "NOT SHOWN by the server that is named, but by the stand-in: {what}"
+            );
+        }
+        VaultStandIn::pretended(token)
+    }
+
+    fn pretended(token: &str) -> VaultStandIn {
         let state = State { tokens: BTreeMap::from([(token.into(), (0, false))]), ..State::default() };
         let state = Arc::new(Mutex::new(state));
         let kept = Arc::clone(&state);
         let server = Server::start(move |asked| kept.lock().unwrap().answer(asked));
-        VaultStandIn { state, server }
+        VaultStandIn { state, server, real: None }
     }
 
     pub(crate) fn address(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+    pub(crate) fn state(&self) -> Held<'_> {
+        let mut state = self.state.lock().unwrap();
+        let real = self.real.as_ref().map(|(real, _)| {
+            state.read_from(real);
+            (real, state.clone())
+        });
+        Held { state, real }
     }
 
     /// Everything there is, one thing a line.
@@ -72,7 +173,10 @@ impl VaultStandIn {
             all.join(" ")
         };
         let mut lines: Vec<String> = state.policies.keys().map(|name| format!("policy {name}")).collect();
-        for entity in state.entities.values() {
+        // Which was made first is chance: several are under way.
+        let mut entities: Vec<&Value> = state.entities.values().collect();
+        entities.sort_by_key(|entity| entity["name"].as_str());
+        for entity in entities {
             let aliases = entity["aliases"].as_array().unwrap();
             let alias = aliases.first().map_or("nobody", |alias| alias["name"].as_str().unwrap());
             let line = format!(
@@ -105,9 +209,10 @@ impl VaultStandIn {
     pub(crate) fn log_in(&self, alias: &str, policies: &[&str]) {
         let mut state = self.state();
         let id = state.next_id();
+        let accessor = self.real.as_ref().map_or_else(|| ACCESSOR.to_owned(), |(real, _)| real.accessor());
         let entity = json!({
             "id": id, "name": format!("entity_{id}"), "policies": policies, "metadata": null,
-            "aliases": [{"id": "a", "name": alias, "mount_accessor": ACCESSOR, "canonical_id": id}],
+            "aliases": [{"id": "a", "name": alias, "mount_accessor": accessor, "canonical_id": id}],
         });
         state.entities.insert(id, entity);
     }
@@ -128,6 +233,29 @@ fn refuse(code: u16, errors: &[&str]) -> Answer {
 fn keys<'k>(keys: impl Iterator<Item = &'k String>) -> Answer {
     let keys: Vec<_> = keys.cloned().collect();
     if keys.is_empty() { refuse(404, &[]) } else { ok(json!({"keys": keys})) }
+}
+
+/// What somebody else has made of a secret.
+fn meddled(
+    version: u64,
+    found: Option<(u64, Option<Map<String, Value>>)>,
+) -> (u64, Option<Map<String, Value>>) {
+    let mut fields = found.and_then(|(_, fields)| fields).unwrap_or_default();
+    let mut list: Value = fields
+        .get("k8s_users")
+        .map_or_else(|| json!({}), |text| serde_json::from_str(text.as_str().unwrap()).unwrap());
+    list[format!("other-{version}")] = json!({"role": "power-user"});
+    fields.insert("k8s_users".into(), list.to_string().into());
+    (version, Some(fields))
+}
+
+/// Who is known by an alias.
+fn held(entities: &BTreeMap<String, Value>, alias: &Value, accessor: &Value) -> Option<Value> {
+    let has = |entity: &&Value| {
+        let aliases = entity["aliases"].as_array().unwrap();
+        aliases.iter().any(|one| one["name"] == *alias && one["mount_accessor"] == *accessor)
+    };
+    entities.values().find(has).cloned()
 }
 
 impl State {
@@ -239,13 +367,6 @@ impl State {
         let named = |entities: &BTreeMap<String, Value>, name: &str| {
             entities.values().find(|entity| entity["name"] == name).cloned()
         };
-        let held = |entities: &BTreeMap<String, Value>, alias: &Value, accessor: &Value| {
-            let has = |entity: &&Value| {
-                let aliases = entity["aliases"].as_array().unwrap();
-                aliases.iter().any(|one| one["name"] == *alias && one["mount_accessor"] == *accessor)
-            };
-            entities.values().find(has).cloned()
-        };
         match (method, path) {
             ("LIST", ["entity", "id"]) if self.entities.is_empty() => refuse(404, &[]),
             ("LIST", ["entity", "id"]) => {
@@ -275,35 +396,56 @@ impl State {
                     "aliases": [],
                 });
                 self.entities.insert(id.clone(), entity);
-                ok(json!({"id": id, "aliases": null}))
+                ok(json!({"id": id, "name": body["name"], "aliases": null}))
             }
             ("POST", ["entity", "id", id]) => {
                 let Some(entity) = self.entities.get_mut(*id) else { return refuse(404, &[]) };
                 entity["policies"] = body["policies"].clone();
                 done()
             }
-            ("POST", ["entity-alias"]) => {
-                // The real one would merge the two; a test must not get that far.
-                let holder = held(&self.entities, &body["name"], &body["mount_accessor"]);
-                if let Some(holder) = holder {
-                    assert_eq!(holder["id"], body["canonical_id"]);
-                    return ok(json!({"canonical_id": holder["id"]}));
-                }
-                let id = body["canonical_id"].as_str().unwrap().to_owned();
-                let alias = json!({
-                    "id": format!("alias-{id}"), "name": body["name"], "mount_accessor": body["mount_accessor"],
-                });
-                self.entities.get_mut(&id).unwrap()["aliases"].as_array_mut().unwrap().push(alias);
-                ok(json!({"canonical_id": id}))
-            }
+            ("POST", ["entity-alias"]) => self.alias(body),
             ("POST", ["lookup", "entity"]) => {
-                match held(&self.entities, &body["alias_name"], &body["alias_mount_accessor"]) {
+                let found = match body["name"].as_str() {
+                    Some(name) => named(&self.entities, name),
+                    None => held(&self.entities, &body["alias_name"], &body["alias_mount_accessor"]),
+                };
+                match found {
                     Some(entity) => ok(entity),
                     None => done(),
                 }
             }
             _ => refuse(405, &["unsupported operation"]),
         }
+    }
+
+    /// An alias has one entity, and an entity one alias of a mount. Posted again, it is left as it is, or moves to the
+    /// entity that is named now.
+    fn alias(&mut self, body: &Value) -> Answer {
+        let (name, accessor) = (&body["name"], &body["mount_accessor"]);
+        let Some(id) = body["canonical_id"].as_str().filter(|id| self.entities.contains_key(*id)) else {
+            return refuse(400, &["invalid canonical ID"]);
+        };
+        if accessor != ACCESSOR {
+            return refuse(400, &[&format!("invalid mount accessor {accessor}")]);
+        }
+        let holder =
+            held(&self.entities, name, accessor).map(|entity| entity["id"].as_str().unwrap().to_owned());
+        if holder.as_deref() == Some(id) {
+            return done();
+        }
+        fn aliases(entity: &mut Value) -> &mut Vec<Value> {
+            entity["aliases"].as_array_mut().unwrap()
+        }
+        let entity = self.entities.get_mut(id).unwrap();
+        if aliases(entity).iter().any(|alias| alias["mount_accessor"] == *accessor) {
+            return refuse(400, &["Alias already exists for requested entity and mount accessor"]);
+        }
+        let alias = json!({"id": format!("alias-{id}"), "name": name, "mount_accessor": accessor});
+        aliases(entity).push(alias);
+        if let Some(holder) = holder {
+            aliases(self.entities.get_mut(&holder).unwrap()).retain(|alias| alias["name"] != *name);
+        }
+        ok(json!({"id": format!("alias-{id}"), "canonical_id": id}))
     }
 
     fn secret(&mut self, method: &str, path: &str, body: &Value) -> Answer {
@@ -322,14 +464,7 @@ impl State {
                 if self.meddle > 0 {
                     self.meddle -= 1;
                     version += 1;
-                    let mut fields = found.and_then(|(_, fields)| fields).unwrap_or_default();
-                    let mut list: Value = fields.get("k8s_users").map_or_else(
-                        || json!({}),
-                        |text| serde_json::from_str(text.as_str().unwrap()).unwrap(),
-                    );
-                    list[format!("other-{version}")] = json!({"role": "power-user"});
-                    fields.insert("k8s_users".into(), list.to_string().into());
-                    self.secrets.insert(path.to_owned(), (version, Some(fields)));
+                    self.secrets.insert(path.to_owned(), meddled(version, found));
                 }
                 if body["options"]["cas"] != version {
                     return refuse(400, &["check-and-set parameter did not match the current version"]);
@@ -339,6 +474,94 @@ impl State {
                 ok(json!({"version": version + 1}))
             }
             _ => refuse(405, &["unsupported operation"]),
+        }
+    }
+}
+
+/// To and from a real one.
+impl State {
+    fn read_from(&mut self, real: &RealVault) {
+        let get = |path: String| real.ok("GET", &path, &Value::Null);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let policy = |name: String| (name.clone(), text(&get(format!("sys/policies/acl/{name}"))["policy"]));
+        self.policies = real.policies().into_iter().map(policy).collect();
+        let entities = real.list("identity/entity/id").into_iter();
+        self.entities = entities.map(|id| (id.clone(), get(format!("identity/entity/id/{id}")))).collect();
+        let roles = real.list("auth/kubernetes/role").into_iter();
+        self.roles = roles.map(|name| (name.clone(), get(format!("auth/kubernetes/role/{name}")))).collect();
+        self.keys = real.list("transit/keys").into_iter().collect();
+        let secret = |path: String| {
+            let (_, said) = real.call("GET", &format!("secret/data/{path}"), &Value::Null);
+            let version = said["data"]["metadata"]["version"].as_u64().unwrap();
+            (path, (version, said["data"]["data"].as_object().cloned()))
+        };
+        self.secrets = real.list("secret/metadata").into_iter().map(secret).collect();
+    }
+
+    /// Writes what differs from `before`.
+    fn write_to(&self, real: &RealVault, before: &State) {
+        let post = |path: &str, body: &Value| real.ok("POST", path, body);
+        let delete = |path: &str| real.ok("DELETE", path, &Value::Null);
+        if self.has_no_people && !before.has_no_people {
+            delete("sys/auth/oidc");
+        }
+        for (name, text) in &self.policies {
+            if before.policies.get(name) != Some(text) {
+                post(&format!("sys/policies/acl/{name}"), &json!({"policy": text}));
+            }
+        }
+        for name in before.policies.keys().filter(|name| !self.policies.contains_key(*name)) {
+            delete(&format!("sys/policies/acl/{name}"));
+        }
+        for (id, entity) in
+            self.entities.iter().filter(|(id, entity)| before.entities.get(*id) != Some(*entity))
+        {
+            let said = json!({"name": entity["name"], "policies": entity["policies"]});
+            let known = before.entities.contains_key(id);
+            let id = match known {
+                true => {
+                    post(&format!("identity/entity/id/{id}"), &said);
+                    json!(id)
+                }
+                false => post("identity/entity", &said)["id"].clone(),
+            };
+            for alias in entity["aliases"].as_array().unwrap() {
+                let mut said = json!({"name": alias["name"], "mount_accessor": alias["mount_accessor"], "canonical_id": id});
+                if known {
+                    said["id"] = alias["id"].clone();
+                }
+                post("identity/entity-alias", &said);
+            }
+        }
+        for (name, role) in self.roles.iter().filter(|(name, role)| before.roles.get(*name) != Some(*role)) {
+            let mut said = json!({});
+            for key in [
+                "bound_service_account_names",
+                "bound_service_account_namespaces",
+                "token_policies",
+                "token_ttl",
+            ] {
+                said[key] = role[key].clone();
+            }
+            post(&format!("auth/kubernetes/role/{name}"), &said);
+        }
+        for name in before.keys.difference(&self.keys) {
+            post(&format!("transit/keys/{name}/config"), &json!({"deletion_allowed": true}));
+            delete(&format!("transit/keys/{name}"));
+        }
+        for path in before.secrets.keys().filter(|path| !self.secrets.contains_key(*path)) {
+            delete(&format!("secret/metadata/{path}"));
+        }
+        for (path, (version, fields)) in &self.secrets {
+            if before.secrets.get(path).map(|(_, fields)| fields) == Some(fields) {
+                continue;
+            }
+            let said = json!({"data": fields.clone().unwrap_or_default()});
+            // Versions go up by one.
+            while post(&format!("secret/data/{path}"), &said)["version"].as_u64().unwrap() < *version {}
+            if fields.is_none() {
+                delete(&format!("secret/data/{path}"));
+            }
         }
     }
 }

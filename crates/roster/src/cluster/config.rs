@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kubernetes {
-    /// How the cluster is reached; without one nothing is done there.
+    /// How the cluster is reached: a kubeconfig, or the folder of a pod's service account; without one nothing is done
+    /// there.
     #[schemars(extend("pattern" = "^/"))]
     pub kubeconfig: Option<PathBuf>,
     /// Which rosterd this is, as a label. Hosts with the same roster have the same.

@@ -251,8 +251,9 @@ impl Paths {
             }
         }
         for (path, span) in &self.read {
-            if let Some((key, _)) =
-                named.iter().find(|(key, named)| SECRET.contains(key) && *named == Some(path))
+            if let Some((key, _)) = named
+                .iter()
+                .find(|(key, named)| SECRET.contains(key) && named.is_some_and(|n| path.starts_with(n)))
             {
                 let message = format!("{} is `{key}`, which holds a secret", quoted(&path.to_string_lossy()));
                 reader.tell(

@@ -1,7 +1,8 @@
 //! The steps from what the cluster shows to what should be there.
 //!
 //! - Removals of grants come first, and a grant needs every removal of that person's to have succeeded: nobody has the rights of
-//!   yesterday's tier beside those of today's, and nobody has neither for longer than a run.
+//!   yesterday's tier beside those of today's, and nobody has neither for longer than a run. What cannot be changed is
+//!   replaced, the removal first: then neither is there for the one call between.
 //! - Only what is marked ours and was set by us is removed; a namespace never is.
 //! - A field that another program declares is not fought over: that is a problem for a person to solve. What somebody
 //!   changed by hand in an object that we made is put right again.
@@ -9,101 +10,18 @@
 //!   concluded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cluster::{
     ClusterDesired, ClusterObserved, Key, Kind, MANAGER, Object, Owner, Reading, Seen, bare, fields,
     owners_of, same_quantity, shown,
 };
-use crate::plan::{Action, Notice, Plan, Problem, Subject};
+use crate::plan::{Action, Notice, Plan, Problem, Step, Subject};
 
-/// A change in the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "kebab-case")]
-pub enum ClusterAction {
-    /// Declares the whole of what we want of an object (server-side apply).
-    Apply {
-        /// Which.
-        key: Key,
-        /// The whole object.
-        manifest: Value,
-        /// Whether fields that somebody else set are taken over.
-        force: bool,
-    },
-    /// Declares a Secret whose content is that of another one.
-    Copy {
-        /// Which.
-        key: Key,
-        /// The other one.
-        from: Key,
-        /// Everything but the content.
-        manifest: Value,
-        /// Whether fields that somebody else set are taken over.
-        force: bool,
-    },
-    /// Removes this very object.
-    Delete {
-        /// Which.
-        key: Key,
-        /// Its identity.
-        uid: String,
-        /// What it was when the plan was made.
-        version: String,
-    },
-    /// Removes this very object and makes it anew, because the cluster lets nobody change what differs.
-    Replace {
-        /// Which.
-        key: Key,
-        /// Its identity.
-        uid: String,
-        /// What it was when the plan was made.
-        version: String,
-        /// The whole object.
-        manifest: Value,
-    },
-}
+mod action;
 
-impl ClusterAction {
-    /// The kind as the journal and `plan` name it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            ClusterAction::Apply { .. } => "cluster-apply",
-            ClusterAction::Copy { .. } => "cluster-copy",
-            ClusterAction::Delete { .. } => "cluster-delete",
-            ClusterAction::Replace { .. } => "cluster-replace",
-        }
-    }
-
-    /// The object it is about.
-    pub fn key(&self) -> &Key {
-        match self {
-            ClusterAction::Apply { key, .. }
-            | ClusterAction::Copy { key, .. }
-            | ClusterAction::Delete { key, .. }
-            | ClusterAction::Replace { key, .. } => key,
-        }
-    }
-
-    /// Whether something that is there goes.
-    pub fn is_removal(&self) -> bool {
-        !matches!(self, ClusterAction::Apply { .. } | ClusterAction::Copy { .. })
-    }
-}
-
-impl fmt::Display for ClusterAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ClusterAction::Apply { key, force: false, .. } => write!(f, "apply {key}"),
-            ClusterAction::Apply { key, force: true, .. } => write!(f, "put right {key}"),
-            ClusterAction::Copy { key, from, .. } => write!(f, "copy {from} to {key}"),
-            ClusterAction::Delete { key, .. } => write!(f, "delete {key}"),
-            ClusterAction::Replace { key, .. } => write!(f, "replace {key}"),
-        }
-    }
-}
+pub use action::ClusterAction;
 
 /// What is to be done with one object.
 enum Verdict {
@@ -134,21 +52,7 @@ pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
         return plan;
     }
     let (grants, others): (Vec<_>, Vec<_>) = removals.into_iter().partition(|seen| seen.key.kind.is_grant());
-    let remove = |plan: &mut Plan, seen: &Seen| {
-        let (action, reason) = removal(seen);
-        plan.step(&seen.subject(), Action::Cluster(action), reason);
-    };
-    grants.into_iter().for_each(|seen| remove(&mut plan, seen));
-    if observed.kinds.get(&Kind::Certificate) == Some(&Reading::NoSuchKind)
-        && desired.tls_source.is_none()
-        && let Some(wanted) = desired.objects.keys().find(|key| key.kind == Kind::Certificate)
-    {
-        let text =
-            format!("the cluster has no cert-manager, so there is no {wanted} nor any other certificate");
-        plan.notice(&Subject::Machine, text);
-    }
-    let mut made = BTreeMap::new();
-    // Kinds are ordered so that what a step needs comes before it.
+    let lingering = view.lingering(desired, &mut plan.problems);
     let mut verdicts = Vec::new();
     for object in desired.objects.values().filter(|object| view.is_readable(&object.key)) {
         match view.compare(object, &desired.instance) {
@@ -162,13 +66,26 @@ pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
             }),
         }
     }
+    take(&mut plan, &grants, &lingering, &mut verdicts);
+    let taken = plan.steps.len();
+    // Whose old grant will not go gets no new one beside it.
+    verdicts.retain(|(object, ..)| !object.key.kind.is_grant() || !lingering.contains(&object.subject));
+    if observed.kinds.get(&Kind::Certificate) == Some(&Reading::NoSuchKind)
+        && desired.tls_source.is_none()
+        && let Some(wanted) = desired.objects.keys().find(|key| key.kind == Kind::Certificate)
+    {
+        let text =
+            format!("the cluster has no cert-manager, so there is no {wanted} nor any other certificate");
+        plan.notice(&Subject::Machine, text);
+    }
+    let mut made = BTreeMap::new();
     let copies = view.copies(desired, observed, &mut plan);
-    // Of the grants, which are the last kinds, replacements come first: they remove.
+    // Kinds are ordered so that what a step needs comes before it. Of the grants, which are the last kinds, replacements
+    // come first: they remove.
     verdicts.sort_by_key(|(object, action, _)| (object.key.kind.is_grant(), !action.is_removal()));
     for (object, action, reason) in verdicts {
-        let is_apply = !action.is_removal();
         let inverse = inverse(&action);
-        let needs = needs(&plan, object, is_apply, &made);
+        let needs = needs(&plan, object, taken, &made);
         let step = plan.step(&object.subject, Action::Cluster(action), reason);
         step.needs = needs;
         step.inverse = inverse;
@@ -183,28 +100,67 @@ pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
     plan
 }
 
-/// Deletes an object, or takes only what is ours out of one that others keep something in.
+fn remove(plan: &mut Plan, seen: &Seen) {
+    let (action, reason) = removal(seen);
+    plan.step(&seen.subject(), Action::Cluster(action), reason);
+}
+
+/// The grants that go, before anything is given. Who loses more than one loses all of them first; one that is alone and
+/// has to be made anew stays a step of its own, so that its person has neither for one call only.
+fn take(
+    plan: &mut Plan,
+    grants: &[&Seen],
+    lingering: &BTreeSet<Subject>,
+    verdicts: &mut [(&Object, ClusterAction, String)],
+) {
+    let gone = grants.iter().map(|seen| seen.subject()).chain(lingering.iter().cloned());
+    let replaced = verdicts.iter().filter(|(_, action, _)| action.is_removal());
+    let mut losses: BTreeMap<Subject, usize> = BTreeMap::new();
+    for subject in gone.chain(replaced.map(|(object, ..)| object.subject.clone())) {
+        *losses.entry(subject).or_default() += 1;
+    }
+    grants.iter().for_each(|seen| remove(plan, seen));
+    for (object, action, reason) in verdicts {
+        if let ClusterAction::Replace { key, uid, version, manifest } = action
+            && losses.get(&object.subject) != Some(&1)
+        {
+            let given = ClusterAction::Apply { key: key.clone(), manifest: manifest.take(), force: false };
+            let taken =
+                ClusterAction::Delete { key: key.clone(), uid: uid.clone(), version: version.clone() };
+            plan.step(&object.subject, Action::Cluster(taken), reason.clone());
+            *action = given;
+        }
+    }
+}
+
+/// Deletes an object, or takes only what is ours out of one that others keep something in. A grant is what its role makes
+/// it: where that is ours, it goes, whoever has changed for whom it is.
 fn removal(seen: &Seen) -> (ClusterAction, String) {
     let Seen { key, uid, version, .. } = seen.clone();
     let theirs = |(path, _): &(&String, &Value)| {
         let owners = owners_of(&seen.owners, path);
-        !path.starts_with("/metadata/") && !owners.is_empty() && !ours(owners)
+        let counts =
+            if key.kind.is_grant() { path.starts_with("/roleRef/") } else { !path.starts_with("/metadata/") };
+        counts && !owners.is_empty() && !ours(owners)
     };
     let reason = "the roster asks for it no longer";
     match seen.fields.iter().find(theirs) {
         None => (ClusterAction::Delete { key, uid, version }, reason.into()),
         Some((path, _)) => {
-            let manifest = bare(&key);
-            (
-                ClusterAction::Apply { key, manifest, force: false },
-                format!("{reason}; {} is somebody else's", shown(path)),
-            )
+            let reason = format!("{reason}; {} is somebody else's", shown(path));
+            let mut manifest = bare(&key);
+            // The one field that a cluster lets nobody take away.
+            if let (Some(whole), Some(value)) = (manifest.as_object_mut(), seen.fields.get("/type")) {
+                whole.insert("type".into(), value.clone());
+            }
+            (ClusterAction::Apply { key, manifest, force: false }, reason)
         }
     }
 }
 
-/// A grant needs the removals of that person's and the role it names; everything in a namespace needs that.
-fn needs(plan: &Plan, object: &Object, is_apply: bool, made: &BTreeMap<Key, usize>) -> Vec<usize> {
+/// A grant needs the role it names, and that what goes of that person's has gone: the first steps, as many as were `taken`,
+/// and what is replaced. Everything in a namespace needs that.
+fn needs(plan: &Plan, object: &Object, taken: usize, made: &BTreeMap<Key, usize>) -> Vec<usize> {
     let mut needs = BTreeSet::new();
     if let Some(namespace) = &object.key.namespace {
         needs.extend(made.get(&Key::wide(Kind::Namespace, namespace)));
@@ -212,18 +168,11 @@ fn needs(plan: &Plan, object: &Object, is_apply: bool, made: &BTreeMap<Key, usiz
     if object.key.kind.is_grant() {
         let role = object.content.get("roleRef").and_then(|role| role.get("name")).and_then(Value::as_str);
         needs.extend(role.and_then(|role| made.get(&Key::wide(Kind::ClusterRole, role))));
-        let removed = |(index, step): (usize, &crate::plan::Step)| match &step.action {
-            Action::Cluster(action)
-                if action.is_removal()
-                    && action.key().kind.is_grant()
-                    && (is_apply || matches!(action, ClusterAction::Delete { .. }))
-                    && step.subject == object.subject =>
-            {
-                Some(index)
-            }
-            _ => None,
+        let goes = |(index, step): &(usize, &Step)| {
+            let replaces = matches!(step.action, Action::Cluster(ClusterAction::Replace { .. }));
+            (*index < taken || replaces) && step.subject == object.subject
         };
-        needs.extend(plan.steps.iter().enumerate().filter_map(removed));
+        needs.extend(plan.steps.iter().enumerate().filter(goes).map(|(index, _)| index));
     }
     needs.into_iter().collect()
 }
@@ -288,8 +237,11 @@ impl<'o> View<'o> {
         for seen in self.objects.values() {
             let key = &seen.key;
             // A copy whose place a Certificate takes stays until that one has filled it.
-            let is_in_place = desired.copies.contains_key(key) && ours(owners_of(&seen.owners, "/data"));
-            let wanted = desired.objects.contains_key(key) || desired.unknown.contains(key) || is_in_place;
+            let is_filled = self.readable.contains(&Kind::Certificate)
+                && desired.objects.contains_key(&certificate(key))
+                && !ours(owners_of(&seen.owners, "/data"));
+            let is_copy = desired.copies.contains_key(key) && !is_filled;
+            let wanted = desired.objects.contains_key(key) || desired.unknown.contains(key) || is_copy;
             let subject = seen.subject();
             let kept = matches!(&subject, Subject::User(user) if desired.kept.contains(user));
             if wanted || kept || seen.terminating || !seen.is_of(&desired.instance) {
@@ -303,6 +255,33 @@ impl<'o> View<'o> {
             removals.push(*seen);
         }
         removals
+    }
+
+    /// Whose grants that nobody wants are deleted and still there: somebody's finalizer holds them, and the cluster obeys
+    /// a grant until it is gone.
+    fn lingering(&self, desired: &ClusterDesired, problems: &mut Vec<Problem>) -> BTreeSet<Subject> {
+        let lingers = |seen: &&&Seen| {
+            let kept = matches!(&seen.subject(), Subject::User(user) if desired.kept.contains(user));
+            let role = |object: &Object| object.content.get("roleRef")?.get("name").cloned();
+            let wanted = desired.objects.get(&seen.key).and_then(role);
+            seen.terminating
+                && seen.key.kind.is_grant()
+                && seen.is_of(&desired.instance)
+                && !kept
+                && wanted.as_ref() != seen.fields.get("/roleRef/name")
+                && !desired.unknown.contains(&seen.key)
+        };
+        let tell = |seen: &&Seen| {
+            problems.push(Problem {
+                subject: seen.subject(),
+                what: format!("{} gives its right although it is deleted", seen.key),
+                why: "it has a finalizer, which somebody else has to take away".into(),
+                next: "wait until it is gone; if it stays, look at its finalizers. Until then this person gets no new grant"
+                    .into(),
+            });
+            seen.subject()
+        };
+        self.objects.values().filter(lingers).map(tell).collect()
     }
 
     /// The copies that are not what they are copies of.
@@ -320,11 +299,6 @@ impl<'o> View<'o> {
             Some(Reading::NoSuchKind) => false,
             Some(Reading::Seen(_)) => true,
             _ => return copies,
-        };
-        let certificate = |key: &Key| Key {
-            kind: Kind::Certificate,
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
         };
         let wanted: Vec<_> = desired
             .copies
@@ -473,6 +447,11 @@ fn replace(seen: &Seen, instance: &str, manifest: Value) -> Verdict {
         ),
         next: "delete it, or give it another name".into(),
     }
+}
+
+/// The Certificate that fills a Secret.
+fn certificate(secret: &Key) -> Key {
+    Key { kind: Kind::Certificate, ..secret.clone() }
 }
 
 fn ours(owners: &[Owner]) -> bool {

@@ -4,7 +4,7 @@ use roster::cluster::{Key, Kind, Kubernetes};
 use roster::plan::{Plan, Step};
 use serde_json::json;
 
-use crate::pretend::{Pretend, hand, other, person, roster};
+use crate::pretend::{Pretend, hand, other, person, roster, us};
 
 fn told(plan: &Plan) -> String {
     let step = |step: &Step| {
@@ -128,6 +128,52 @@ fn a_role_that_cannot_be_changed_is_replaced_where_it_is_ours() {
     ");
 }
 
+/// A binding names another role, and a second one goes in the same run.
+#[test]
+fn who_loses_more_than_one_grant_loses_all_of_them_before_any_is_given() {
+    let mut cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one", "two"])}));
+    let reader = Key::wide(Kind::ClusterRoleBinding, "carol-read-only");
+    cluster.edit(&reader, "/roleRef/name", json!("cluster-admin"), &us());
+    let people = roster(json!({"carol": person("carol", "namespace-owner", &["one"])}));
+    insta::assert_snapshot!(told(&cluster.plan(&people, &config(), &[])), @"
+    carol: delete RoleBinding two/carol-admin: the roster asks for it no longer
+    carol: delete ClusterRoleBinding carol-read-only: it names another role, and that cannot be changed
+    carol: apply ClusterRoleBinding carol-read-only: it names another role, and that cannot be changed (needs [0, 1])
+    carol: delete Role two/two-deployer: the roster asks for it no longer
+    NOTICE machine: Namespace two is in nobody's list any more; it stays until somebody deletes it
+    ");
+}
+
+/// A finalizer of somebody else's holds a grant that was deleted, and the cluster obeys it meanwhile.
+#[test]
+fn whose_old_grant_will_not_go_gets_no_new_one() {
+    let mut cluster =
+        synced(json!({"carol": person("carol", "admin", &[]), "dora": person("dora", "admin", &[])}));
+    let old = Key::wide(Kind::ClusterRoleBinding, "carol-cluster-admin");
+    cluster.objects.get_mut(&old).unwrap().terminating = true;
+    let down = |name: &str, place: &str| person(name, "namespace-owner", &[place]);
+    let people = roster(json!({"carol": down("carol", "one"), "dora": down("dora", "two")}));
+    let plan = cluster.plan(&people, &config(), &[]);
+    insta::assert_snapshot!(told(&plan), @"
+    dora: delete ClusterRoleBinding dora-cluster-admin: the roster asks for it no longer
+    carol: apply Namespace one: it is not there
+    dora: apply Namespace two: it is not there
+    carol: apply ClusterRole carol-read-only: it is not there
+    dora: apply ClusterRole dora-read-only: it is not there
+    carol: apply Role one/one-deployer: it is not there (needs [1])
+    dora: apply Role two/two-deployer: it is not there (needs [2])
+    dora: apply ClusterRoleBinding dora-read-only: it is not there (needs [0, 4])
+    dora: apply RoleBinding two/dora-admin: it is not there (needs [0, 2])
+    PROBLEM carol: ClusterRoleBinding carol-cluster-admin gives its right although it is deleted: it has a finalizer, which somebody else has to take away; wait until it is gone; if it stays, look at its finalizers. Until then this person gets no new grant
+    ");
+    cluster.run(&plan, |_| false);
+    assert_eq!(cluster.roles_of("carol@example.org"), ["cluster-admin".to_owned()].into());
+    cluster.objects.remove(&old);
+    let plan = cluster.plan(&people, &config(), &[]);
+    cluster.run(&plan, |_| false);
+    assert_eq!(cluster.roles_of("carol@example.org").len(), 2);
+}
+
 #[test]
 fn a_dropped_namespace_stays_and_loses_what_we_put_into_it() {
     let cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one", "two"])}));
@@ -150,6 +196,20 @@ fn a_shared_namespace_keeps_what_the_other_owner_needs() {
     bea: apply Role one/one-deployer: it is not marked as ours should be (needs [2])
     ana: delete ClusterRole ana-read-only: the roster asks for it no longer
     ");
+}
+
+#[test]
+fn a_grant_goes_whoever_changed_for_whom_it_is() {
+    for owner in [hand(), other()] {
+        let mut cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one"])}));
+        let both = json!([{"name": "carol@example.org"}, {"name": "dave@example.org"}]);
+        let grant = Key::inside(Kind::RoleBinding, "one", "carol-admin");
+        cluster.edit(&grant, "/subjects", both, &owner);
+        let plan = cluster.plan(&roster(json!({})), &config(), &[]);
+        assert!(told(&plan).contains("delete RoleBinding one/carol-admin"), "{}", told(&plan));
+        assert!(cluster.run(&plan, |_| false).iter().all(|done| *done));
+        assert!(cluster.roles_of("carol@example.org").is_empty());
+    }
 }
 
 #[test]

@@ -37,8 +37,12 @@ pub(super) async fn begin(daemon: &Daemon, config: &Kubernetes) -> Result<(Worke
         ));
     };
     let read = tokio::task::spawn_blocking(move || {
-        let credential = Credential::kubeconfig(&path, read);
-        (credential, open_to_others(&path))
+        // A folder is that of a service account, as a pod has it.
+        if !path.is_dir() {
+            return (Credential::kubeconfig(&path, read), open_to_others(&path, "chmod 0600 it"));
+        }
+        let credential = Credential::service_account(&path, &own_cluster(), read);
+        (credential, open_to_others(&path.join("token"), "project it with `defaultMode: 0400`"))
     });
     let (credential, notices) = read.await.map_err(stopped)?;
     let credential = credential.map_err(no_credential)?;
@@ -48,15 +52,25 @@ pub(super) async fn begin(daemon: &Daemon, config: &Kubernetes) -> Result<(Worke
     Ok((worker, notices))
 }
 
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    sources::read(path).map_err(|error| error.to_string())
+/// Where a pod finds the API server of its cluster.
+fn own_cluster() -> String {
+    let var = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+    match (var("KUBERNETES_SERVICE_HOST"), var("KUBERNETES_SERVICE_PORT")) {
+        (Some(host), Some(port)) if host.contains(':') => format!("https://[{host}]:{port}"),
+        (Some(host), Some(port)) => format!("https://{host}:{port}"),
+        _ => "https://kubernetes.default.svc".into(),
+    }
 }
 
-pub(super) fn open_to_others(path: &Path) -> Vec<Notice> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    sources::read_linked(path).map(|(content, _)| content).map_err(|error| error.to_string())
+}
+
+pub(super) fn open_to_others(path: &Path, how: &str) -> Vec<Notice> {
     if !std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 != 0) {
         return Vec::new();
     }
-    let text = format!("{} can be read by others than root: chmod 0600 it", path.display());
+    let text = format!("{} can be read by others than root: {how}", path.display());
     vec![Notice { subject: Subject::Machine, text }]
 }
 

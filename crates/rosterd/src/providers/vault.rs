@@ -13,7 +13,7 @@ pub(super) async fn look(daemon: &Daemon, in_force: &InForce) -> Result<Looked, 
     let config = &in_force.config.vault;
     let files = config.clone();
     let credential = tokio::task::spawn_blocking(move || {
-        (Credential::vault(&files, read), open_to_others(&files.login.file))
+        (Credential::vault(&files, read), open_to_others(&files.login.file, "chmod 0600 it"))
     });
     let (credential, mut notices) = credential.await.map_err(stopped)?;
     let credential = credential.map_err(no_credential)?;
