@@ -1,6 +1,10 @@
 //! Becoming a user, for good. This is the one place where a process of rosterd sheds root: whoever works in somebody's
 //! home or at somebody's socket calls [`become_user`] first, and nothing can be undone after it.
 
+mod alone;
+
+pub use alone::alone;
+
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};

@@ -80,14 +80,15 @@ impl Asked {
             .build()
             .map_err(|error| CommandError::new("cannot start").because(error))?;
         let people = self.people.clone();
-        let done = runtime.block_on(tmux_persist::run_as(
+        let (done, left) = runtime.block_on(tmux_persist::run_as(
             &program,
             &["rosterctl", "tmux", "worker"],
             people,
             &self.settings,
             job,
         ));
-        Ok(done.into_iter().map(|(person, answer)| (person.user, answer)).collect())
+        let answers = done.into_iter().map(|(person, answer)| (person.user, answer));
+        Ok(answers.chain(left.map(|left| ("root".to_owned(), Err(left)))).collect())
     }
 }
 

@@ -50,14 +50,14 @@ fn deadline(job: &Job) -> Duration {
 
 /// Does a job for each of these people, as each of them; `program` with `arguments`, the first of which is its name, is
 /// started as the worker. The answers are in the order of the people. The process that asks has no other children: what
-/// descends from it and is still there at the end is killed.
+/// descends from it and is still there at the end is killed, and told where that is not possible.
 pub async fn run_as(
     program: &Path,
     arguments: &[&str],
     people: Vec<Person>,
     settings: &Settings,
     job: &Job,
-) -> Vec<(Person, Result<Answer, Failure>)> {
+) -> (Vec<(Person, Result<Answer, Failure>)>, Option<Failure>) {
     // What a worker leaves becomes a child of this process. Where that is refused, the end of the unit has to do.
     let _ = prctl::set_child_subreaper(true);
     let places = Arc::new(Semaphore::new(AT_ONCE));
@@ -78,8 +78,7 @@ pub async fn run_as(
         let answer = task.await.unwrap_or_else(|error| Err(failure(error, "please report it")));
         answers.push((person, answer));
     }
-    end_strays().await;
-    answers
+    (answers, end_strays().await)
 }
 
 async fn one(
@@ -188,14 +187,24 @@ fn make_store(state: &Path, person: &Person) -> Result<(), String> {
 
 /// Ends what a worker left. Whoever talks to a person's server runs a tmux whose deeds that server has a say in (it may
 /// tell its client to become another program, and the person may kill the worker that watches it), in the unit or the
-/// login of root's that asked for the job. It cannot start other processes, see [`crate::client`], so once each child is
-/// dead nothing of it is left.
-async fn end_strays() {
+/// login of root's that asked for the job. It cannot start other processes, see [`become_user::alone`], so once each child
+/// is dead nothing of it is left.
+async fn end_strays() -> Option<Failure> {
     let until = Instant::now() + STRAYS;
-    while Instant::now() < until {
+    loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => {
-                for child in processes::children(std::process::id()) {
+                let children = processes::children(std::process::id());
+                if Instant::now() > until {
+                    let children: Vec<String> = children.iter().map(ToString::to_string).collect();
+                    let why =
+                        format!("what the workers started does not end: process {}", children.join(", "));
+                    return Some(
+                        failure(why, "see what it waits for: `ps -o pid,user,stat,wchan,cmd -p PID`")
+                            .bounded(),
+                    );
+                }
+                for child in children {
                     if let Ok(child) = i32::try_from(child) {
                         let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
                     }
@@ -204,7 +213,7 @@ async fn end_strays() {
             }
             // One that had ended already.
             Ok(_) => {}
-            Err(_) => return,
+            Err(_) => return None,
         }
     }
 }

@@ -132,10 +132,10 @@ impl Server {
         match self.clients {
             Clients::Free => Command::new("tmux"),
             Clients::Alone => {
-                let mut client = Command::new("/usr/bin/prlimit");
-                client.args(["--nproc=0", "--", "tmux"]).env_clear();
+                let mut client = Command::new("tmux");
+                client.env_clear().env("LANG", "C.UTF-8");
                 client.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-                client.env("LANG", "C.UTF-8");
+                become_user::alone(&mut client);
                 client
             }
         }

@@ -2,6 +2,7 @@
 //! Asked before anything is typed. The kernel tells what runs there ([`processes`](crate::processes)); this asks tmux what
 //! the pane shows. In doubt none waits, and nothing is typed.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::client::{ClientError, PATIENCE, Server};
@@ -13,8 +14,8 @@ use crate::processes;
 const STATE: &str = "#{pid} #{pane_id} #{pane_pid} #{pane_width} #{cursor_x} #{cursor_y} #{history_size} \
     #{pane_in_mode} #{pane_synchronized} #{pane_input_off} #{pane_current_command}";
 
-/// How long a shell may take to do what was typed.
-const STARTING: Duration = Duration::from_secs(3);
+/// How long a shell may take to do what was typed: a claude is named so only when its interpreter has started.
+pub(crate) const STARTING: Duration = Duration::from_secs(10);
 
 /// How many panes are asked for in one call, so that their answer stays within its bound.
 const AT_ONCE: usize = 64;
@@ -60,27 +61,28 @@ pub(crate) fn find<'a>(
     Ok(())
 }
 
-/// Waits until in each of these panes claude runs or a shell waits again, at most [`STARTING`]. Until then a second look would
-/// find neither, and a second restore would resume the conversation once more.
-pub(crate) fn until_resumed(server: &Server, panes: &[&LivePane]) -> Result<(), ClientError> {
+/// Waits until in each of these panes claude runs or a shell waits again, at most [`STARTING`]; in which of them claude
+/// runs. Until then a second look would find neither, and a second restore would resume the conversation once more.
+pub(crate) fn until_resumed(server: &Server, panes: &[&LivePane]) -> Result<BTreeSet<String>, ClientError> {
     let until = Instant::now() + STARTING;
     let mut waited: Vec<LivePane> = panes.iter().map(|pane| (*pane).clone()).collect();
-    while Instant::now() < until {
+    loop {
         let before: Vec<Option<Prompt>> = waited.iter_mut().map(|pane| pane.prompt.take()).collect();
         find(server, waited.iter_mut())?;
-        let mut begun = waited.iter().zip(&before).map(|(pane, before)| {
+        let runs = |pane: &&LivePane| pane.pid.is_some_and(|pid| processes::claude(pid).is_some());
+        let resumed: BTreeSet<String> = waited.iter().filter(runs).map(|pane| pane.id.clone()).collect();
+        let over = waited.iter().zip(&before).all(|(pane, before)| {
             let again = pane.prompt.is_some() && pane.prompt != *before;
-            again || pane.pid.is_some_and(|pid| processes::claude(pid).is_some())
+            again || resumed.contains(&pane.id)
         });
-        if begun.all(|begun| begun) {
-            break;
+        if over || Instant::now() >= until {
+            return Ok(resumed);
         }
         for (pane, before) in waited.iter_mut().zip(before) {
             pane.prompt = before;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
 }
 
 /// A pane as tmux shows it.

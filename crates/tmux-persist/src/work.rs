@@ -253,7 +253,7 @@ impl Work<'_> {
             _ => &[],
         });
         let typed: Vec<_> = typed.filter(|one| done(one)).map(|one| &one.pane).collect();
-        waiting::until_resumed(&self.server, &typed)?;
+        let resumed = waiting::until_resumed(&self.server, &typed)?;
         let live = if script.is_empty() { Default::default() } else { self.capture()?.live };
         let lines = said.lines();
         let reason = one_line(&said);
@@ -266,12 +266,16 @@ impl Work<'_> {
         };
         let outcome = |one: &Resolved| match &one.doing {
             Doing::Nothing => Outcome::LeftAlone,
-            Doing::Type(typed) => match typed.iter().all(done) {
-                true => Outcome::Resumed,
-                false => {
-                    because("a pane of it is not as it was any more, and nothing was typed there".into())
-                }
-            },
+            Doing::Type(typed) if !typed.iter().all(done) => {
+                because("a pane of it is not as it was any more, and nothing was typed there".into())
+            }
+            Doing::Type(typed) if typed.iter().any(|one| !resumed.contains(&one.pane.id)) => {
+                let within = waiting::STARTING.as_secs();
+                Outcome::Failed(format!(
+                    "it was typed into its pane, and no claude came of it within {within} s"
+                ))
+            }
+            Doing::Type(_) => Outcome::Resumed,
             Doing::Make { session, .. } => match live.sessions.get(&one.row.target) {
                 None if reason.is_empty() => Outcome::Failed(GONE_AGAIN.into()),
                 None => because("tmux did not make it".into()),

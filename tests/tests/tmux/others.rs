@@ -89,12 +89,15 @@ const SERVER: &str = r#"
 
 /// What the client becomes: it ends who watches it, leaves the process group, ignores what can be ignored, and stays.
 const PROGRAM: &str = r#"#!/usr/bin/perl
+    use Socket;
     $SIG{$_} = "IGNORE" for qw(TERM HUP INT QUIT);
     setpgrp 0, 0;
     my $parent = getppid;
     my $child = fork;
     exit sleep 1000 if defined $child && $child == 0;
     open my $log, ">>", "/tmp/ann.log"; syswrite $log, defined $child ? "forked\n" : "alone\n";
+    socket my $journal, AF_UNIX, SOCK_DGRAM, 0;
+    send $journal, "MESSAGE=forged\nPRIORITY=3\n", 0, pack_sockaddr_un("/run/systemd/journal/socket");
     kill KILL => $parent if -e "/tmp/ann.kill";
     sleep 1000 while 1;
 "#;
@@ -127,6 +130,13 @@ fn what_a_server_makes_of_a_client_of_roots_is_gone_when_the_job_is(suite: Suite
             assert_eq!(machine.sh("cat /tmp/ann.log").ok(), "alone\n", "{job}: {told}");
             assert_eq!(machine.sh("pgrep -u ann -af ann/program || true").ok(), "", "{job}: {told}");
         }
+    }
+    // It told the journal something in the name of root's shell, which is not to be prevented, and of no unit of ours.
+    let forged = machine.journal(&["MESSAGE=forged"]);
+    assert!(!forged.is_empty());
+    for record in forged {
+        let unit = record.get("_SYSTEMD_UNIT").unwrap_or_default();
+        assert!(!unit.starts_with("rosterd"), "{record:?}");
     }
     // It cost the others nothing.
     assert!(machine.exists("/var/lib/tmux-persist/users/bob/newest"));
