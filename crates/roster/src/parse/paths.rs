@@ -251,11 +251,13 @@ impl Paths {
             }
         }
         for (path, span) in &self.read {
-            if let Some((key, _)) = named
-                .iter()
-                .find(|(key, named)| SECRET.contains(key) && named.is_some_and(|n| path.starts_with(n)))
-            {
-                let message = format!("{} is `{key}`, which holds a secret", quoted(&path.to_string_lossy()));
+            let opens = |(key, named): &&(&str, Option<&PathBuf>)| {
+                SECRET.contains(key) && named.is_some_and(|named| path.starts_with(named))
+            };
+            if let Some((key, named)) = named.iter().find(opens) {
+                let is = if *named == Some(path) { "is" } else { "is in" };
+                let message =
+                    format!("{} {is} `{key}`, which holds a secret", quoted(&path.to_string_lossy()));
                 reader.tell(
                     Found::new(span.clone(), message)
                         .help("people can read what is copied from a source; name another file"),
