@@ -95,7 +95,9 @@ const PROGRAM: &str = r#"#!/usr/bin/perl
     my $parent = getppid;
     my $child = fork;
     exit sleep 1000 if defined $child && $child == 0;
-    open my $log, ">>", "/tmp/ann.log"; syswrite $log, defined $child ? "forked\n" : "alone\n";
+    $SIG{XFSZ} = "IGNORE";
+    open my $log, ">", "/tmp/ann.program." . (defined $child ? "forked" : "alone");
+    rename "/tmp/ann.program.alone", "/tmp/ann.program.grown" if syswrite $log, "x";
     socket my $journal, AF_UNIX, SOCK_DGRAM, 0;
     send $journal, "MESSAGE=forged\nPRIORITY=3\n", 0, pack_sockaddr_un("/run/systemd/journal/socket");
     kill KILL => $parent if -e "/tmp/ann.kill";
@@ -124,10 +126,11 @@ fn what_a_server_makes_of_a_client_of_roots_is_gone_when_the_job_is(suite: Suite
     for watcher_is_killed in [false, true] {
         machine.sh(if watcher_is_killed { "touch /tmp/ann.kill" } else { "rm -f /tmp/ann.kill" }).ok();
         for (job, status) in jobs {
-            machine.sh("rm -f /tmp/ann.log; systemctl start rosterd-tmux-shutdown.service").ok();
+            machine.sh("rm -f /tmp/ann.program.*; systemctl start rosterd-tmux-shutdown.service").ok();
             let told = machine.sh(job).exits(status);
-            // The program did run (homes are read-only to it in the units), could not start another, and is gone as soon as the job has ended.
-            assert_eq!(machine.sh("cat /tmp/ann.log").ok(), "alone\n", "{job}: {told}");
+            // The program did run (homes are read-only to it in the units), could not start another or let a
+            // file grow, and is gone as soon as the job has ended.
+            assert_eq!(machine.sh("ls /tmp/ann.program.*").ok(), "/tmp/ann.program.alone\n", "{job}: {told}");
             assert_eq!(machine.sh("pgrep -u ann -af ann/program || true").ok(), "", "{job}: {told}");
         }
     }
