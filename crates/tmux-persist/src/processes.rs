@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use nix::fcntl::OFlag;
-use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::sys::termios::{InputFlags, LocalFlags, tcgetattr};
 
 use crate::model::Folder;
 
@@ -147,9 +147,11 @@ fn takes_commands(arguments: &[Vec<u8>]) -> bool {
     SHELLS.iter().any(|shell| shell.as_bytes() == program)
 }
 
-/// Whether the shell's standard input is that terminal, and in the mode in which a shell edits a line: while it runs a
-/// command, and for `read`, it gives the terminal back to the kernel's own editing. dash has no other, and is known by how
-/// much it reads: for a command as much as there is, for `read` a byte at a time.
+/// Whether the shell's standard input is that terminal, and in the mode in which a shell edits a line: the kernel neither
+/// gathers lines nor shows what is typed, and does not take Enter for the end of a line either, or takes that for Enter too.
+/// While a shell runs a command the kernel does all of it; for `read -n 1` it does not gather, for `read -s -n 1` it does not
+/// show either. dash leaves all to the kernel, and is known by how much it reads: for a command as much as there is, for
+/// `read` a byte at a time.
 fn edits_a_line(shell: u32, terminal: u64) -> bool {
     let path = format!("/proc/{shell}/fd/0");
     let is_terminal = |meta: &fs::Metadata| meta.file_type().is_char_device() && meta.rdev() == terminal;
@@ -162,8 +164,17 @@ fn edits_a_line(shell: u32, terminal: u64) -> bool {
         return false;
     }
     let Ok(mode) = tcgetattr(&file) else { return false };
-    let dash = || fs::read_link(format!("/proc/{shell}/exe")).is_ok_and(|exe| exe.ends_with("dash"));
-    !mode.local_flags.contains(LocalFlags::ICANON) || dash() && reads_much(shell)
+    let by_kernel = LocalFlags::ICANON | LocalFlags::ECHO;
+    let enter = mode.input_flags & (InputFlags::ICRNL | InputFlags::INLCR);
+    let edits = !mode.local_flags.intersects(by_kernel) && enter != InputFlags::ICRNL;
+    let dash = || program(shell).is_some_and(|program| program == "dash");
+    edits || mode.local_flags.contains(by_kernel) && dash() && reads_much(shell)
+}
+
+/// The name of the file that a process executes.
+pub(crate) fn program(pid: u32) -> Option<String> {
+    let exe = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(exe.file_name()?.to_str()?.to_owned())
 }
 
 /// Whether a process waits in a call of the kernel with the arguments of `read(0, …, more than one)`. Where the kernel lets
@@ -223,7 +234,8 @@ fn name(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
 }
 
-fn folder(pid: u32) -> Option<Folder> {
+/// The folder that a process is in.
+pub(crate) fn folder(pid: u32) -> Option<Folder> {
     let folder = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
     // The kernel marks a folder that was removed so.
     if folder.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
