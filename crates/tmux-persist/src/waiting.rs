@@ -50,12 +50,13 @@ pub(crate) fn find<'a>(
             Some((pane, shell))
         })
         .collect();
+    let about = About::here();
     for some in asked.chunks_mut(AT_ONCE) {
         let ids: Vec<&str> = some.iter().map(|(pane, _)| pane.id.as_str()).collect();
         let shown = shown(server, &ids, &mark)?;
         for ((pane, shell), shown) in some.iter_mut().zip(shown) {
-            pane.prompt =
-                shown.filter(|shown| shown.waits(*shell)).and_then(|shown| Prompt::new(&shown.state));
+            let waits = shown.filter(|shown| shown.waits(*shell, &about));
+            pane.prompt = waits.and_then(|shown| Prompt::new(&shown.state));
         }
     }
     Ok(())
@@ -92,15 +93,18 @@ struct Shown {
 }
 
 impl Shown {
-    fn waits(&self, shell: u32) -> bool {
+    fn waits(&self, shell: u32, about: &About) -> bool {
         let fields: Vec<&str> = self.state.split(' ').collect();
-        let [server, _, _, width, x, y, _, mode, synchronized, off, _] = fields[..] else { return false };
+        let [server, _, _, width, x, y, older, mode, synchronized, off, _] = fields[..] else { return false };
         let number = |text: &str| text.parse::<usize>().ok();
-        let (Some(width), Some(x), Some(y)) = (number(width), number(x), number(y)) else { return false };
+        let [Some(width), Some(x), Some(y), Some(older)] = [width, x, y, older].map(number) else {
+            return false;
+        };
         // Somebody reads back in it; what is typed would go to other panes too; or nowhere.
         let plain = [mode, synchronized, off] == ["0"; 3];
         let here = server.parse().is_ok_and(|server| processes::see_the_same(shell, server));
-        plain && here && is_empty_prompt(&self.rows, width, x, y)
+        let about = about.shell(shell);
+        plain && here && about.is_some_and(|about| about.is_empty_prompt(&self.rows, width, (x, y), older))
     }
 }
 
@@ -134,65 +138,209 @@ fn read(text: &[u8]) -> Shown {
     Shown { state: lines.next().unwrap_or_default(), rows: lines.collect() }
 }
 
-/// Whether the cursor stands behind a prompt and nothing has been typed. What a prompt is only its shell knows; this takes
-/// a line that ends with `$`, `#`, `%`, `>` or a symbol that no keyboard has, without another of them before a space: that
-/// would be a prompt with something behind it. A continued line, `> ` or `quote> `, has only letters before its `>`.
-fn is_empty_prompt(rows: &[String], width: usize, x: usize, y: usize) -> bool {
-    let row = |y: usize| rows.get(y).map_or("", |row| row.trim_end());
-    // What begins in the row above goes on in this one.
-    let goes_on = y.checked_sub(1).is_some_and(|above| row(above).chars().count() + 1 >= width);
-    let below = rows.iter().skip(y + 1).any(|row| !row.trim_end().is_empty());
-    let left: String = row(y).chars().take(x).collect();
-    let right: String = row(y).chars().skip(x).collect();
-    // What stands at the right edge belongs to the prompt.
-    if goes_on || below || !(right.is_empty() || right.starts_with("  ")) {
-        return false;
+/// What a prompt tells of, and what its shell can do.
+#[derive(Debug, Clone, Default)]
+struct About {
+    person: String,
+    host: String,
+    /// The last part of the folder that the shell is in; empty for `/`.
+    folder: String,
+    /// The shell's own program, whatever it is called.
+    program: String,
+}
+
+/// What ends a prompt: beside `$`, `#`, `%` and `>` only what people's prompts are known to end with.
+const SIGNS: &str = "$#%>❯❮❱➜λ»›▶";
+
+impl About {
+    /// The person and the machine.
+    fn here() -> About {
+        let person = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
+        let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+        About {
+            person: person.map(|person| person.name).unwrap_or_default(),
+            host: host.unwrap_or_default(),
+            ..About::default()
+        }
     }
-    let left = left.trim_end();
-    let ends = |c: char| "$#%>".contains(c) || !c.is_ascii() && !c.is_alphanumeric() && !c.is_whitespace();
-    let Some((at, last)) = left.char_indices().next_back() else { return false };
-    let before = left.get(..at).unwrap_or_default();
-    let second = before.chars().zip(before.chars().skip(1)).any(|(c, next)| ends(c) && next.is_whitespace());
-    let continued = last == '>' && before.chars().all(|c| c.is_alphabetic() || c.is_whitespace());
-    ends(last) && !second && !continued
+
+    fn shell(&self, shell: u32) -> Option<About> {
+        let folder = processes::folder(shell)?.text();
+        let folder = folder.rsplit('/').next().unwrap_or_default().to_owned();
+        Some(About { folder, program: processes::program(shell)?, ..self.clone() })
+    }
+
+    /// Whether the cursor stands behind a prompt and nothing has been typed. What a prompt is only its shell knows. This
+    /// takes what cannot well be anything else: the cursor is one blank behind a sign, and all that stands before the sign
+    /// are names of the person, the machine and the folder. Of a text with several lines that was not sent yet, and of a
+    /// command that goes on, the last line has other words. `older` rows are above those that are shown.
+    fn is_empty_prompt(&self, rows: &[String], width: usize, (x, y): (usize, usize), older: usize) -> bool {
+        let row = |y: usize| rows.get(y).map_or("", |row| row.trim_end());
+        let above = y.checked_sub(1).map_or("", row);
+        let goes_on = most_columns(above) + 1 >= width;
+        let below = rows.iter().skip(y.saturating_add(1)).any(|row| !row.trim_end().is_empty());
+        let mut shown = row(y).chars();
+        // With anything but narrow letters, a place in the text is not a column.
+        if goes_on || below || !row(y).chars().all(is_narrow) {
+            return false;
+        }
+        // tmux tells a row without the blanks at its end, so the one in front of the cursor may be missing.
+        let Some(length) = x.checked_sub(1) else { return false };
+        let prompt: String = shown.by_ref().take(length).collect();
+        let blank = shown.next().is_none_or(|c| c == ' ');
+        let right = shown.as_str();
+        if prompt.chars().count() != length || !blank || !self.is_right_prompt(right, width, x) {
+            return false;
+        }
+        let Some((before, sign)) = prompt.char_indices().next_back().and_then(|(at, sign)| {
+            let before = prompt.get(..at)?;
+            SIGNS.contains(sign).then_some((before, sign))
+        }) else {
+            return false;
+        };
+        // `> ` and `quote> ` ask for more; ` > ` and ` # ` are words of a command.
+        let continued = sign == '>' && before.chars().all(|c| c.is_alphabetic() || c == ' ');
+        if continued || ">#".contains(sign) && before.ends_with(' ') {
+            return false;
+        }
+        if before.chars().all(is_line) {
+            // A bare sign could be the last line of several, unless the shell has no such lines or there is no other.
+            let first = older == 0 && rows.iter().take(y).all(|row| row.trim_end().is_empty());
+            let one_line = ["dash", "mksh", "ksh93"].contains(&self.program.as_str());
+            return first || one_line || self.begins_prompt(above);
+        }
+        // An environment in parentheses, as Python's and Debian's `chroot` have it.
+        let environment = before.strip_prefix('(').and_then(|before| before.split_once(')'));
+        let before = environment.filter(|(name, _)| !name.contains(' ')).map_or(before, |(_, rest)| rest);
+        self.are_names(before)
+    }
+
+    /// Whether what is right of the cursor belongs to the prompt: it stands apart and reaches the right edge. bash has none.
+    fn is_right_prompt(&self, right: &str, width: usize, x: usize) -> bool {
+        let at_edge = || {
+            let end = x.saturating_add(right.chars().count());
+            // zsh leaves a column free.
+            right.starts_with("  ") && end <= width && end.saturating_add(1) >= width
+        };
+        right.is_empty() || ["zsh", "fish"].contains(&self.program.as_str()) && at_edge()
+    }
+
+    /// Whether a row is the first of a prompt of two: names, and what some programs tell behind `on` and `via`.
+    fn begins_prompt(&self, row: &str) -> bool {
+        let names: Vec<&str> = row.split(' ').take_while(|word| !["on", "via"].contains(word)).collect();
+        let names =
+            names.into_iter().filter(|word| !["in", "at"].contains(word)).collect::<Vec<_>>().join(" ");
+        self.are_names(&names) && !row.split(' ').any(|word| word.ends_with(|c| SIGNS.contains(c)))
+    }
+
+    /// Whether a text has names, and nothing but names.
+    fn are_names(&self, text: &str) -> bool {
+        let parts = text.split(|c| " @:[]".contains(c) || is_line(c)).filter(|part| !part.is_empty());
+        let mut parts = parts.peekable();
+        parts.peek().is_some() && parts.all(|part| self.is_name(part))
+    }
+
+    fn is_name(&self, part: &str) -> bool {
+        let short = self.host.split('.').next().unwrap_or_default();
+        let path = part.starts_with(['/', '~']) || part.starts_with("...");
+        let folder = || part.rsplit('/').next() == Some(self.folder.as_str());
+        // As bash has it: `bash-5.2`, with a dash before it in the shell of a login.
+        let version = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+        let shell = part.strip_prefix('-').unwrap_or(part).split_once('-');
+        [self.person.as_str(), &self.host, short, &self.folder, "~"].contains(&part)
+            || path && folder() && (part == "/" || !self.folder.is_empty())
+            || shell.is_some_and(|(name, rest)| ["bash", "sh"].contains(&name) && version(rest))
+    }
+}
+
+/// What two rows of a prompt are joined by.
+fn is_line(c: char) -> bool {
+    ('\u{2500}'..='\u{257f}').contains(&c)
+}
+
+/// Whether every terminal gives this one column.
+fn is_narrow(c: char) -> bool {
+    let letter = c.is_alphanumeric() && c < '\u{300}';
+    c == ' ' || c.is_ascii_graphic() || letter || is_line(c) || SIGNS.contains(c)
+}
+
+/// At most so many columns a text takes.
+fn most_columns(text: &str) -> usize {
+    text.chars().map(|c| if is_narrow(c) { 1 } else { 2 }).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn about(program: &str) -> About {
+        About {
+            person: "ann".into(),
+            host: "devvm.example.org".into(),
+            folder: "code".into(),
+            program: program.into(),
+        }
+    }
+
     /// A screen of 40 columns; `|` is the cursor.
-    fn waits(screen: &str) -> bool {
+    fn waits(program: &str, screen: &str) -> bool {
         let y = screen.lines().position(|line| line.contains('|')).unwrap();
         let x = screen.lines().nth(y).unwrap().chars().position(|c| c == '|').unwrap();
-        let rows: Vec<String> = screen.lines().map(|line| line.replacen('|', "", 1)).collect();
-        is_empty_prompt(&rows, 40, x, y)
+        let rows: Vec<String> =
+            screen.lines().map(|line| line.replacen('|', "", 1).trim_end().to_owned()).collect();
+        about(program).is_empty_prompt(&rows, 40, (x, y), 0)
     }
 
     #[test]
     fn an_empty_prompt_is_known() {
-        for prompt in [
-            "$ |",
-            "# |",
-            "$|",
-            "ann@host:~$ |",
-            "ann@host:~/a b#c$ |",
-            "ann@host ~/code> |",
-            "host% |",
-            "host% |                     ~/code 12:30",
-            "╭─ann@host ~/code\n╰─❯ |",
-            "❯ |",
-            "$ claude\nkilled\nann@host:~$ |\n\n\n",
-            "[ann@host p]$ |",
+        for (program, prompt) in [
+            ("bash", "ann@devvm:~$ |"),
+            ("bash", "ann@devvm:~/code$ |"),
+            ("bash", "ann@devvm:/srv/x/code$ |"),
+            ("bash", "ann@devvm:.../x/code$ |"),
+            ("bash", "(venv) ann@devvm:~/code$ |"),
+            ("bash", "(stable)ann@devvm:~/code$ |"),
+            ("bash", "ann@devvm.example.org:~# |"),
+            ("bash", "[ann@devvm code]$ |"),
+            ("bash", "bash-5.2$ |"),
+            ("bash", "-bash-5.2$ |"),
+            ("bash", "sh-5.2# |"),
+            ("bash", "ann$ |"),
+            ("bash", "$ |"),
+            ("bash", "# |"),
+            ("bash", "$ claude\nkilled\nann@devvm:~$ |\n\n\n"),
+            ("bash", "長長長長長長長長\nann@devvm:~$ |"),
+            ("bash", "╭─ann@devvm ~/code\n╰─$ |"),
+            ("dash", "$ |"),
+            ("dash", "$ ls\na b\n$ |"),
+            ("dash", "# ls\na b\n# |"),
+            ("zsh", "devvm% |"),
+            ("zsh", "ann@devvm code % |"),
+            ("zsh", "devvm% |                     ~/code 12:30"),
+            ("zsh", "devvm% |                    ~/code 12:30"),
+            ("zsh", "~/code ❯ |"),
+            ("zsh", "❯ |"),
+            ("zsh", "\n❯ |"),
+            ("zsh", "ls\na b\n\n~/code\n❯ |"),
+            ("zsh", "ls\n\ncode on  main [$!] via 🦀 v1.8\n❯ |"),
+            ("zsh", "ann in devvm in ~/code on  main\n➜ |"),
+            ("zsh", "╭─ann@devvm ~/code\n╰─❯ |"),
+            ("fish", "ann@devvm ~> |"),
+            ("fish", "ann@devvm ~/s/code> |"),
+            ("fish", "ann@devvm ~> |                     12:30"),
         ] {
-            assert!(waits(prompt), "{prompt}");
+            assert!(waits(program, prompt), "{program}: {prompt}");
         }
     }
 
     #[test]
     fn what_may_be_something_else_is_none() {
+        let shells = ["bash", "zsh", "fish"];
         for other in [
             "|",
+            "$|",
+            "ann@devvm:~$|",
+            "ann@devvm:~$  |",
             "$ read x\n|",
             "Really delete all? [y/N] |",
             "Your name: |",
@@ -200,23 +348,63 @@ mod tests {
             "Password for ann> |",
             "> |",
             "quote> |",
+            "code> |",
             "cmdsubst dquote> |",
-            "ann@host:~$ half typed|",
-            "ann@host:~$ half typed |",
-            "ann@host:~$ echo 5 > |",
-            "ann@host:~$ echo $|",
-            "ann@host:~$ ls |# not now",
-            "ann@host:~$ |ls",
-            "ann@host:~$ | ls",
+            "∙ |",
+            "ann@devvm:~$ cat <<E\n∙ |",
+            "ann@devvm:~$ cat <<E\n➜ |",
+            "ann in code on  main\n➜ cat <<E\n➜ |",
+            "Drop all tables (y/n) › |",
+            "Drop all tables [y/n]> |",
+            "ann@devvm:~$ half typed|",
+            "ann@devvm:~$ half typed |",
+            "ann@devvm:~$ echo 5 > |",
+            "ann@devvm:~$ ~/code > |",
+            "ann@devvm:~$ echo $|",
+            "ann: echo important > |",
+            "ann: code > |",
+            "ann: code # |",
+            "ann@devvm:~$ ls |# not now",
+            "ann@devvm:~$ |ls",
+            "ann@devvm:~$ | ls",
+            "ann@devvm:~$ |   ; touch x",
             "❯ sort > |",
-            "host% echo ✗ |",
+            "devvm% echo ✗ |",
             "(reverse-i-search)`': |",
             "--More--(5%)|",
-            "ann@host:~$ 0123456789012345678901234567\n0123 $ |",
-            "host% for a in b; do|\nfoo",
+            "ann@devvm:~$ touch harm\necho done 50%|",
+            "ann@devvm:~$ touch harm\necho done 50% |",
+            "ann@devvm:~$ touch harm\n# |",
+            "ann@devvm:~$ touch harm\n\n$ |",
+            "ann: touch harm\n# |",
+            "❯ touch harm\n❯ |",
+            "ann@devvm:~$ echo 長長長長長長長長長長長長長\nい文章。|",
+            "ann@devvm:~$ echo 長長長長長長長長長長長長長\nい文章% |",
+            "ann@devvm 長:~$ |",
+            "ann@devvm:~$ echo 56789012345678901234567\nann$ |",
+            "ann@devvm:~$ echo 長長長長長長長長長長長\nann$ |",
+            "ann@devvm:~$ echo\nand then 50% |",
+            "eve@devvm:~$ |",
+            "ann@prod:~$ |",
+            "ann@devvm:~/other$ |",
+            "ann@devvm:~/code/$ |",
+            "devvm% for a in b; do|\nfoo",
+            "ann@devvm:~$ |\ntouch harm",
         ] {
-            assert!(!waits(other), "{other}");
+            for program in shells {
+                assert!(!waits(program, other), "{program}: {other}");
+            }
         }
+        // A right prompt of a shell that has none.
+        assert!(!waits("bash", "devvm% |                     ~/code 12:30"));
+        // One that is not at the edge, or not apart.
+        assert!(!waits("zsh", "devvm% |                   ~/code 12:30"));
+        assert!(!waits("zsh", "devvm% | 234567890123456789012345678901234"));
+        assert!(!waits("zsh", "devvm% |                    ~/長de 12:3"));
+        // A bare sign, with something that has scrolled away.
+        assert!(!about("zsh").is_empty_prompt(&["❯".into()], 40, (2, 0), 1));
+        // Nonsense from a server.
+        assert!(!about("zsh").is_empty_prompt(&["❯".into()], 40, (usize::MAX, usize::MAX - 1), 0));
     }
 
     #[test]

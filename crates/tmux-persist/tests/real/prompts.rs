@@ -54,7 +54,10 @@ impl Place {
         let mut command = vec!["new-session", "-d", "-x", "80", "-y", "24", "-s", live.name];
         // Nobody's own files; prompts as the shells have them.
         let (home, plain) = (format!("HOME={}", self.home().display()), "ENV=");
-        command.extend(["-e", &home, "-e", plain, "-e", "PS1=\\u$ ", "--"]);
+        // dash shows its prompt as it is.
+        let prompt = if live.runs == ["dash"] { "PS1=$ " } else { "PS1=\\u$ " };
+        command.extend(["-e", "LC_ALL=C.UTF-8"]);
+        command.extend(["-e", &home, "-e", plain, "-e", prompt, "--"]);
         command.extend(live.runs.iter().map(String::as_str));
         // A server that was just killed may take the first call of the next one along.
         eventually(live.name, || self.try_tmux(&command));
@@ -129,13 +132,14 @@ fn a_conversation_is_resumed_in_a_shell_that_waits() {
     if there("zsh") {
         all.push(live("zsh", &["zsh", "-f"], &["PS1='%m%% '", ""], "% "));
         all.push(live("zsh-vi", &["zsh", "-f"], &["PS1='%m%% '; bindkey -v", ""], "% "));
+        all.push(live("zsh-two", &["zsh", "-f"], &["PS1=$'%n in %~\\n❯ ' RPROMPT=%T", ""], "\n❯"));
     }
     if there("fish") {
         all.push(live(
             "fish",
             &["fish", "--no-config"],
-            &["function fish_prompt; echo -n 'ann@vm ~> '; end", ""],
-            "ann@vm ~>",
+            &["function fish_prompt; echo -n (whoami)@(uname -n)' ~> '; end", ""],
+            " ~>",
         ));
     }
     place.lost(all.iter().map(|live| live.name));
@@ -175,27 +179,35 @@ fn a_conversation_is_resumed_in_a_shell_that_waits() {
     }
 }
 
+/// Lines that go on in the next row, of 80 columns, and end with a sign there.
+const WIDE: &str =
+    "echo 長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長い文章。";
+const WIDE_SIGN: &str =
+    "echo 長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長長い文章% ";
+const FAR: &str =
+    "echo important                                                                    and then 50% ";
+
 #[test]
 fn what_is_no_waiting_shell_is_never_typed_into() {
     let place = Place::new();
     let wizard = place.home().join("wizard.sh");
-    // It asks as a shell would.
-    let asks = "printf 'ann@vm$ '; read x; echo \"taken: $x\"; sleep 99999";
+    // It asks as a shell would, with words that are a prompt.
+    let asks = "printf '~$ '; read x; echo \"taken: $x\"; sleep 99999";
     fs::write(&wizard, asks).unwrap();
     let wizard = wizard.display().to_string();
     let mut all = vec![
-        live("script", &["bash", &wizard], &[], "ann@vm$"),
-        live("script-i", &["bash", "--norc", "-i", &wizard], &[], "ann@vm$"),
-        live("command", &["bash", "-c", asks], &[], "ann@vm$"),
-        live("command-i", &["bash", "--norc", "-i", "-c", asks], &[], "ann@vm$"),
-        live("dash-c", &["dash", "-c", asks], &[], "ann@vm$"),
+        live("script", &["bash", &wizard], &[], "~$"),
+        live("script-i", &["bash", "--norc", "-i", &wizard], &[], "~$"),
+        live("command", &["bash", "-c", asks], &[], "~$"),
+        live("command-i", &["bash", "--norc", "-i", "-c", asks], &[], "~$"),
+        live("dash-c", &["dash", "-c", asks], &[], "~$"),
         live("piped", &["bash", "-c", "exec bash --norc -i < <(sleep 99999)"], &[], "bash-"),
-        live("read", &["bash", "--norc"], &["read -p 'ann@vm$ '", ""], "\nann@vm$"),
+        live("read", &["bash", "--norc"], &["read -p '~$ '", ""], "\n~$"),
         live("dash-read", &["dash"], &["read x", ""], "read x"),
-        live("dash-ask", &["dash"], &["read -p 'ann@vm$ ' x", ""], "\nann@vm$"),
+        live("dash-ask", &["dash"], &["read -p '~$ ' x", ""], "\n~$"),
         live("select", &["bash", "--norc"], &["select x in a b; do echo; done", ""], "#?"),
-        live("sourced", &["bash", "--norc"], &["printf 'ann@vm$ '; read x", ""], "\nann@vm$"),
-        live("program", &["bash", "--norc"], &["printf 'ann@vm$ '; sleep 99999", ""], "\nann@vm$"),
+        live("sourced", &["bash", "--norc"], &["printf '~$ '; read x", ""], "\n~$"),
+        live("program", &["bash", "--norc"], &["printf '~$ '; sleep 99999", ""], "\n~$"),
         live("piping", &["bash", "-c", "sleep 99999 & exec bash --norc"], &[], "bash-"),
         live("half", &["bash", "--norc"], &["half typed"], "half typed"),
         live("half-dash", &["dash"], &["half typed"], "half typed"),
@@ -209,6 +221,21 @@ fn what_is_no_waiting_shell_is_never_typed_into() {
             "01234 $",
         ),
         live("start", &["bash", "--norc"], &["half typed"], "half typed"),
+        live("blanks", &["bash", "--norc"], &["   ; touch precious-blanks"], "; touch precious"),
+        live("symbol", &["bash", "--norc"], &["PS2='∙ '", "cat >precious-symbol <<E", ""], "\n∙"),
+        live("known-symbol", &["bash", "--norc"], &["PS2='➜ '", "cat >precious-known-symbol <<E", ""], "\n➜"),
+        live("key", &["bash", "--norc"], &["read -n1 -p '~$ ' x; touch precious-key", ""], "\n~$"),
+        live(
+            "hidden-key",
+            &["bash", "--norc"],
+            &["read -s -n1 -p '~$ ' x; touch precious-hidden-key", ""],
+            "\n~$",
+        ),
+        live("wide", &["bash", "--norc"], &[WIDE], "文章。"),
+        live("wide-sign", &["bash", "--norc"], &[WIDE_SIGN], "文章%"),
+        live("far", &["bash", "--norc"], &[FAR], "and then 50%"),
+        live("no-sign", &["bash", "--norc"], &["PS1='~: '", "echo important > "], "~: echo important >"),
+        live("lines", &["bash", "--norc"], &[], "$"),
         live("search", &["bash", "--norc"], &[], "$"),
         live("copy", &["bash", "--norc"], &[], "$"),
         live("both", &["bash", "--norc"], &[], "$"),
@@ -216,12 +243,20 @@ fn what_is_no_waiting_shell_is_never_typed_into() {
     ];
     if there("zsh") {
         all.push(live("zsh-quote", &["zsh", "-f"], &["echo 'so", ""], "quote>"));
-        all.push(live("zsh-read", &["zsh", "-f"], &["read 'x?ann@vm%% '", ""], "\nann@vm%%"));
-        all.push(live("zsh-lines", &["zsh", "-f"], &["one"], "one"));
+        all.push(live("zsh-read", &["zsh", "-f"], &["read 'x?~% '", ""], "\n~%"));
+        all.push(live("zsh-lines", &["zsh", "-f"], &["PS1='%n%% '", ""], "% "));
+        all.push(live("zsh-key", &["zsh", "-f"], &["read -k1 'x?~% '; touch precious-zsh-key", ""], "\n~%"));
+        all.push(live(
+            "zsh-hidden",
+            &["zsh", "-f"],
+            &["read -sk1 'x?~% '; touch precious-zsh-hidden", ""],
+            "\n~%",
+        ));
     }
     if there("fish") {
         all.push(live("fish-read", &["fish", "--no-config"], &["read x", ""], "read>"));
         all.push(live("fish-half", &["fish", "--no-config"], &["half typed"], "half typed"));
+        all.push(live("fish-lines", &["fish", "--no-config"], &[], "~"));
     }
     let container = Command::new("unshare").args(["-Urm", "true"]).status().is_ok_and(|s| s.success());
     if container {
@@ -230,6 +265,20 @@ fn what_is_no_waiting_shell_is_never_typed_into() {
     place.lost(all.iter().map(|live| live.name));
     all.iter().for_each(|live| place.start(live));
     place.tmux(&["send-keys", "-t", "=start:", "Home"]);
+    place.tmux(&["send-keys", "-t", "=blanks:", "Home"]);
+    // Pasted or typed, and not sent yet.
+    for live in all.iter().filter(|live| live.name.ends_with("lines")) {
+        let (at, first) = (format!("={}:", live.name), format!("touch precious-{}", live.name));
+        if live.name.starts_with("fish") {
+            place.tmux(&["send-keys", "-t", &at, "-l", &first]);
+            place.tmux(&["send-keys", "-t", &at, "M-Enter"]);
+            place.tmux(&["send-keys", "-t", &at, "-l", "echo done 50% "]);
+        } else {
+            place.tmux(&["set-buffer", &format!("{first}\necho done 50% ")]);
+            place.tmux(&["paste-buffer", "-p", "-t", &at]);
+        }
+        eventually("it is there", || place.shown(live.name).contains("done 50%").then_some(()));
+    }
     place.tmux(&["send-keys", "-t", "=search:", "C-r"]);
     place.tmux(&["copy-mode", "-t", "=copy:"]);
     // What is typed into one goes to both.
@@ -263,7 +312,9 @@ fn what_is_no_waiting_shell_is_never_typed_into() {
     }
     assert_eq!(place.tmux(&["display-message", "-p", "-t", "=copy:", "#{pane_in_mode}"]), "1");
     assert_eq!(place.tmux(&["capture-pane", "-p", "-t", "=both:0.1"]), "");
-    assert!(!place.home().join("precious").exists());
+    let files = fs::read_dir(place.home()).unwrap().map(|entry| entry.unwrap().file_name());
+    let files: Vec<_> = files.filter(|name| name.to_string_lossy().contains("precious")).collect();
+    assert!(files.is_empty(), "{files:?}");
 }
 
 /// What became of sessions when several restores ran at once.
