@@ -212,6 +212,10 @@ impl About {
         // An environment in parentheses, as Python's and Debian's `chroot` have it.
         let environment = before.strip_prefix('(').and_then(|before| before.split_once(')'));
         let before = environment.filter(|(name, _)| !name.contains(' ')).map_or(before, |(_, rest)| rest);
+        // A branch behind them, as git's own `__git_ps1` tells it.
+        let branch = before.strip_suffix(')').and_then(|before| before.rsplit_once(" ("));
+        let before =
+            branch.filter(|(_, branch)| !branch.contains(['(', ')'])).map_or(before, |(rest, _)| rest);
         self.are_names(before)
     }
 
@@ -299,6 +303,8 @@ mod tests {
             ("bash", "ann@devvm:/srv/x/code$ |"),
             ("bash", "ann@devvm:.../x/code$ |"),
             ("bash", "(venv) ann@devvm:~/code$ |"),
+            ("bash", "ann@devvm:~/code (main)$ |"),
+            ("bash", "ann@devvm:~/code (main *$>)$ |"),
             ("bash", "(stable)ann@devvm:~/code$ |"),
             ("bash", "ann@devvm.example.org:~# |"),
             ("bash", "[ann@devvm code]$ |"),
