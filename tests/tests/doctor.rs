@@ -73,8 +73,14 @@ fn a_doctor_finds_what_is_wrong_also_when_the_daemon_is_dead(suite: Suite) {
         "users:\n  ann: {authentik_user: ann, k8s_user: ann, tier: power-user}\n",
     );
     machine.sh("rm /var/lib/rosterd/ledger.json.prev").ok();
+    // Nor may others read what opens the cluster for rosterd.
+    machine
+        .write_file("/etc/rosterd/config.toml", "[kubernetes]\nkubeconfig = \"/etc/rosterd/kubeconfig\"\n");
+    machine.sh("echo x >/etc/rosterd/kubeconfig; chmod 644 /etc/rosterd/kubeconfig").ok();
     let ill = doctor(3);
-    assert!(of(&ill, "modes").1.contains("chmod 0600 /etc/t3-serve/ann.env"), "{ill}");
+    for open in ["chmod 0600 /etc/t3-serve/ann.env", "chmod 0600 /etc/rosterd/kubeconfig"] {
+        assert!(ill.to_string().contains(open), "{ill}");
+    }
     assert_eq!(of(&ill, "ledger").0, "red", "{ill}");
     assert_eq!(ill["worst"], "red");
 }

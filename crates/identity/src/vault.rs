@@ -94,7 +94,8 @@ impl Vault {
         let token: Value = self.read("auth/token/lookup-self").await.map_err(|trouble| match trouble {
             Trouble::Refused(StatusCode::FORBIDDEN, said) => Failure::new(
                 format!("Vault does not accept the token: {}", words(StatusCode::FORBIDDEN, &said)),
-                "put a new one into the file of `vault.login`; it is read anew for each run",
+                "put a new one into the file of `vault.login`, which is read anew for each run; if it is a good one, its policy \
+                 lacks what docs/identity.md lists: Vault says the same of both",
             ),
             trouble => told(trouble, "read auth/token/lookup-self"),
         })?;

@@ -46,7 +46,9 @@ pub(crate) fn run(socket: &Path, command: &Command, out: &Out) -> Result<u8> {
             Command::Plan { user, provider: Some(provider), .. } => {
                 let asked = client.plan_provider(*provider, user.as_ref());
                 let plan = patiently(asked, out, &format!("rosterd looks at {provider}")).await?;
-                show_plan(plan, None, true, out)
+                // What could not be looked at may well differ.
+                let unknown = plan.steps.is_empty() && !plan.problems.is_empty();
+                Ok(show_plan(plan, None, true, out)?.max(u8::from(unknown)))
             }
             Command::Reconcile { user, provider: Some(provider) } => {
                 let events = client.reconcile_provider(*provider, user.as_ref()).await.map_err(explain)?;

@@ -121,6 +121,9 @@ pub struct View {
 pub struct Restored {
     /// The snapshot it took; none when there is none.
     pub taken: Option<Moment>,
+    /// The snapshot that it would have taken, if that was not damaged.
+    #[serde(default)]
+    pub damaged: Option<Moment>,
     /// Its sessions, with what became of each.
     pub sessions: Vec<(Row, Outcome)>,
 }

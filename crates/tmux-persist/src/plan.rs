@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::job::one_line;
-use crate::model::{Conversation, ConversationId, Folder, Moment, Pane, Session, SessionName, Snapshot};
+use crate::model::{
+    Conversation, ConversationId, Folder, Moment, Pane, Session, SessionName, Snapshot, Window,
+};
 use crate::series::Tombstones;
 use crate::shell;
 use crate::waiting::Prompt;
@@ -364,28 +366,28 @@ fn in_place(
     live: &[LivePane],
 ) -> Option<Vec<(Conversation, LivePane)>> {
     let waits = |pane: &&LivePane| pane.prompt.is_some() && !pane.claude;
-    let only = wanted.len() == 1 && !live.iter().any(|pane| pane.claude);
+    // With one pane before and now, it is that one, whatever number its window has got.
+    let only = session.panes() == 1 && live.len() == 1;
     let mut used = BTreeSet::new();
     wanted
         .iter()
         .map(|conversation| {
             let (window, position) = place(session, &conversation.id)?;
-            let same = live
-                .iter()
-                .filter(waits)
-                .find(|pane| window.is_some() && Some(pane.window) == window && pane.position == position);
-            let pane =
-                same.or_else(|| live.iter().filter(|_| only).filter(|pane| pane.active).find(waits))?;
+            let there = || live.iter().filter(|pane| Some(pane.window) == window.index);
+            // After a split or a close the same position may be another pane.
+            let comparable = there().count() == window.panes.len();
+            let same = there().filter(|_| comparable).find(|pane| pane.position == position);
+            let pane = same.or_else(|| live.first().filter(|_| only)).filter(waits)?;
             used.insert(&pane.id).then(|| ((*conversation).clone(), pane.clone()))
         })
         .collect()
 }
 
-fn place(session: &Session, id: &ConversationId) -> Option<(Option<u32>, usize)> {
+fn place<'a>(session: &'a Session, id: &ConversationId) -> Option<(&'a Window, usize)> {
     session.windows.iter().find_map(|window| {
         let position =
             window.panes.iter().position(|pane| pane.conversation.as_ref().is_some_and(|c| c.id == *id))?;
-        Some((window.index, position))
+        Some((window, position))
     })
 }
 

@@ -129,6 +129,34 @@ fn a_shell_whose_claude_died_is_typed_into() {
 }
 
 #[test]
+fn no_other_pane_is_typed_into_than_the_one_that_had_the_conversation() {
+    // Two panes, as they were: the one of the conversation is busy, the other one waits.
+    let mut taken = snapshot(&[("a", X)]);
+    let beside = taken.sessions[0].windows[0].panes[0].clone();
+    taken.sessions[0].windows[0].index = Some(0);
+    taken.sessions[0].windows[0].panes.push(Pane { conversation: None, ..beside });
+    let other = LivePane { id: "%2".into(), position: 1, active: false, ..pane(None) };
+    let of = |panes: &[&LivePane]| Live {
+        sessions: [(name("a"), panes.iter().map(|pane| (*pane).clone()).collect())].into(),
+    };
+    let busy = LivePane { prompt: None, ..pane(None) };
+    let beside = "a live_other_conv suffixed a-1207 on - | Resume";
+    assert_eq!(
+        told(&taken, &of(&[&busy, &LivePane { active: true, ..other.clone() }]), &facts(), &[]),
+        beside
+    );
+    // It is closed, and the other one has its place.
+    let moved = LivePane { position: 0, active: true, ..other.clone() };
+    assert_eq!(told(&taken, &of(&[&moved]), &facts(), &[]), beside);
+    // It waits, too.
+    let into = "a live_no_claude in_place a on - | types into %1";
+    assert_eq!(told(&taken, &of(&[&pane(None), &other]), &facts(), &[]), into);
+    // The only one, in a window that has another number now.
+    let alone = LivePane { window: 7, ..pane(None) };
+    assert_eq!(told(&snapshot(&[("a", X)]), &of(&[&alone]), &facts(), &[]), into);
+}
+
+#[test]
 fn what_a_terminal_would_obey_is_not_typed() {
     // Nor what is longer than it takes on a line: in quotes, each `'` is four.
     for odd in ["/srv/a\u{3}b".to_owned(), format!("/srv/{}", "'".repeat(800))] {

@@ -44,9 +44,7 @@ pub(crate) fn judge(
     };
     let most_is_missing = promoted.is_some_and(|promoted| {
         let wanted = |session: &&Session| !tombstones.closed(&session.name, promoted.taken);
-        let before: usize = promoted.sessions.iter().filter(wanted).map(Session::panes).sum();
-        let after: usize = sessions.iter().map(Session::panes).sum();
-        after * 2 < before
+        lacks_most(sessions, promoted.sessions.iter().filter(wanted).map(Session::panes).sum())
     });
     let seen_for_long = held_since.is_some_and(|since| taken.0.saturating_sub(since.0) >= HELD_FOR);
     let promote = !most_is_missing || seen_for_long;
@@ -57,6 +55,11 @@ pub(crate) fn judge(
         },
         _ => Verdict::Store { taken, promote },
     }
+}
+
+/// Whether most of the panes that were there are missing.
+pub(crate) fn lacks_most(sessions: &[Session], before: usize) -> bool {
+    sessions.iter().map(Session::panes).sum::<usize>() * 2 < before
 }
 
 /// When sessions were closed on purpose.

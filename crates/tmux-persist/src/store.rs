@@ -22,8 +22,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::format::{self, FormatError, HEAD, MAX_FILE, decode, encode};
-use crate::model::{Moment, SessionName, Snapshot};
-use crate::series::Tombstones;
+use crate::model::{Moment, Session, SessionName, Snapshot};
+use crate::series::{Tombstones, lacks_most};
 
 /// How long one save waits for another.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
@@ -127,11 +127,27 @@ impl Store {
         read_all(&path).map_err(|source| StoreError::Read { path, source })
     }
 
-    /// The snapshot that a restore takes: the one that `newest` names, or the newest one before it that is whole.
+    /// The snapshot that a restore takes: the one that `newest` names, or the newest one before it that is whole and was
+    /// not held back when it was taken, because most of what was there before it was missing.
     pub(crate) fn promoted(&self) -> Result<Option<Snapshot>, StoreError> {
         let pointed = self.pointed();
-        let upto = |taken: &Moment| pointed.is_none_or(|pointed| *taken <= pointed);
-        self.newest_whole(self.moments()?.into_iter().filter(upto))
+        if let Some(pointed) = pointed
+            && let Some(snapshot) = whole(self.read(pointed))?
+        {
+            return Ok(Some(snapshot));
+        }
+        let mut found: Option<Snapshot> = None;
+        let before = |taken: &Moment| pointed.is_none_or(|pointed| *taken < pointed);
+        for taken in self.moments()?.into_iter().filter(before).rev() {
+            let Some(snapshot) = whole(self.read(taken))? else { continue };
+            if found.as_ref().is_some_and(|found| {
+                !lacks_most(&found.sessions, snapshot.sessions.iter().map(Session::panes).sum())
+            }) {
+                break;
+            }
+            found = Some(snapshot);
+        }
+        Ok(found)
     }
 
     /// The newest snapshot that is whole.
@@ -406,6 +422,11 @@ mod tests {
         // Damaged by the disk: the one before.
         fs::write(store.path(Moment(200)), "{\"format\":\"rosterd-tmux\",\"ver").unwrap();
         assert_eq!(store.promoted().unwrap(), Some(snapshot(100, "a")));
+        // Not one that was held back: of what was there before it, most was missing.
+        let many = ["c", "d", "e"].map(|name| snapshot(50, name).sessions.remove(0));
+        store.write(&Snapshot { taken: Moment(50), sessions: many.to_vec() }).unwrap();
+        assert_eq!(store.promoted().unwrap().unwrap().taken, Moment(50));
+        fs::remove_file(store.path(Moment(50))).unwrap();
         // What cannot be opened is no better.
         fs::remove_file(store.path(Moment(200))).unwrap();
         nix::unistd::mkfifo(&store.path(Moment(200)), nix::sys::stat::Mode::S_IRWXU).unwrap();

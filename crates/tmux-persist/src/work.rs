@@ -66,13 +66,18 @@ pub(crate) fn run<'a>(
         Job::Restore => {
             let _lock = work.store.lock()?;
             match work.store.promoted()? {
-                None => Answer::Restored(Restored { taken: None, sessions: Vec::new() }),
+                None => Answer::Restored(Restored {
+                    taken: None,
+                    damaged: work.store.pointed(),
+                    sessions: Vec::new(),
+                }),
                 Some(snapshot) => {
                     let mut rows = work.resolve(&snapshot)?;
                     for one in rows.iter_mut().filter(|one| !one.row.default) {
                         one.doing = Doing::Nothing;
                     }
-                    Answer::Restored(work.apply(snapshot.taken, rows)?)
+                    let damaged = work.store.pointed().filter(|pointed| *pointed != snapshot.taken);
+                    Answer::Restored(Restored { damaged, ..work.apply(snapshot.taken, rows)? })
                 }
             }
         }
@@ -290,7 +295,7 @@ impl Work<'_> {
             },
         };
         let sessions = rows.iter().map(|one| (one.row.clone(), outcome(one))).collect();
-        Ok(Restored { taken: Some(taken), sessions })
+        Ok(Restored { taken: Some(taken), damaged: None, sessions })
     }
 
     /// The files with what the panes showed, where there are any.

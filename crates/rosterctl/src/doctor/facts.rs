@@ -288,7 +288,7 @@ fn read_ledger(path: &Path) -> io::Result<Ledger> {
     Ok(serde_json::from_str(envelope.ledger.get())?)
 }
 
-/// The folder of the ledger, and what holds tokens of people.
+/// The folder of the ledger, and what holds tokens, of people and of rosterd.
 fn files(config: &Config, roster: &SourceFact<Roster>) -> Vec<FileFact> {
     let mut wanted: Vec<(PathBuf, u32)> = vec![(STATE.into(), 0o700)];
     if let SourceFact::Valid(roster) = roster {
@@ -297,6 +297,16 @@ fn files(config: &Config, roster: &SourceFact<Roster>) -> Vec<FileFact> {
             ports.flat_map(|port| roster.users.keys().map(move |user| (port.env_file_of(user), 0o600))),
         );
     }
+    let secrets = [
+        config.kubernetes.kubeconfig.as_ref(),
+        config.vault.address.is_some().then_some(&config.vault.login.file),
+        config.membership.token_file.as_ref(),
+        config.announce.webhook_file.as_ref(),
+        config.source.credentials_file.as_ref(),
+    ];
+    // A link, or the folder of a pod's service account, is judged by whoever reads it.
+    let plain = |path: &&PathBuf| fs::symlink_metadata(path).is_ok_and(|seen| seen.is_file());
+    wanted.extend(secrets.into_iter().flatten().filter(plain).map(|path| (path.clone(), 0o600)));
     let fact = |(path, widest): (PathBuf, u32)| {
         let seen = fs::symlink_metadata(&path).ok()?;
         Some(FileFact { path, uid: seen.uid(), mode: seen.permissions().mode() & 0o7777, widest })

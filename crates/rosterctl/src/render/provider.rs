@@ -23,10 +23,12 @@ pub(super) fn section(page: &mut Page, name: Provider, status: &ProviderStatus, 
         true => (Style::Good, "converged"),
         false => (Style::Bad, "degraded"),
     };
-    let last =
-        status.last_run.as_ref().map_or_else(String::new, |run| format!("last run {}", last_run(run, now)));
-    let running = if status.running { "; a run is under way" } else { "" };
-    page.open(&format!("{name}, {word}: "), style, &format!("{last}{running}."));
+    let last = status.last_run.as_ref().map(|run| format!("last run {}", last_run(run, now)));
+    let running = status.running.then(|| "a run is under way".to_owned());
+    match [last, running].into_iter().flatten().collect::<Vec<_>>().join("; ") {
+        text if text.is_empty() => page.open(&format!("{name}, {word}."), style, ""),
+        text => page.open(&format!("{name}, {word}: "), style, &format!("{text}.")),
+    }
     for (subject, degraded) in &status.degraded {
         let whom = match subject {
             Subject::Machine => "as a whole".to_owned(),

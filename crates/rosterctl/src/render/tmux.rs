@@ -227,6 +227,11 @@ fn saved(page: &mut Page, user: &str, saved: &Saved, alone: bool) {
 }
 
 fn restored(page: &mut Page, user: &str, restored: &Restored, alone: bool) {
+    if let Some(damaged) = restored.damaged {
+        let instead =
+            restored.taken.map_or_else(|| "none before it is whole".to_owned(), |t| format!("{t} is taken"));
+        page.para(Style::Warn, &format!("{user}: the snapshot {damaged} is damaged; {instead}"));
+    }
     let mut nothing = true;
     for (row, outcome) in &restored.sessions {
         let target = if row.target == row.name { String::new() } else { format!(" as {}", row.target) };
@@ -431,7 +436,7 @@ mod tests {
             Outcome::LeftAlone,
         ];
         let sessions = rows().into_iter().zip(outcomes).collect();
-        let answers = one(Answer::Restored(Restored { taken: Some(TAKEN), sessions }));
+        let answers = one(Answer::Restored(Restored { taken: Some(TAKEN), damaged: None, sessions }));
         insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
         ann: restored infra, conversation 01234567
         ann: resumed odd in place, conversation 01234567
