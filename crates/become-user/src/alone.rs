@@ -13,8 +13,9 @@ use nix::sys::resource::{Resource, setrlimit};
 const MEMORY: u64 = 64 << 20;
 
 /// Has the program, and whatever it becomes, be one process that can start no other, lets no file grow and has at most
-/// 64 MiB: nothing of it is left when it is killed, and what it can take beyond its person's own limits is little. A
-/// program that set the limits on itself could be taken over before it has.
+/// 64 MiB of its own: no process of it is left when it is killed. Memory that it shares (SysV segments, files in
+/// `/dev/shm`) is not bounded by this and may stay. A program that set the limits on itself could be taken over before it
+/// has.
 pub fn alone(command: &mut Command) -> &mut Command {
     let limit = || {
         for (resource, most) in
