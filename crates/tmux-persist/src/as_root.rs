@@ -188,7 +188,7 @@ fn make_store(state: &Path, person: &Person) -> Result<(), String> {
 /// Ends what a worker left. Whoever talks to a person's server runs a tmux whose deeds that server has a say in (it may
 /// tell its client to become another program, and the person may kill the worker that watches it), in the unit or the
 /// login of root's that asked for the job. It cannot start other processes, see [`become_user::alone`], so once each child
-/// is dead nothing of it is left.
+/// is dead no process of it is left.
 async fn end_strays() -> Option<Failure> {
     let until = Instant::now() + STRAYS;
     loop {
