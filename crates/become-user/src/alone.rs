@@ -9,18 +9,23 @@ use std::process::Command;
 
 use nix::sys::resource::{Resource, setrlimit};
 
-/// More than a client of anything needs, in bytes.
+/// More than a client of anything needs of its own, in bytes.
 const MEMORY: u64 = 64 << 20;
+/// With the files that it maps, in bytes: every locale of Debian is one of 230 MB.
+const ADDRESSES: u64 = 512 << 20;
 
 /// Has the program, and whatever it becomes, be one process that can start no other, lets no file grow and has at most
-/// 64 MiB of its own: no process of it is left when it is killed. Memory that it shares (SysV segments, files in
-/// `/dev/shm`) is not bounded by this and may stay. A program that set the limits on itself could be taken over before it
-/// has.
+/// 64 MiB of its own and 512 MiB with what it shares: no process of it is left when it is killed. SysV segments that it
+/// has let go of, and pages of files that were there before, may stay: a unit has to bound them. A program that set the
+/// limits on itself could be taken over before it has.
 pub fn alone(command: &mut Command) -> &mut Command {
     let limit = || {
-        for (resource, most) in
-            [(Resource::RLIMIT_NPROC, 0), (Resource::RLIMIT_FSIZE, 0), (Resource::RLIMIT_DATA, MEMORY)]
-        {
+        for (resource, most) in [
+            (Resource::RLIMIT_NPROC, 0),
+            (Resource::RLIMIT_FSIZE, 0),
+            (Resource::RLIMIT_DATA, MEMORY),
+            (Resource::RLIMIT_AS, ADDRESSES),
+        ] {
             setrlimit(resource, most, most).map_err(io::Error::from)?;
         }
         Ok(())
@@ -44,5 +49,6 @@ mod tests {
         assert_eq!(of("Max processes"), ["0", "0"]);
         assert_eq!(of("Max file size"), ["0", "0"]);
         assert_eq!(of("Max data size"), ["67108864", "67108864"]);
+        assert_eq!(of("Max address space"), ["536870912", "536870912"]);
     }
 }

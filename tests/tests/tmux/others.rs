@@ -98,6 +98,8 @@ const PROGRAM: &str = r#"#!/usr/bin/perl
     $SIG{XFSZ} = "IGNORE";
     open my $log, ">", "/tmp/ann.program." . (defined $child ? "forked" : "alone");
     rename "/tmp/ann.program.alone", "/tmp/ann.program.grown" if syswrite $log, "x";
+    my $shared = shmget 0, 1 << 20, 01600;
+    shmwrite $shared, "kept", 0, 4 or rename "/tmp/ann.program.alone", "/tmp/ann.program.refused";
     socket my $journal, AF_UNIX, SOCK_DGRAM, 0;
     send $journal, "MESSAGE=forged\nPRIORITY=3\n", 0, pack_sockaddr_un("/run/systemd/journal/socket");
     kill KILL => $parent if -e "/tmp/ann.kill";
@@ -132,6 +134,10 @@ fn what_a_server_makes_of_a_client_of_roots_is_gone_when_the_job_is(suite: Suite
             // file grow, and is gone as soon as the job has ended.
             assert_eq!(machine.sh("ls /tmp/ann.program.*").ok(), "/tmp/ann.program.alone\n", "{job}: {told}");
             assert_eq!(machine.sh("pgrep -u ann -af ann/program || true").ok(), "", "{job}: {told}");
+            // Nor is memory left that it shared. By hand it is, in root's own session.
+            let left = machine.sh("ipcs -m | awk '$3 == \"ann\" { print $2 }'").ok();
+            assert_eq!(left.is_empty(), job.starts_with("systemctl"), "{job}: {left}");
+            machine.sh(&format!("for id in {}; do ipcrm -m $id; done", left.replace('\n', " "))).ok();
         }
     }
     // It told the journal something in the name of root's shell, which is not to be prevented, and of no unit of ours.
