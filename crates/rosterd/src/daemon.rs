@@ -1,4 +1,4 @@
-//! The daemon's state and its loop: one run at a time, requests that come meanwhile join the next one.
+//! What the daemon knows, between runs and while one goes on.
 //!
 //! Everything here lives on one thread; the ledger is shared as whole snapshots, so nobody sees half a change.
 
@@ -16,106 +16,22 @@ use roster::ledger::{Degraded, Ledger, WaitingCause};
 use roster::name::OsUser;
 use roster::plan::{Problem, Seen, Subject};
 use roster::remote::Answer;
-use roster::report::{Outcome, Progress, RemoteStatus, Run, RunSummary, Trigger};
+use roster::report::{Outcome, RemoteStatus, Run, RunSummary};
 use roster::{parse, source};
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::JoinHandle;
 
 use crate::accept::InForce;
-use crate::announce;
+use crate::ask::{Ask, Whom};
 use crate::homes::Homes;
 use crate::journal;
-use crate::memory;
-use crate::metrics;
-use crate::providers::{self, Lanes};
+use crate::providers::Lanes;
 use crate::run::{self, chain};
 use crate::sources::OnDisk;
 use crate::store::{Store, StoreError};
-use crate::watch::Watch;
-
-/// An editor writes several times; this long after the last write, the file is looked at.
-const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// A run that shows no progress for longer than a home's deadline and this is stuck, and systemd may restart us.
 const STUCK_AFTER: Duration = Duration::from_secs(300);
-
-/// Whom a run is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Whom {
-    Everybody,
-    One(OsUser),
-    /// Those whose homes an earlier run has left in hand.
-    InHand,
-}
-
-/// A wish for a run.
-#[derive(Debug)]
-pub(crate) struct Ask {
-    pub(crate) trigger: Trigger,
-    pub(crate) whom: Whom,
-    /// The number of the latest wish that this one answers.
-    number: u64,
-    /// Who is told, and what they asked for.
-    watchers: RefCell<Vec<(Whom, Watcher)>>,
-}
-
-type Watcher = mpsc::UnboundedSender<Progress>;
-
-impl Ask {
-    pub(crate) fn new(trigger: Trigger, whom: Whom, watcher: Option<Watcher>) -> Self {
-        let watchers = watcher.into_iter().map(|watcher| (whom.clone(), watcher)).collect();
-        Ask { trigger, whom, number: 0, watchers: RefCell::new(watchers) }
-    }
-
-    /// Tells everyone who asked for the run.
-    pub(crate) fn tell(&self, progress: &Progress) {
-        self.watchers.borrow_mut().retain(|(_, watcher)| watcher.send(progress.clone()).is_ok());
-    }
-
-    /// Tells the end to each whose wish is answered, as it is for them; and gives the wish for what is left in hand,
-    /// which those take along who wait for it.
-    fn ended(self, daemon: &Daemon, run: &Run) -> Option<Ask> {
-        let in_hand = daemon.in_hand();
-        let waits = |whom: &Whom| match whom {
-            Whom::One(user) => in_hand.contains(user),
-            Whom::Everybody | Whom::InHand => !in_hand.is_empty(),
-        };
-        let mut watchers = self.watchers.into_inner();
-        for (whom, watcher) in watchers.extract_if(.., |(whom, _)| !waits(whom)) {
-            let outcome = daemon.outcome_for(&whom, run);
-            // Who has gone away does not miss it.
-            let _ = watcher.send(Progress::Ended(Box::new(Run { outcome, ..run.clone() })));
-        }
-        (!in_hand.is_empty()).then(|| Ask {
-            trigger: Trigger::Retry,
-            whom: Whom::InHand,
-            number: self.number,
-            watchers: RefCell::new(watchers),
-        })
-    }
-
-    /// One run that serves both wishes.
-    pub(crate) fn join(&mut self, other: Ask) {
-        let weight = |trigger| match trigger {
-            Trigger::Retry => 0,
-            Trigger::Change => 1,
-            Trigger::Start => 2,
-            Trigger::Request => 3,
-        };
-        if weight(other.trigger) > weight(self.trigger) {
-            self.trigger = other.trigger;
-        }
-        self.whom = match (std::mem::replace(&mut self.whom, Whom::Everybody), other.whom) {
-            (Whom::InHand, whom) | (whom, Whom::InHand) => whom,
-            (one, other) if one == other => one,
-            _ => Whom::Everybody,
-        };
-        self.number = self.number.max(other.number);
-        self.watchers.borrow_mut().append(&mut other.watchers.borrow_mut());
-    }
-}
 
 /// What the daemon knows.
 #[derive(Debug)]
@@ -396,7 +312,7 @@ impl Daemon {
     }
 
     /// Whether a run has decided about exactly what is on disk now.
-    fn is_decided(&self, disk: &OnDisk) -> bool {
+    pub(crate) fn is_decided(&self, disk: &OnDisk) -> bool {
         self.considered.borrow().as_ref().is_some_and(|(seen, decided)| *decided && seen == disk)
     }
 
@@ -406,6 +322,34 @@ impl Daemon {
 
     pub(crate) fn is_running(&self) -> bool {
         self.running.get()
+    }
+
+    pub(crate) fn run_begins(&self) {
+        self.running.set(true);
+    }
+
+    /// A run has ended; one that left nothing undone has answered the wish of this number.
+    pub(crate) fn run_ended(&self, answered: Option<u64>) {
+        self.running.set(false);
+        self.is_idle();
+        self.answered.set(self.answered.get().max(answered.unwrap_or_default()));
+    }
+
+    /// Whether somebody wants another run while one goes on.
+    pub(crate) fn another_is_wanted(&self, wanted: bool) {
+        self.wanted.set(wanted);
+    }
+
+    /// Whether a run has shown nothing of itself for longer than any part of it may take.
+    pub(crate) fn is_stuck(&self) -> bool {
+        let limit = STUCK_AFTER + Duration::from_secs(self.config().worker.deadline_s);
+        self.is_running() && self.alive.get().elapsed() >= limit
+    }
+
+    /// Has the run that goes on finish the step in hand, and nothing else.
+    pub(crate) fn told_to_stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.stopping.send(true);
     }
 
     pub(crate) fn ask(&self, mut ask: Ask) {
@@ -433,6 +377,11 @@ impl Daemon {
         let in_hand: BTreeSet<_> = in_hand.cloned().map(Subject::User).collect();
         self.wanted.get()
             || self.next_due(|subject| !in_hand.contains(subject)).is_some_and(|due| due <= Timestamp::now())
+    }
+
+    /// Those who wait for the end of a run look again.
+    pub(crate) fn tell_run_ended(&self) {
+        self.runs.send_modify(|runs| *runs += 1);
     }
 
     /// Changes each time a run has ended.
@@ -558,13 +507,13 @@ impl Daemon {
     }
 
     /// Whether somebody is due whose home is not in hand.
-    fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         let in_hand: BTreeSet<_> = self.in_hand().into_iter().map(Subject::User).collect();
         self.next_due(|subject| !in_hand.contains(subject)).is_some_and(|due| due <= Timestamp::now())
     }
 
     /// How long until the next retry.
-    fn next_retry(&self) -> Option<Duration> {
+    pub(crate) fn next_retry(&self) -> Option<Duration> {
         let due = self.next_due(|_| true)?;
         // Never at once again: a subject that is due and that no run takes up must not make a busy loop.
         let wait = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
@@ -589,119 +538,5 @@ fn ledger_problem(what: &str, error: &StoreError) -> Problem {
         what: what.into(),
         why: chain(error),
         next: "look at /var/lib/rosterd and its disk; `rosterctl doctor` says whether the ledger or the copy before is whole".into(),
-    }
-}
-
-/// Runs until SIGTERM.
-pub(crate) async fn run_until_stopped(
-    daemon: Rc<Daemon>,
-    mut asked: mpsc::UnboundedReceiver<Ask>,
-) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut watch = Watch::new()?;
-    // Half the time that systemd allows, as sd_watchdog_enabled(3) asks.
-    let beat = sd_notify::watchdog_enabled().map(|limit| limit / 2);
-    let mut next_beat = beat.map(|beat| tokio::time::Instant::now() + beat);
-    let mut pending = Some(Ask::new(Trigger::Start, Whom::Everybody, None));
-    let mut running: Option<JoinHandle<Option<Ask>>> = None;
-    let mut retry_at: Option<tokio::time::Instant> = None;
-    watch.follow(&daemon.config_path, &daemon.config());
-    providers::keep_all(&daemon);
-    loop {
-        if running.is_none()
-            && let Some(ask) = pending.take()
-        {
-            daemon.running.set(true);
-            running = Some(tokio::task::spawn_local(one_run(Rc::clone(&daemon), ask)));
-        }
-        daemon.wanted.set(pending.is_some());
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => join(&mut pending, Ask::new(Trigger::Change, Whom::Everybody, None)),
-            Some(ask) = asked.recv() => join(&mut pending, ask),
-            changed = watch.changed(DEBOUNCE) => {
-                if changed.others || !daemon.is_decided(&daemon.read_disk()) {
-                    join(&mut pending, Ask::new(Trigger::Change, Whom::Everybody, None));
-                }
-            }
-            () = until(retry_at), if running.is_none() => {
-                retry_at = None;
-                join(&mut pending, Ask::new(Trigger::Retry, Whom::Everybody, None));
-            }
-            () = until(next_beat) => {
-                let limit = STUCK_AFTER + Duration::from_secs(daemon.config().worker.deadline_s);
-                if !daemon.is_running() || daemon.alive.get().elapsed() < limit {
-                    let _ = sd_notify::notify(&[NotifyState::Watchdog]);
-                }
-                // We are awake anyway.
-                if !daemon.is_running() {
-                    memory::give_back();
-                }
-                next_beat = beat.map(|beat| tokio::time::Instant::now() + beat);
-            }
-            goes_on = finished(&mut running) => {
-                running = None;
-                if let Some(ask) = goes_on {
-                    join(&mut pending, ask);
-                    if daemon.is_due() {
-                        join(&mut pending, Ask::new(Trigger::Retry, Whom::Everybody, None));
-                    }
-                }
-                watch.follow(&daemon.config_path, &daemon.config());
-                retry_at = daemon.next_retry().map(|wait| tokio::time::Instant::now() + wait);
-            }
-        }
-    }
-    let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("finishing the step in hand")]);
-    daemon.stop.store(true, Ordering::Relaxed);
-    let _ = daemon.stopping.send(true);
-    finished_or_none(running).await;
-    tracing::info!(message_id = journal::id::STOPPED, "stopped");
-    Ok(())
-}
-
-async fn one_run(daemon: Rc<Daemon>, ask: Ask) -> Option<Ask> {
-    daemon.is_alive();
-    let run: Run = run::reconcile(&daemon, &ask).await;
-    announce::note(&daemon, &run);
-    metrics::after_run(&daemon, &run).await;
-    daemon.running.set(false);
-    daemon.is_idle();
-    if run.unfinished.is_empty() {
-        daemon.answered.set(daemon.answered.get().max(ask.number));
-    }
-    let goes_on = ask.ended(&daemon, &run);
-    daemon.runs.send_modify(|runs| *runs += 1);
-    goes_on
-}
-
-fn join(pending: &mut Option<Ask>, ask: Ask) {
-    match pending {
-        Some(pending) => pending.join(ask),
-        None => *pending = Some(ask),
-    }
-}
-
-async fn until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// What the run that ended has left to be done.
-async fn finished(running: &mut Option<JoinHandle<Option<Ask>>>) -> Option<Ask> {
-    match running {
-        Some(running) => running.await.ok().flatten(),
-        None => std::future::pending().await,
-    }
-}
-
-async fn finished_or_none(running: Option<JoinHandle<Option<Ask>>>) {
-    if let Some(running) = running {
-        let _ = running.await;
     }
 }

@@ -7,9 +7,11 @@
 mod accept;
 mod access;
 mod announce;
+mod ask;
 mod daemon;
 mod homes;
 mod journal;
+mod main_loop;
 mod memory;
 mod metrics;
 mod network;
@@ -136,7 +138,7 @@ fn start() -> Result<(), (u8, String)> {
                 env!("CARGO_PKG_VERSION"),
                 daemon.ledger().generation
             );
-            let ended = daemon::run_until_stopped(Rc::clone(&daemon), asked).await;
+            let ended = main_loop::run_until_stopped(Rc::clone(&daemon), asked).await;
             let _ = tokio::time::timeout(announce::LAST_WORD, sender).await;
             ended
         })

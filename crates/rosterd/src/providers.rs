@@ -21,7 +21,8 @@ use tokio::sync::mpsc;
 
 use crate::accept::InForce;
 use crate::announce;
-use crate::daemon::{Ask, Daemon, Whom};
+use crate::ask::{Ask, Whom};
+use crate::daemon::Daemon;
 use crate::journal;
 use crate::preview::about_to_be_in_force;
 use crate::run::{chain, wait_after, waits_for};

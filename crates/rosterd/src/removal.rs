@@ -9,7 +9,8 @@ use roster::report::{Leaver, Trigger};
 use control::ControlError;
 
 use crate::announce;
-use crate::daemon::{Ask, Daemon, Whom};
+use crate::ask::{Ask, Whom};
+use crate::daemon::Daemon;
 use crate::journal;
 
 /// What the ledger knows of somebody who is cut or removed.

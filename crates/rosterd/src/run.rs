@@ -16,7 +16,8 @@ use roster::report::{Outcome, Progress, Run, StepRecord, StepResult, Trigger};
 use roster::tier_check;
 
 use crate::accept::{self, Decision, InForce};
-use crate::daemon::{Ask, Daemon, Whom};
+use crate::ask::{Ask, Whom};
+use crate::daemon::Daemon;
 use crate::homes::{Found, Homes};
 use crate::journal;
 use crate::providers;

@@ -24,7 +24,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use crate::access;
-use crate::daemon::{Ask, Daemon, Whom};
+use crate::ask::{Ask, Whom};
+use crate::daemon::Daemon;
 use crate::journal;
 use crate::preview::preview;
 use crate::providers;

@@ -12,7 +12,8 @@ use roster::tier_check;
 use super::kubernetes::{read as read_file, stopped};
 use super::problem;
 use crate::accept::InForce;
-use crate::daemon::{Ask, Daemon, Whom};
+use crate::ask::{Ask, Whom};
+use crate::daemon::Daemon;
 use crate::run::chain;
 
 /// Where the list is; nowhere when the site has none.
