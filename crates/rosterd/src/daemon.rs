@@ -26,7 +26,8 @@ use crate::ask::{Ask, Whom};
 use crate::homes::Homes;
 use crate::journal;
 use crate::providers::Lanes;
-use crate::run::{self, chain};
+use crate::run::chain;
+use crate::running;
 use crate::sources::OnDisk;
 use crate::store::{Store, StoreError};
 
@@ -194,7 +195,7 @@ impl Daemon {
         if unwritable.as_ref().is_none_or(|before| before.problems.first() != Some(&problem)) {
             tracing::error!("{}: {}; {}", problem.what, problem.why, problem.next);
         }
-        let next_try = now.checked_add(run::wait_after(failures)).unwrap_or(now);
+        let next_try = now.checked_add(running::wait_after(failures)).unwrap_or(now);
         *unwritable = Some(Degraded { since, failures, next_try, problems: vec![problem] });
     }
 
@@ -241,7 +242,7 @@ impl Daemon {
             return Outcome::Failed;
         }
         let is_in_hand = || self.in_hand().into_iter().any(|user| concerns(&Subject::User(user)));
-        match run::outcome_of(&ledger, concerns) {
+        match running::outcome_of(&ledger, concerns) {
             Outcome::Converged if is_in_hand() => Outcome::Degraded,
             outcome => outcome,
         }
@@ -497,13 +498,13 @@ impl Daemon {
             return None;
         }
         if let Some(unwritable) = &*self.unwritable.borrow() {
-            return Some(run::due(unwritable, now));
+            return Some(running::due(unwritable, now));
         }
         if ledger.tiers_differ.is_some() {
             return None;
         }
         let due = ledger.degraded.iter().filter(|(subject, _)| counts(subject));
-        due.map(|(_, degraded)| run::due(degraded, now)).min()
+        due.map(|(_, degraded)| running::due(degraded, now)).min()
     }
 
     /// Whether somebody is due whose home is not in hand.

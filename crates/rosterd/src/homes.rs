@@ -19,7 +19,8 @@ use crate::daemon::Daemon;
 use crate::journal;
 use crate::refresh;
 use crate::remotes::{ACCOUNT, MIRRORS, Remotes};
-use crate::run::{HostWork, Running, chain};
+use crate::run::{HostWork, chain};
+use crate::running::Running;
 
 /// A home that is not done after this no longer counts among those that are worked in at a time: most of what takes
 /// longer waits, for a server or for a person who stopped their own worker, and must not hold up the rest.

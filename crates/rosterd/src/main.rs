@@ -21,6 +21,7 @@ mod refresh;
 mod remotes;
 mod removal;
 mod run;
+mod running;
 mod serve;
 mod services;
 mod source;

@@ -25,7 +25,8 @@ use crate::ask::{Ask, Whom};
 use crate::daemon::Daemon;
 use crate::journal;
 use crate::preview::about_to_be_in_force;
-use crate::run::{chain, wait_after, waits_for};
+use crate::run::chain;
+use crate::running::{wait_after, waits_for};
 
 mod kubernetes;
 mod lease;

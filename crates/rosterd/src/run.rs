@@ -8,177 +8,31 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use roster::derive;
 use roster::desired::Desired;
-use roster::ledger::{Applied, Degraded, Identity, Ledger, Reload, Waiting, WaitingCause, Withheld};
+use roster::ledger::{Applied, Identity, Ledger, Reload, Waiting, WaitingCause, Withheld};
 use roster::name::OsUser;
 use roster::observed::HostObserved;
-use roster::plan::{self, Action, Notice, Plan, Problem, Step, Subject, UnitsPlan};
-use roster::report::{Outcome, Progress, Run, StepRecord, StepResult, Trigger};
+use roster::plan::{self, Action, Notice, Plan, Problem, Subject, UnitsPlan};
+use roster::report::{Outcome, Run, StepResult, Trigger};
 use roster::tier_check;
 
 use crate::accept::{self, Decision, InForce};
 use crate::ask::{Ask, Whom};
 use crate::daemon::Daemon;
-use crate::homes::{Found, Homes};
+use crate::homes::Homes;
 use crate::journal;
 use crate::providers;
+use crate::running::{Running, due, outcome_of, waits_for};
 use crate::services;
 use crate::sources;
-
-/// The first wait before a degraded subject is tried again; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_secs(15);
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// What to do where there is no roster.
 const NO_ROSTER: &str =
     "begin with /usr/share/doc/rosterd/roster.example.yaml, saved as /etc/rosterd/roster.yaml";
 
-/// What a run gathers while it goes on.
-pub(crate) struct Running<'a> {
-    daemon: &'a Daemon,
-    ask: &'a Ask,
-    id: String,
-    generation: u64,
-    pub(crate) steps: Vec<StepRecord>,
-    pub(crate) problems: Vec<Problem>,
-    notices: Vec<Notice>,
-    /// Steps in homes that failed in an earlier run.
-    failed_before: Vec<Problem>,
-    /// Whose failure is in the ledger already.
-    settled: BTreeSet<Subject>,
-}
-
-impl Running<'_> {
-    pub(crate) fn phase(&self, text: impl Into<String>) {
-        let text = text.into();
-        if self.daemon.activity().as_deref() == Some(&text) {
-            // No progress, and so no sign of life.
-            return;
-        }
-        self.daemon.is_at(&text);
-        self.ask.tell(&Progress::Phase { text });
-    }
-
-    pub(crate) fn record(&mut self, step: Step, result: StepResult, took: Duration) {
-        let record = StepRecord { step, result, took_ms: took.as_millis() as u64 };
-        journal::step(&self.id, self.generation, &record);
-        self.daemon.is_alive();
-        self.ask.tell(&Progress::Step(Box::new(record.clone())));
-        self.steps.push(record);
-    }
-
-    pub(crate) fn take(&mut self, plan: &Plan) {
-        self.problems.extend(plan.problems.iter().cloned());
-        self.notices.extend(plan.notices.iter().cloned());
-        self.daemon.has_seen(&plan.seen);
-    }
-
-    /// Writes down who of `scope` has failed, while the homes of others are still in hand: their next try is due
-    /// before those may end.
-    pub(crate) fn settle_failed<'a>(
-        &mut self,
-        scope: &BTreeSet<Subject>,
-        in_hand: impl Iterator<Item = &'a OsUser>,
-    ) {
-        let in_hand: BTreeSet<_> = in_hand.cloned().map(Subject::User).collect();
-        let mut troubles = self.troubles();
-        troubles.retain(|subject, _| {
-            scope.contains(subject) && !in_hand.contains(subject) && !self.settled.contains(subject)
-        });
-        if troubles.is_empty() {
-            return;
-        }
-        let mut ledger = Ledger::clone(&self.daemon.ledger());
-        for (subject, problems) in troubles {
-            self.degrade(&mut ledger, &subject, problems);
-            self.settled.insert(subject);
-        }
-        self.daemon.change_ledger(|old| *old = ledger);
-    }
-
-    /// Puts what is wrong with a subject into the ledger, and tells what is new.
-    fn degrade(&self, ledger: &mut Ledger, subject: &Subject, problems: Vec<Problem>) {
-        let now = Timestamp::now();
-        let before = ledger.degraded.get(subject);
-        let known = before.map(|before| before.problems.as_slice()).unwrap_or_default();
-        for problem in problems.iter().filter(|problem| !known.contains(problem)) {
-            // A failed step has told it already.
-            if self.problems.contains(problem) {
-                journal::problem(&self.id, self.generation, problem);
-            }
-        }
-        let after = |failures| now.checked_add(wait_after(failures)).unwrap_or(now);
-        let (since, failures, next_try) = match before {
-            // Counted when it was settled before.
-            Some(before) if self.settled.contains(subject) => {
-                (before.since, before.failures, after(before.failures))
-            }
-            // A try before its time, because an admin asked for it or saved, must not make them wait longer.
-            Some(before) if now < before.next_try => (before.since, before.failures, before.next_try),
-            Some(before) => {
-                let failures = before.failures.saturating_add(1);
-                (before.since, failures, after(failures))
-            }
-            None => (now, 1, after(1)),
-        };
-        ledger.degraded.insert(subject.clone(), Degraded { since, failures, next_try, problems });
-    }
-
-    /// What is wrong with each subject, from the problems found and the steps that failed.
-    fn troubles(&self) -> BTreeMap<Subject, Vec<Problem>> {
-        let mut troubles: BTreeMap<Subject, Vec<Problem>> = BTreeMap::new();
-        for problem in &self.problems {
-            troubles.entry(problem.subject.clone()).or_default().push(problem.clone());
-        }
-        for problem in self.failed_before.iter().cloned().chain(self.steps.iter().filter_map(failure)) {
-            troubles.entry(problem.subject.clone()).or_default().push(problem);
-        }
-        troubles
-    }
-
-    /// What this run found about one subject.
-    pub(crate) fn found(&self, subject: &Subject) -> Found {
-        let ours = |problem: &Problem| problem.subject == *subject;
-        let failed = self.steps.iter().filter_map(failure);
-        Found {
-            problems: self.problems.iter().filter(|problem| ours(problem)).cloned().collect(),
-            failed: failed.filter(ours).collect(),
-            notices: self.notices.iter().filter(|notice| notice.subject == *subject).cloned().collect(),
-        }
-    }
-
-    /// What earlier runs found about a home that is done now.
-    pub(crate) fn found_before(&mut self, found: Found) {
-        self.problems.extend(found.problems);
-        self.failed_before.extend(found.failed);
-        self.notices.extend(found.notices);
-    }
-}
-
-/// A step that failed, as what keeps its subject from being as it should be.
-fn failure(record: &StepRecord) -> Option<Problem> {
-    let StepResult::Failed { why, next } = &record.result else { return None };
-    Some(Problem {
-        subject: record.step.subject.clone(),
-        what: record.step.action.to_string(),
-        why: why.clone(),
-        next: next.clone(),
-    })
-}
-
 /// Reconciles once. Never fails: what went wrong is in the record.
 pub(crate) async fn reconcile(daemon: &Rc<Daemon>, ask: &Ask) -> Run {
     let (started, clock) = (Timestamp::now(), Instant::now());
-    let mut running = Running {
-        daemon,
-        ask,
-        id: daemon.next_run_id(started),
-        generation: daemon.ledger().generation,
-        steps: Vec::new(),
-        problems: Vec::new(),
-        notices: Vec::new(),
-        failed_before: Vec::new(),
-        settled: BTreeSet::new(),
-    };
+    let mut running = Running::new(daemon, ask, started);
     let mut unfinished = BTreeSet::new();
     let failed_saves = daemon.failed_saves();
     let outcome = match daemon.ledger_trouble() {
@@ -268,7 +122,7 @@ async fn prepare(daemon: &Rc<Daemon>, running: &mut Running<'_>, homes: &Homes) 
         Ok(host) => host,
         Err(problem) => {
             running.problems.push(problem);
-            settle(daemon, running, &BTreeSet::from([Subject::Machine]));
+            running.settle(&BTreeSet::from([Subject::Machine]));
             put_off(daemon);
             return Err(Outcome::Failed);
         }
@@ -327,7 +181,7 @@ async fn carry_out(
         // What those homes still need, a mirror for one, may be in trouble: nothing is concluded.
         scope.remove(&Subject::Machine);
     }
-    settle(daemon, running, &scope);
+    running.settle(&scope);
     let ledger = daemon.ledger();
     // Somebody else's failure is not this person's.
     let concerns = |subject: &Subject| match running.ask.whom {
@@ -340,21 +194,6 @@ async fn carry_out(
     }
 }
 
-/// How it is with those whom it concerns.
-pub(crate) fn outcome_of(ledger: &Ledger, concerns: impl Fn(&Subject) -> bool) -> Outcome {
-    match waits_for(ledger).map(|waiting| &waiting.cause) {
-        Some(WaitingCause::Held { .. }) => Outcome::Held,
-        Some(_) => Outcome::Failed,
-        None if ledger.degraded.keys().any(concerns) => Outcome::Degraded,
-        None => Outcome::Converged,
-    }
-}
-
-/// What an admin has to see to first: a roster that is not taken over, then one that must not be applied.
-pub(crate) fn waits_for(ledger: &Ledger) -> Option<&Waiting> {
-    ledger.waiting.as_ref().or(ledger.tiers_differ.as_ref())
-}
-
 /// Nobody is due before the machine that could not be looked at: what stopped this run would stop the next one, too.
 fn put_off(daemon: &Daemon) {
     daemon.change_ledger(|ledger| {
@@ -365,14 +204,6 @@ fn put_off(daemon: &Daemon) {
             degraded.next_try = degraded.next_try.max(machine);
         }
     });
-}
-
-/// When a degraded subject is tried again. Nobody waits longer than the longest wait, also when the clock was ahead.
-pub(crate) fn due(degraded: &Degraded, now: Timestamp) -> Timestamp {
-    match now.checked_add(LONGEST_WAIT) {
-        Ok(latest) if degraded.next_try > latest => now,
-        _ => degraded.next_try,
-    }
 }
 
 /// Takes over what is on disk, or tells why not. False when the ledger could not be written: then nothing has been
@@ -621,45 +452,6 @@ async fn apply_host(daemon: &Rc<Daemon>, running: &mut Running<'_>, plan: Plan) 
 
 fn ledger_failed() -> StepResult {
     StepResult::Failed { why: "the ledger cannot be written".into(), next: "see /var/lib/rosterd".into() }
-}
-
-/// Brings the ledger's list of degraded subjects up to date, and tells what is new.
-fn settle(daemon: &Rc<Daemon>, running: &mut Running<'_>, scope: &BTreeSet<Subject>) {
-    let mut troubles = running.troubles();
-    let mut ledger = Ledger::clone(&daemon.ledger());
-    for subject in scope {
-        match (troubles.remove(subject), ledger.degraded.get_mut(subject)) {
-            (None, None) => {}
-            // Told to stop, not everything was tried: nothing is concluded from that.
-            (None, Some(_)) if daemon.is_stopping() => {}
-            (None, Some(_)) => {
-                journal::recovered(&running.id, running.generation, subject);
-                ledger.degraded.remove(subject);
-            }
-            (Some(problems), _) => running.degrade(&mut ledger, subject, problems),
-        }
-    }
-    let people: BTreeSet<_> =
-        daemon.in_force().map(|f| f.roster.users.keys().cloned().collect()).unwrap_or_default();
-    ledger.degraded.retain(|subject, _| match subject {
-        Subject::Machine => true,
-        Subject::User(user) => people.contains(user) || ledger.cut.contains_key(user),
-    });
-    for notice in &running.notices {
-        if !ledger.told.contains(notice) {
-            journal::notice(&running.id, running.generation, notice);
-        }
-    }
-    ledger.told.retain(|notice| !scope.contains(&notice.subject));
-    ledger.told.extend(running.notices.iter().cloned());
-    let done = running.steps.iter().filter(|record| record.result == StepResult::Done);
-    done.for_each(|record| ledger.applied(&record.step.action));
-    ledger.last_run = Some(running.id.clone());
-    daemon.change_ledger(|old| *old = ledger);
-}
-
-pub(crate) fn wait_after(failures: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_WAIT)
 }
 
 /// An error with everything that led to it.

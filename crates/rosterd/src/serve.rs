@@ -30,7 +30,8 @@ use crate::journal;
 use crate::preview::preview;
 use crate::providers;
 use crate::removal;
-use crate::run::{self, chain};
+use crate::run::chain;
+use crate::running;
 use crate::store::StoreError;
 
 /// What one user may have open; more than a person and their scripts need.
@@ -328,7 +329,7 @@ impl Control {
             commit: daemon.commit(),
             source: ledger.source.clone(),
             activity: daemon.activity(),
-            waiting: run::waits_for(&ledger)
+            waiting: running::waits_for(&ledger)
                 .map(|waiting| WaitingStatus { since: waiting.since, cause: waiting.cause.clone() }),
             outcome,
             providers,

@@ -13,7 +13,8 @@ use roster::plan::{self, Action, Plan, Problem, Subject, UnitsPlan};
 use roster::report::StepResult;
 
 use crate::daemon::Daemon;
-use crate::run::{Running, chain};
+use crate::run::chain;
+use crate::running::Running;
 
 /// What the units do that are wanted or ours, or why systemd does not say.
 pub(crate) async fn observe(
