@@ -293,12 +293,25 @@ impl Seen {
         self.owners.values().flatten().any(|owner| owner.name == MANAGER)
     }
 
+    /// Whether it says that it is one of `instance`'s.
+    pub fn is_marked(&self, instance: &str) -> bool {
+        self.label(MANAGED_BY) == Some(MANAGER) && self.label(INSTANCE) == Some(instance)
+    }
+
     /// Whether it is one of `instance`'s: it says so, and rosterd did set a field of it. Who copies one of ours copies
     /// the label too, and that copy is theirs.
     pub fn is_of(&self, instance: &str) -> bool {
-        self.label(MANAGED_BY) == Some(MANAGER)
-            && self.label(INSTANCE) == Some(instance)
-            && self.is_touched_by_us()
+        self.is_marked(instance) && self.is_touched_by_us()
+    }
+
+    /// The rosterd that keeps it, when that is another one than `instance`. What somebody else has put into the label
+    /// does not count.
+    pub(crate) fn is_of_another(&self, instance: &str) -> Option<&str> {
+        let by_rosterd = |owner: &Owner| owner.name == MANAGER;
+        let label = fields::path(&["metadata", "labels", INSTANCE]);
+        let other = self.label(INSTANCE).filter(|other| *other != instance)?;
+        (self.label(MANAGED_BY) == Some(MANAGER) && owners_of(&self.owners, &label).iter().any(by_rosterd))
+            .then_some(other)
     }
 
     /// Whom it is there for.

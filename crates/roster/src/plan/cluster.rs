@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::cluster::{
-    ClusterDesired, ClusterObserved, Key, Kind, MANAGER, Object, Owner, Reading, Seen, bare, fields,
+    ClusterDesired, ClusterObserved, INSTANCE, Key, Kind, MANAGER, Object, Owner, Reading, Seen, bare, fields,
     owners_of, same_quantity, shown,
 };
 use crate::plan::{Action, Notice, Plan, Problem, Step, Subject};
@@ -38,8 +38,14 @@ pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
     let mut plan =
         Plan { problems: desired.problems.clone(), notices: desired.notices.clone(), ..Plan::default() };
     let view = View::new(observed, &mut plan);
-    let removals = view.removals(desired, &mut plan.notices);
-    if removals.len() > desired.max_deletes {
+    let removals = view.removals(desired, &mut plan);
+    // Who rules a namespace can make any number of objects there that look like ours, and must not be able to stop what is
+    // to be taken from them.
+    let places: BTreeSet<_> = removals
+        .iter()
+        .map(|Seen { key, .. }| (key.kind, &key.namespace, key.namespace.is_none().then_some(&key.name)))
+        .collect();
+    if places.len() > desired.max_deletes {
         plan.problems.push(Problem {
             subject: Subject::Machine,
             what: format!(
@@ -232,8 +238,9 @@ impl<'o> View<'o> {
     }
 
     /// What is ours and no longer wanted.
-    fn removals(&self, desired: &ClusterDesired, notices: &mut Vec<Notice>) -> Vec<&'o Seen> {
+    fn removals(&self, desired: &ClusterDesired, plan: &mut Plan) -> Vec<&'o Seen> {
         let mut removals = Vec::new();
+        let mut copied: BTreeMap<Subject, Vec<&Key>> = BTreeMap::new();
         for seen in self.objects.values() {
             let key = &seen.key;
             // A copy whose place a Certificate takes stays until that one has filled it.
@@ -244,16 +251,23 @@ impl<'o> View<'o> {
             let wanted = desired.objects.contains_key(key) || desired.unknown.contains(key) || is_copy;
             let subject = seen.subject();
             let kept = matches!(&subject, Subject::User(user) if desired.kept.contains(user));
-            if wanted || kept || seen.terminating || !seen.is_of(&desired.instance) {
+            if wanted || kept || seen.terminating || !seen.is_marked(&desired.instance) {
+                continue;
+            }
+            if !seen.is_touched_by_us() {
+                if key.kind.is_grant() {
+                    copied.entry(subject).or_default().push(key);
+                }
                 continue;
             }
             if key.kind == Kind::Namespace {
                 let text = format!("{key} is in nobody's list any more; it stays until somebody deletes it");
-                notices.push(Notice { subject: Subject::Machine, text });
+                plan.notices.push(Notice { subject: Subject::Machine, text });
                 continue;
             }
             removals.push(*seen);
         }
+        plan.problems.extend(copied.into_iter().map(|(subject, keys)| copies_of_grants(subject, &keys)));
         removals
     }
 
@@ -379,6 +393,15 @@ impl<'o> View<'o> {
                 next: "wait until it is gone; if it stays, look at its finalizers".into(),
             };
         }
+        if let Some(other) = seen.is_of_another(instance) {
+            return Verdict::Stuck {
+                why: format!("it is kept by the rosterd of the instance `{other}`"),
+                next: format!(
+                    "let only one of the two have it; if `{other}` was this one's name, `kubectl label --overwrite` with \
+                     {INSTANCE}={instance} makes it this one's again"
+                ),
+            };
+        }
         let wanted = fields(&manifest);
         let differs: Vec<&String> = wanted
             .iter()
@@ -391,7 +414,11 @@ impl<'o> View<'o> {
             .filter(|path| !wanted.contains_key(*path) && ours(owners_of(&seen.owners, path)))
             .collect();
         if differs.is_empty() && left.is_empty() {
-            return Verdict::Same;
+            // Restored from a copy, it is as it should be and nobody's. Left so, a cut would not take it.
+            return match seen.is_touched_by_us() {
+                true => Verdict::Same,
+                false => Verdict::Do(apply(false), "it is there already, and becomes ours".into()),
+            };
         }
         let names = |paths: &[&String]| paths.iter().map(|path| shown(path)).collect::<Vec<_>>().join(", ");
         if differs.iter().any(|path| path.starts_with("/roleRef/")) {
@@ -446,6 +473,21 @@ fn replace(seen: &Seen, instance: &str, manifest: Value) -> Verdict {
             if owners.is_empty() { "somebody" } else { &owners }
         ),
         next: "delete it, or give it another name".into(),
+    }
+}
+
+/// Grants that somebody made from ours, or brought back from a backup. Whoever made them can make others without our
+/// labels, so they are theirs to keep; but somebody has to know of them.
+fn copies_of_grants(subject: Subject, keys: &[&Key]) -> Problem {
+    let shown: Vec<_> = keys.iter().take(3).map(ToString::to_string).collect();
+    let more = keys.len().saturating_sub(shown.len());
+    let (shown, more) =
+        (shown.join(", "), if more == 0 { String::new() } else { format!(" and {more} more") });
+    Problem {
+        subject,
+        what: format!("{shown}{more} may give a right that the roster does not"),
+        why: "it is marked as rosterd's, which never set a field of it: a copy, or restored from one".into(),
+        next: "look at it, and delete it; or take the labels away, if it is meant to be there".into(),
     }
 }
 

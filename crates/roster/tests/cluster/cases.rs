@@ -1,6 +1,6 @@
 //! Single cases, with what a person reads.
 
-use roster::cluster::{Key, Kind, Kubernetes};
+use roster::cluster::{Key, Kind, Kubernetes, Seen};
 use roster::plan::{Plan, Step};
 use serde_json::json;
 
@@ -237,4 +237,50 @@ fn two_that_share_a_cluster_leave_each_other_alone() {
     let neighbour = Kubernetes { instance: "other".into(), ..config() };
     let people = roster(json!({"dora": person("dora", "admin", &[])}));
     insta::assert_snapshot!(told(&cluster.plan(&people, &neighbour, &[])), @"dora: apply ClusterRoleBinding dora-cluster-admin: it is not there");
+}
+
+#[test]
+fn two_that_share_a_person_do_not_take_each_others_grants() {
+    let carol = json!({"carol": person("carol", "admin", &[])});
+    let cluster = synced(carol.clone());
+    let neighbour = Kubernetes { instance: "other".into(), ..config() };
+    insta::assert_snapshot!(told(&cluster.plan(&roster(carol), &neighbour, &[])), @"PROBLEM carol: ClusterRoleBinding carol-cluster-admin is not as the roster says: it is kept by the rosterd of the instance `default`; let only one of the two have it; if `default` was this one's name, `kubectl label --overwrite` with app.kubernetes.io/instance=other makes it this one's again");
+}
+
+#[test]
+fn what_was_restored_from_a_copy_becomes_ours_and_goes_at_a_cut() {
+    let people = json!({"carol": person("carol", "namespace-owner", &["one"])});
+    let mut cluster = synced(people.clone());
+    let grants: Vec<Key> = cluster.objects.keys().filter(|key| key.kind.is_grant()).cloned().collect();
+    grants.iter().for_each(|key| cluster.restore(key));
+    // Nobody who is to have them: then they are told, for somebody may want them.
+    insta::assert_snapshot!(told(&cluster.plan(&roster(json!({})), &config(), &[])), @"
+    carol: delete ClusterRole carol-read-only: the roster asks for it no longer
+    carol: delete Role one/one-deployer: the roster asks for it no longer
+    PROBLEM carol: ClusterRoleBinding carol-read-only, RoleBinding one/carol-admin may give a right that the roster does not: it is marked as rosterd's, which never set a field of it: a copy, or restored from one; look at it, and delete it; or take the labels away, if it is meant to be there
+    NOTICE machine: Namespace one is in nobody's list any more; it stays until somebody deletes it
+    ");
+    let plan = cluster.plan(&roster(people), &config(), &[]);
+    insta::assert_snapshot!(told(&plan), @"
+    carol: apply ClusterRoleBinding carol-read-only: it is there already, and becomes ours
+    carol: apply RoleBinding one/carol-admin: it is there already, and becomes ours
+    ");
+    assert!(cluster.run(&plan, |_| false).iter().all(|done| *done));
+    let plan = cluster.plan(&roster(json!({})), &config(), &[]);
+    assert!(plan.problems.is_empty(), "{}", told(&plan));
+    assert!(cluster.run(&plan, |_| false).iter().all(|done| *done));
+    assert!(cluster.roles_of("carol@example.org").is_empty());
+}
+
+#[test]
+fn who_rules_a_namespace_cannot_stop_what_is_taken_from_them() {
+    let mut cluster = synced(json!({"carol": person("carol", "namespace-owner", &["one"])}));
+    let grant = cluster.objects[&Key::inside(Kind::RoleBinding, "one", "carol-admin")].clone();
+    for number in 0..500 {
+        let key = Key::inside(Kind::RoleBinding, "one", format!("forged-{number}-admin"));
+        cluster.objects.insert(key.clone(), Seen { key, uid: number.to_string(), ..grant.clone() });
+    }
+    let plan = cluster.plan(&roster(json!({})), &Kubernetes { max_deletes: 5, ..config() }, &[]);
+    assert!(cluster.run(&plan, |_| false).iter().all(|done| *done), "{}", told(&plan));
+    assert!(cluster.roles_of("carol@example.org").is_empty());
 }

@@ -65,11 +65,17 @@ impl Pretend {
         self.put(key.clone(), fields, owners);
     }
 
+    /// Somebody brings an object back from a copy of it: nobody knows any more who set its fields.
+    pub(crate) fn restore(&mut self, key: &Key) {
+        let seen = self.objects[key].clone();
+        self.put(key.clone(), seen.fields, BTreeMap::new());
+    }
+
     pub(crate) fn observe(&self, desired: &ClusterDesired) -> ClusterObserved {
         let mut kinds: BTreeMap<Kind, Reading> =
             Kind::ALL.into_iter().map(|kind| (kind, Reading::Seen(Vec::new()))).collect();
         for seen in self.objects.values() {
-            let wanted = desired.objects.contains_key(&seen.key) || seen.is_of(&desired.instance);
+            let wanted = desired.objects.contains_key(&seen.key) || seen.is_marked(&desired.instance);
             if let Some(Reading::Seen(all)) = kinds.get_mut(&seen.key.kind)
                 && wanted
             {
