@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::retry::{self, Ended};
+use crate::tls::Flaw;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// A page of a list takes a busy server a second or two.
@@ -26,6 +27,8 @@ const MAX_ANSWER: usize = 256 << 20;
 pub(crate) struct Server {
     // That of `kube` is an HTTP client with deadlines and verified TLS, for whatever server a kubeconfig names.
     client: Client,
+    /// Where it is, for people.
+    place: String,
     /// With each request.
     headers: HeaderMap,
 }
@@ -37,6 +40,8 @@ pub(crate) enum Trouble {
     Refused(StatusCode, Vec<u8>),
     /// There was no answer that could be used.
     NoAnswer(String),
+    /// There is no connection that can be trusted.
+    Untrusted(Flaw),
 }
 
 impl Server {
@@ -52,8 +57,11 @@ impl Server {
         config.read_timeout = None;
         config.default_retry = false;
         config.accept_invalid_certs = false;
+        // Whatever else a URL may hold is shown to nobody.
+        let port = config.cluster_url.port_u16().map_or_else(String::new, |port| format!(":{port}"));
+        let place = format!("{}{port}", config.cluster_url.host().unwrap_or_default());
         let client = Client::try_from(config).map_err(|error| chain(&error))?;
-        Ok(Server { client, headers })
+        Ok(Server { client, place, headers })
     }
 
     /// The same server, with more to say in each request.
@@ -91,9 +99,11 @@ impl Server {
                         }
                         (Ended::Busy(after), trouble)
                     }
-                    Ok(Err(why)) => (Ended::Busy(None), Trouble::NoAnswer(why)),
+                    // A certificate does not become another one by being looked at again.
+                    Ok(Err(trouble @ Trouble::Untrusted(_))) => return Err(trouble),
+                    Ok(Err(trouble)) => (Ended::Busy(None), trouble),
                     Err(_) => {
-                        let why = format!("it does not answer within {} s", ANSWER.as_secs());
+                        let why = format!("{} says nothing within {} s", self.place, ANSWER.as_secs());
                         (Ended::Hung, Trouble::NoAnswer(why))
                     }
                 };
@@ -110,7 +120,7 @@ impl Server {
         path: &str,
         body: Option<&Value>,
         kind: &str,
-    ) -> Result<(StatusCode, Vec<u8>, Option<Duration>), String> {
+    ) -> Result<(StatusCode, Vec<u8>, Option<Duration>), Trouble> {
         let bytes = body.map(Value::to_string).unwrap_or_default().into_bytes();
         let mut request = Request::builder()
             .method(method)
@@ -119,13 +129,25 @@ impl Server {
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("rosterd/", env!("CARGO_PKG_VERSION")))
             .body(Body::from(bytes))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Trouble::NoAnswer(error.to_string()))?;
         request.headers_mut().extend(self.headers.clone());
-        let answer = self.client.send(request).await.map_err(|error| chain(&error))?;
+        let answer = self.client.send(request).await.map_err(|error| self.no_answer(&error))?;
         let (status, after) = (answer.status(), retry_after(&answer));
-        let bytes =
-            Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| chain(&*error))?;
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let bytes = body.map_err(|error| self.no_answer(&*error))?;
         Ok((status, bytes.to_bytes().to_vec(), after))
+    }
+
+    fn no_answer(&self, error: &(dyn std::error::Error + 'static)) -> Trouble {
+        let why = || {
+            let why = chain(error);
+            // In which layer of the client it was is nobody's business.
+            let why = ["ServiceError: ", "client error (Connect): "]
+                .into_iter()
+                .fold(why.as_str(), |why, layer| why.strip_prefix(layer).unwrap_or(why));
+            Trouble::NoAnswer(format!("{}: {why}", self.place))
+        };
+        Flaw::of(error).map_or_else(why, Trouble::Untrusted)
     }
 }
 

@@ -18,6 +18,14 @@ use sha2::{Digest, Sha256};
 
 use crate::http::{Server, Trouble, percent};
 use crate::protocol::Failure;
+use crate::tls::Site;
+
+pub(crate) const SITE: Site = Site {
+    who: "the cluster",
+    authority: "`certificate-authority` of the kubeconfig (in a pod, `ca.crt`)",
+    address: "`server` of the kubeconfig",
+    client: "look at `client-certificate` of the kubeconfig, and by whom the cluster wants it signed",
+};
 
 const PAGE: usize = 500;
 /// How often a list that the server has forgotten is begun anew.
@@ -56,7 +64,7 @@ impl Cluster {
                 }
             }
         }
-        let Failure { why, next } = told(trouble, &format!("list {}", kind.resource().2));
+        let Failure { why, next } = unread(trouble, kind);
         Reading::Unreadable { why, next }
     }
 
@@ -212,6 +220,22 @@ impl Cluster {
     }
 }
 
+/// Why a kind could not be read: in the same words for each kind that has the same cause.
+fn unread(trouble: Trouble, kind: Kind) -> Failure {
+    if let Trouble::Refused(StatusCode::FORBIDDEN, said) = &trouble {
+        let said = status(said).message.unwrap_or_default();
+        let account =
+            said.split_once("User \"").and_then(|(_, rest)| rest.split_once("\" cannot list resource "));
+        if let Some((account, _)) = account {
+            return Failure::new(
+                format!("the cluster does not let {account} list them"),
+                "bind the role of docs/identity.md to that account, whole",
+            );
+        }
+    }
+    told(trouble, &format!("list {}", kind.resource().2))
+}
+
 fn told(trouble: Trouble, doing: &str) -> Failure {
     let (code, status) = match trouble {
         Trouble::NoAnswer(why) => {
@@ -220,6 +244,7 @@ fn told(trouble: Trouble, doing: &str) -> Failure {
                 "look whether the cluster is up and can be reached from here; tried again by itself",
             );
         }
+        Trouble::Untrusted(flaw) => return flaw.told(&SITE),
         Trouble::Refused(code, said) => (code, status(&said)),
     };
     let said = status.message.clone().filter(|said| !said.is_empty()).unwrap_or_else(|| code.to_string());

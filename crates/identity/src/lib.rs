@@ -25,6 +25,7 @@ mod kubernetes;
 mod protocol;
 mod retry;
 mod supervisor;
+mod tls;
 mod vault;
 mod worker;
 

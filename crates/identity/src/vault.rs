@@ -20,6 +20,14 @@ use tokio::task::JoinSet;
 use crate::http::{Server, Trouble, percent};
 use crate::protocol::{Access, Failure, Looked};
 use crate::retry::{self, Ended};
+use crate::tls::Site;
+
+const SITE: Site = Site {
+    who: "Vault",
+    authority: "`ca` of [vault]",
+    address: "`address` of [vault]",
+    client: "`[vault]` knows no client certificates: let Vault's listener do without them",
+};
 
 /// A token with less than this left is told, when it cannot be renewed.
 const SOON_S: u64 = 7 * 24 * 3600;
@@ -157,19 +165,24 @@ impl Vault {
             (policies, accessor, entities)
         };
         let (list, (policies, accessor, entities), roles, keys) = tokio::join!(list, people, roles, keys);
-        let unread = |what: &'static str| {
-            move |trouble| {
-                let Failure { why, next } = told(trouble, what);
-                Unread { why, next }
-            }
+        // In the same words for each part that has the same cause: which part it is, the plan says.
+        let unread = |trouble| {
+            let Failure { why, next } = match trouble {
+                Trouble::Refused(StatusCode::FORBIDDEN, said) => Failure::new(
+                    format!("Vault forbids it: {}", words(StatusCode::FORBIDDEN, &said)),
+                    "give rosterd's token the policy that docs/identity.md lists, with the mounts that it names",
+                ),
+                trouble => told(trouble, "look"),
+            };
+            Unread { why, next }
         };
         let observed = VaultObserved {
-            list: list.map_err(unread("read the list of people")),
-            policies: policies.map_err(unread("list and read sys/policies/acl/*")),
-            accessor: accessor.map_err(unread("read sys/auth")),
-            entities: entities.map_err(unread("list and read identity/entity/id/*")),
-            roles: roles.map_err(unread("list and read the roles of pipelines")),
-            keys: keys.map_err(unread("list the keys")),
+            list: list.map_err(unread),
+            policies: policies.map_err(unread),
+            accessor: accessor.map_err(unread),
+            entities: entities.map_err(unread),
+            roles: roles.map_err(unread),
+            keys: keys.map_err(unread),
         };
         Looked { observed, notices: self.notices.clone() }
     }
@@ -521,6 +534,7 @@ fn words(code: StatusCode, said: &[u8]) -> String {
 
 fn told(trouble: Trouble, doing: &str) -> Failure {
     match trouble {
+        Trouble::Untrusted(flaw) => flaw.told(&SITE),
         Trouble::NoAnswer(why) => Failure::new(
             format!("Vault gives no answer that can be used: {why}"),
             "look whether it is up and can be reached from here; tried again by itself",

@@ -431,7 +431,7 @@ async fn a_token_is_renewed_in_time_and_one_that_ends_is_told() {
     // One that has ended, and a new one in its file.
     server.state().tokens = BTreeMap::from([("another".to_owned(), (0, false))]);
     let ended = run(&server, &json!({})).await;
-    insta::assert_snapshot!(ended.told(), @"PROBLEM machine: the policies of Vault cannot be read, so nothing is done about them: Vault does not accept the token: invalid token; permission denied");
+    insta::assert_snapshot!(ended.told(), @"PROBLEM machine: Vault cannot be read, so nothing is done there: Vault does not accept the token: invalid token; permission denied");
     assert!(run_with(&config(&server), "another", &carol()).await.is_done());
 }
 
@@ -511,6 +511,19 @@ async fn one_part_that_may_not_be_read_holds_up_no_other_invariant_8() {
             "{part}: {cut}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_several_parts_have_in_common_is_told_once() {
+    let server = synced(&carol()).await;
+    server.wrong("GET /v1/sys/", 0, usize::MAX, Wrong::Code(403));
+    server.wrong("GET /v1/transit/", 0, usize::MAX, Wrong::Code(403));
+    let run = run(&server, &carol()).await;
+    let [problem] = &run.plan.problems[..] else { panic!("{}", run.told()) };
+    insta::assert_snapshot!(format!("{}: {}\n{}", problem.what, problem.why, problem.next), @"
+    the policies (sys/policies/acl), the auth methods (sys/auth) and the keys (transit/keys) of Vault cannot be read, so nothing is done about them: Vault forbids it: this was injected
+    give rosterd's token the policy that docs/identity.md lists, with the mounts that it names
+    ");
 }
 
 async fn support_cut(server: &VaultStandIn) -> String {

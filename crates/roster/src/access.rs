@@ -11,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::model::{Roster, Tier};
 use crate::name::{OsUser, UnitName};
 use crate::observed::{Activity, EnvFileState, HostObserved, UnitsObserved};
-use crate::plan::Subject;
+use crate::plan::{Subject, unseen};
 use crate::vault::{Mark, VaultDesired, VaultObserved, same_name};
 
 /// What a person can reach.
@@ -232,11 +232,7 @@ pub fn in_the_cluster(
         Some(Reading::NoSuchKind) => Some(&[][..]),
         _ => None,
     };
-    for (kind, reading) in &observed.kinds {
-        if let Reading::Unreadable { why, .. } = reading {
-            place.unknown.push(format!("{kind}s: {why}"));
-        }
-    }
+    place.unknown.extend(unseen(observed).into_iter().map(|unseen| format!("{}: {}", unseen.of, unseen.why)));
     let matters = |kind: Kind| kind.is_grant() || matches!(kind, Kind::Namespace | Kind::ResourceQuota);
     for object in desired.objects.values().filter(|object| matters(object.key.kind)) {
         if object.subject == subject {

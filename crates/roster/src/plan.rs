@@ -29,9 +29,11 @@ mod moves;
 pub mod refresh;
 mod target;
 mod units;
+pub(crate) mod unread;
 mod vault;
 mod wiring;
 
+pub(crate) use cluster::unseen;
 pub use cluster::{ClusterAction, cluster};
 pub use home::home;
 pub use host::{HostPlan, host};

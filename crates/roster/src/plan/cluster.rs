@@ -17,6 +17,7 @@ use crate::cluster::{
     ClusterDesired, ClusterObserved, INSTANCE, Key, Kind, MANAGER, Object, Owner, Reading, Seen, bare, fields,
     owners_of, same_quantity, shown,
 };
+use crate::plan::unread::{by_cause, listed};
 use crate::plan::{Action, Notice, Plan, Problem, Step, Subject};
 
 mod action;
@@ -194,6 +195,36 @@ fn inverse(action: &ClusterAction) -> Option<String> {
     }
 }
 
+/// Why something of the cluster could not be read.
+pub(crate) struct Unseen {
+    /// Of which kinds, in words.
+    pub(crate) of: String,
+    /// That, and what follows from it.
+    what: String,
+    pub(crate) why: String,
+    next: String,
+}
+
+/// What could not be read, by cause.
+pub(crate) fn unseen(observed: &ClusterObserved) -> Vec<Unseen> {
+    let unread = observed.kinds.iter().filter_map(|(kind, reading)| match reading {
+        Reading::Unreadable { why, next } => Some((format!("{kind}s"), why.as_str(), next.as_str())),
+        _ => None,
+    });
+    let told = |(kinds, why, next): (Vec<String>, &str, &str)| {
+        let is_all = kinds.len() > 1 && kinds.len() == observed.kinds.len();
+        let (of, what) = match (is_all, listed(&kinds)) {
+            (true, _) => ("everything".into(), "the cluster cannot be read, so nothing is done there".into()),
+            (false, kinds) => {
+                let what = format!("the cluster's {kinds} cannot be read, so nothing is done about them");
+                (kinds, what)
+            }
+        };
+        Unseen { of, what, why: why.to_owned(), next: next.to_owned() }
+    };
+    by_cause(unread).into_iter().map(told).collect()
+}
+
 /// What was read, by key.
 struct View<'o> {
     objects: BTreeMap<&'o Key, &'o Seen>,
@@ -203,24 +234,15 @@ struct View<'o> {
 impl<'o> View<'o> {
     fn new(observed: &'o ClusterObserved, plan: &mut Plan) -> Self {
         let mut view = View { objects: BTreeMap::new(), readable: BTreeSet::new() };
-        for kind in Kind::ALL {
-            let (why, next) = match observed.kinds.get(&kind) {
-                Some(Reading::Seen(objects)) => {
-                    view.readable.insert(kind);
-                    view.objects.extend(objects.iter().map(|seen| (&seen.key, seen)));
-                    continue;
-                }
-                // Only cert-manager's kind may be missing; whether anybody wants it is told below.
-                Some(Reading::NoSuchKind) => continue,
-                Some(Reading::Unreadable { why, next }) => (why.clone(), next.clone()),
-                None => continue,
-            };
-            plan.problems.push(Problem {
-                subject: Subject::Machine,
-                what: format!("the cluster's {}s cannot be read, so nothing is done about them", kind),
-                why,
-                next,
-            });
+        for (kind, reading) in &observed.kinds {
+            // Only cert-manager's kind may be missing; whether anybody wants it is told below.
+            if let Reading::Seen(objects) = reading {
+                view.readable.insert(*kind);
+                view.objects.extend(objects.iter().map(|seen| (&seen.key, seen)));
+            }
+        }
+        for Unseen { what, why, next, .. } in unseen(observed) {
+            plan.problems.push(Problem { subject: Subject::Machine, what, why, next });
         }
         view
     }

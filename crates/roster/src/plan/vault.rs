@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::name::OsUser;
+use crate::plan::unread::{by_cause, listed};
 use crate::plan::{Action, Plan, Problem, Subject};
 use crate::vault::{
-    Entity, KvField, Mark, ROLE_TTL_S, Role, SeenEntity, SeenRole, Unread, VaultDesired, VaultObserved,
+    Entity, KvField, Mark, ROLE_TTL_S, Role, SeenEntity, SeenRole, VaultDesired, VaultLook, VaultObserved,
     published, same_name, same_policy, subject,
 };
 
@@ -159,13 +160,15 @@ impl fmt::Display for VaultAction {
 pub fn vault(desired: &VaultDesired, observed: &VaultObserved) -> Plan {
     let mut plan =
         Plan { problems: desired.problems.clone(), notices: desired.notices.clone(), ..Plan::default() };
-    let mut read = Read { plan: &mut plan, told: BTreeSet::new() };
-    let list = desired.look.k8s_users.as_ref().and_then(|_| read.of("the list of people", &observed.list));
-    let policies = read.of("the policies", &observed.policies);
-    let accessor = read.of("the auth methods", &observed.accessor);
-    let entities = read.of("the entities", &observed.entities);
-    let roles = desired.look.pipelines_mount.as_ref().and_then(|_| read.of("the roles", &observed.roles));
-    let keys = desired.look.transit_mount.as_ref().and_then(|_| read.of("the keys", &observed.keys));
+    for Unseen { what, why, next } in unseen(desired, observed) {
+        plan.problems.push(Problem { subject: Subject::Machine, what, why, next });
+    }
+    let list = desired.look.k8s_users.as_ref().and_then(|_| observed.list.as_ref().ok());
+    let policies = observed.policies.as_ref().ok();
+    let accessor = observed.accessor.as_ref().ok();
+    let entities = observed.entities.as_ref().ok();
+    let roles = desired.look.pipelines_mount.as_ref().and_then(|_| observed.roles.as_ref().ok());
+    let keys = desired.look.transit_mount.as_ref().and_then(|_| observed.keys.as_ref().ok());
     if let Some(list) = list {
         publish(&mut plan, desired, list.as_deref());
     }
@@ -217,29 +220,49 @@ fn is_removal(action: &Action) -> bool {
     matches!(action, Action::Vault(action) if action.is_removal())
 }
 
-/// What could not be read is told, once for each reason.
-struct Read<'p> {
-    plan: &'p mut Plan,
-    told: BTreeSet<String>,
+/// Why something of Vault could not be read.
+struct Unseen {
+    /// What, and what follows from it.
+    what: String,
+    why: String,
+    next: String,
 }
 
-impl Read<'_> {
-    fn of<'o, T>(&mut self, what: &str, found: &'o Result<T, Unread>) -> Option<&'o T> {
-        match found {
-            Ok(found) => Some(found),
-            Err(Unread { why, next }) => {
-                if self.told.insert(why.clone()) {
-                    self.plan.problems.push(Problem {
-                        subject: Subject::Machine,
-                        what: format!("{what} of Vault cannot be read, so nothing is done about them"),
-                        why: why.clone(),
-                        next: next.clone(),
-                    });
-                }
-                None
-            }
-        }
-    }
+/// What could not be read, by cause. Each part is named with where it is, as the policy of docs/identity.md names it.
+fn unseen(desired: &VaultDesired, observed: &VaultObserved) -> Vec<Unseen> {
+    let VaultLook { k8s_users, pipelines_mount, transit_mount, .. } = &desired.look;
+    let parts = [
+        k8s_users
+            .as_ref()
+            .map(|place| (format!("the list of people ({place})"), observed.list.as_ref().err())),
+        Some(("the policies (sys/policies/acl)".to_owned(), observed.policies.as_ref().err())),
+        Some(("the auth methods (sys/auth)".to_owned(), observed.accessor.as_ref().err())),
+        // Without the accessor they are not asked for.
+        observed
+            .accessor
+            .is_ok()
+            .then(|| ("the entities (identity/entity)".to_owned(), observed.entities.as_ref().err())),
+        pipelines_mount
+            .as_ref()
+            .map(|mount| (format!("the roles (auth/{mount}/role)"), observed.roles.as_ref().err())),
+        transit_mount
+            .as_ref()
+            .map(|mount| (format!("the keys ({mount}/keys)"), observed.keys.as_ref().err())),
+    ];
+    let asked = parts.iter().flatten().count();
+    let unread = parts.into_iter().flatten().filter_map(|(what, unread)| {
+        let unread = unread?;
+        Some((what, unread.why.as_str(), unread.next.as_str()))
+    });
+    let told = |(parts, why, next): (Vec<String>, &str, &str)| Unseen {
+        what: match parts.len() == asked {
+            true => "Vault cannot be read, so nothing is done there".into(),
+            false => format!("{} of Vault cannot be read, so nothing is done about them", listed(&parts)),
+        },
+        why: why.to_owned(),
+        next: next.to_owned(),
+    };
+    by_cause(unread).into_iter().map(told).collect()
 }
 
 fn publish(plan: &mut Plan, desired: &VaultDesired, list: Option<&str>) {
