@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -19,8 +19,8 @@ use crate::tls::Flaw;
 const CONNECT: Duration = Duration::from_secs(10);
 /// A page of a list takes a busy server a second or two.
 const ANSWER: Duration = Duration::from_secs(20);
-/// A page of the largest objects that a cluster stores does not reach this.
-const MAX_ANSWER: usize = 256 << 20;
+/// An object that a server stores does not reach this. Of a list, so many fewer are asked for at once.
+const MAX_ANSWER: usize = 32 << 20;
 
 /// A server that can be spoken to.
 #[derive(Clone)]
@@ -40,6 +40,8 @@ pub(crate) enum Trouble {
     Refused(StatusCode, Vec<u8>),
     /// There was no answer that could be used.
     NoAnswer(String),
+    /// The answer was bigger than any that makes sense.
+    TooBig,
     /// There is no connection that can be trusted.
     Untrusted(Flaw),
 }
@@ -100,7 +102,7 @@ impl Server {
                         (Ended::Busy(after), trouble)
                     }
                     // A certificate does not become another one by being looked at again.
-                    Ok(Err(trouble @ Trouble::Untrusted(_))) => return Err(trouble),
+                    Ok(Err(trouble @ (Trouble::Untrusted(_) | Trouble::TooBig))) => return Err(trouble),
                     Ok(Err(trouble)) => (Ended::Busy(None), trouble),
                     Err(_) => {
                         let why = format!("{} says nothing within {} s", self.place, ANSWER.as_secs());
@@ -134,7 +136,10 @@ impl Server {
         let answer = self.client.send(request).await.map_err(|error| self.no_answer(&error))?;
         let (status, after) = (answer.status(), retry_after(&answer));
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-        let bytes = body.map_err(|error| self.no_answer(&*error))?;
+        let bytes = body.map_err(|error| match error.is::<LengthLimitError>() {
+            true => Trouble::TooBig,
+            false => self.no_answer(&*error),
+        })?;
         Ok((status, bytes.to_bytes().to_vec(), after))
     }
 

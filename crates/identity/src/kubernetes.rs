@@ -1,24 +1,25 @@
 //! Kubernetes, as the worker sees it: one list for each kind, and single changes. Decides nothing about what should be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderMap, Method, StatusCode};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use roster::cluster::{
-    INSTANCE, Key, Kind, MANAGED_BY, MANAGER, Owner, PlacedName, Reading, Seen, USER, fields, owners,
-};
+use roster::cluster::{INSTANCE, Key, Kind, MANAGED_BY, MANAGER, PlacedName, Reading, Seen};
 use roster::lease::{LEASE_S, SeenLease};
 use roster::plan::ClusterAction;
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::http::{Server, Trouble, percent};
 use crate::protocol::Failure;
 use crate::tls::Site;
+
+mod look;
+
+use look::look;
 
 pub(crate) const SITE: Site = Site {
     who: "the cluster",
@@ -28,6 +29,8 @@ pub(crate) const SITE: Site = Site {
 };
 
 const PAGE: usize = 500;
+/// The most objects of a kind in a namespace that are taken note of although nobody wants them. The next run finds others.
+const UNWANTED: usize = 200;
 /// How often a list that the server has forgotten is begun anew.
 const LISTS: usize = 3;
 /// How often an object that somebody else writes at the same moment is applied.
@@ -71,16 +74,32 @@ impl Cluster {
     async fn list(&self, kind: Kind, wanted: &BTreeSet<Key>, instance: &str) -> Result<Vec<Seen>, Trouble> {
         // What these hold may be secret or big, so that of others is not asked for.
         let only_ours = matches!(kind, Kind::ConfigMap | Kind::Secret | Kind::Certificate);
-        let mut query = format!("limit={PAGE}");
+        let mut query = String::new();
         if only_ours {
             query.push_str(&format!("&labelSelector={MANAGED_BY}%3D{MANAGER}%2C{INSTANCE}%3D{instance}"));
         }
         let mut seen = Vec::new();
-        let mut next = String::new();
+        let (mut next, mut limit) = (String::new(), PAGE);
+        // Nobody's namespace may hold so much that says it is ours that nothing else can be told.
+        let mut unwanted: BTreeMap<Option<String>, usize> = BTreeMap::new();
         loop {
-            let path = format!("{}?{query}{next}", collection(kind, None));
-            let page: Page = self.server.get(&path).await?;
-            seen.extend(page.items.iter().filter_map(|item| look(kind, item, wanted, instance)));
+            let path = format!("{}?limit={limit}{query}{next}", collection(kind, None));
+            let page: Page = match self.server.get(&path).await {
+                Err(Trouble::TooBig) if limit > 1 => {
+                    limit = limit.div_ceil(8);
+                    continue;
+                }
+                page => page?,
+            };
+            let found = page.items.iter().filter_map(|item| look(kind, item, wanted, instance));
+            seen.extend(found.filter(|seen| {
+                let count = match wanted.contains(&seen.key) || seen.key.namespace.is_none() {
+                    true => return true,
+                    false => unwanted.entry(seen.key.namespace.clone()).or_default(),
+                };
+                *count += 1;
+                *count <= UNWANTED
+            }));
             match page.metadata.go_on {
                 Some(token) if !token.is_empty() => next = format!("&continue={}", percent(&token)),
                 _ => break,
@@ -245,6 +264,12 @@ fn told(trouble: Trouble, doing: &str) -> Failure {
             );
         }
         Trouble::Untrusted(flaw) => return flaw.told(&SITE),
+        Trouble::TooBig => {
+            return Failure::new(
+                format!("the cluster's answer is bigger than any that makes sense (to: {doing})"),
+                "look whether what the kubeconfig names is an API server",
+            );
+        }
         Trouble::Refused(code, said) => (code, status(&said)),
     };
     let said = status.message.clone().filter(|said| !said.is_empty()).unwrap_or_else(|| code.to_string());
@@ -317,60 +342,6 @@ struct Page {
 struct PageMeta {
     #[serde(default, rename = "continue")]
     go_on: Option<String>,
-}
-
-/// An object, when it is ours or wanted, with what the core compares.
-fn look(kind: Kind, item: &Value, wanted: &BTreeSet<Key>, instance: &str) -> Option<Seen> {
-    let meta = item.get("metadata")?;
-    let text = |key: &str| meta.get(key).and_then(Value::as_str);
-    let key = Key { kind, namespace: text("namespace").map(str::to_owned), name: text("name")?.to_owned() };
-    let label = |label: &str| meta.get("labels").and_then(|labels| labels.get(label)).and_then(Value::as_str);
-    let ours = label(MANAGED_BY) == Some(MANAGER) && label(INSTANCE) == Some(instance);
-    if !ours && !wanted.contains(&key) {
-        return None;
-    }
-    let pointer = |name: &str| name.replace('/', "~1");
-    let metadata = [
-        format!("/metadata/labels/{}", pointer(MANAGED_BY)),
-        format!("/metadata/labels/{}", pointer(INSTANCE)),
-        format!("/metadata/annotations/{}", pointer(USER)),
-    ];
-    let matters = |path: &str| {
-        metadata.iter().any(|of_ours| path == of_ours)
-            || (kind != Kind::Namespace && !path.starts_with("/metadata/"))
-    };
-    let mut fields = fields(item);
-    fields.retain(|path, _| matters(path));
-    if kind == Kind::Secret {
-        fields.retain(|path, _| path.starts_with("/metadata/") || path == "/type");
-        fields.insert("/data".into(), digest(item.get("data")).into());
-    }
-    let managed = meta.get("managedFields").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mut owners = owners(managed);
-    owners.retain(|path, all| matters(path) || all.iter().any(|owner| owner.name == MANAGER));
-    if kind == Kind::Secret {
-        let within: BTreeSet<Owner> = owners
-            .iter()
-            .filter(|(path, _)| path.starts_with("/data"))
-            .flat_map(|(_, all)| all.clone())
-            .collect();
-        owners.retain(|path, _| path.starts_with("/metadata/") || path == "/type");
-        owners.insert("/data".into(), within.into_iter().collect());
-    }
-    Some(Seen {
-        key,
-        uid: text("uid")?.to_owned(),
-        version: text("resourceVersion")?.to_owned(),
-        terminating: text("deletionTimestamp").is_some(),
-        fields,
-        owners,
-    })
-}
-
-/// Stands for what is in a Secret, which stays here.
-fn digest(data: Option<&Value>) -> String {
-    let text = data.map(Value::to_string).unwrap_or_default();
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn lease_path(place: &PlacedName, with_name: bool) -> String {

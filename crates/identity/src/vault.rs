@@ -535,6 +535,10 @@ fn words(code: StatusCode, said: &[u8]) -> String {
 fn told(trouble: Trouble, doing: &str) -> Failure {
     match trouble {
         Trouble::Untrusted(flaw) => flaw.told(&SITE),
+        Trouble::TooBig => Failure::new(
+            format!("Vault's answer is bigger than any that makes sense (to: {doing})"),
+            "look whether what `address` in [vault] names is a Vault",
+        ),
         Trouble::NoAnswer(why) => Failure::new(
             format!("Vault gives no answer that can be used: {why}"),
             "look whether it is up and can be reached from here; tried again by itself",

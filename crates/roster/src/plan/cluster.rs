@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use crate::cluster::{
-    ClusterDesired, ClusterObserved, INSTANCE, Key, Kind, MANAGER, Object, Owner, Reading, Seen, bare, fields,
-    owners_of, same_quantity, shown,
+    ClusterDesired, ClusterObserved, INSTANCE, Key, Kind, MANAGER, Object, Owner, Reading, Seen, bare,
+    fields, owners_of, same_quantity, shown,
 };
 use crate::plan::unread::{by_cause, listed};
 use crate::plan::{Action, Notice, Plan, Problem, Step, Subject};
