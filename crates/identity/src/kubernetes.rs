@@ -91,15 +91,20 @@ impl Cluster {
                 }
                 page => page?,
             };
-            let found = page.items.iter().filter_map(|item| look(kind, item, wanted, instance));
-            seen.extend(found.filter(|seen| {
-                let count = match wanted.contains(&seen.key) || seen.key.namespace.is_none() {
-                    true => return true,
-                    false => unwanted.entry(seen.key.namespace.clone()).or_default(),
-                };
-                *count += 1;
-                *count <= UNWANTED
-            }));
+            if page.kind != format!("{kind}List") {
+                return Err(Trouble::NoAnswer(format!("asked for a {kind}List, it gives a {}", page.kind)));
+            }
+            for item in &page.items {
+                let Some(found) = look(kind, item, wanted, instance)? else { continue };
+                if !wanted.contains(&found.key) && found.key.namespace.is_some() {
+                    let count = unwanted.entry(found.key.namespace.clone()).or_default();
+                    *count += 1;
+                    if *count > UNWANTED {
+                        continue;
+                    }
+                }
+                seen.push(found);
+            }
             match page.metadata.go_on {
                 Some(token) if !token.is_empty() => next = format!("&continue={}", percent(&token)),
                 _ => break,
@@ -109,7 +114,7 @@ impl Cluster {
         let is_single = matches!(kind, Kind::ConfigMap | Kind::Secret);
         for key in wanted.iter().filter(|key| is_single && kind == key.kind && !found.contains(key)) {
             match self.server.get::<Value>(&path(key)).await {
-                Ok(item) => seen.extend(look(kind, &item, wanted, instance)),
+                Ok(item) => seen.extend(look(kind, &item, wanted, instance)?),
                 Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => {}
                 Err(trouble) => return Err(trouble),
             }
@@ -221,11 +226,17 @@ impl Cluster {
     }
 
     async fn delete(&self, key: &Key, uid: &str, version: &str) -> Result<(), Failure> {
+        // A grant goes, whoever has changed it since: somebody who writes all the time could keep it otherwise.
+        let preconditions = match key.kind.is_grant() {
+            true => json!({"uid": uid}),
+            false => json!({"uid": uid, "resourceVersion": version}),
+        };
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
-            "preconditions": {"uid": uid, "resourceVersion": version},
+            "preconditions": preconditions,
         });
         match self.server.send(&Method::DELETE, &path(key), Some(&options), "application/json").await {
+            Ok(said) if is_held(&said) && key.kind.is_grant() => self.empty(key, uid).await,
             Ok(said) if is_held(&said) => Err(Failure::new(
                 "it is deleted and still there, because it has finalizers",
                 "wait until it is gone; if it stays, look at its finalizers",
@@ -235,6 +246,22 @@ impl Cluster {
                 Err(Failure::new("somebody has changed it meanwhile", "the next run looks again"))
             }
             Err(trouble) => Err(told(trouble, &format!("delete {key}"))),
+        }
+    }
+
+    /// A grant that a finalizer holds is obeyed until it is gone, unless it is for nobody.
+    async fn empty(&self, key: &Key, uid: &str) -> Result<(), Failure> {
+        let path = format!("{}?fieldManager={MANAGER}", path(key));
+        let patch = json!({"metadata": {"uid": uid}, "subjects": null});
+        match self.server.send(&Method::PATCH, &path, Some(&patch), "application/merge-patch+json").await {
+            Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(()),
+            Err(trouble) => {
+                let Failure { why, next } = told(trouble, &format!("patch {key}"));
+                Err(Failure::new(
+                    format!("it is deleted, held by a finalizer, and cannot be emptied: {why}"),
+                    next,
+                ))
+            }
         }
     }
 }
@@ -330,11 +357,11 @@ fn conflicts(status: &Status) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
+/// What is no list, whatever its status, must not be taken for an empty one.
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default)]
+    kind: String,
     metadata: PageMeta,
-    #[serde(default)]
     items: Vec<Value>,
 }
 

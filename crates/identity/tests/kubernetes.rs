@@ -190,7 +190,7 @@ async fn what_changed_meanwhile_is_not_deleted() {
     let mut worker = worker(&server, &server.token(), limits()).await;
     let plan = plan::cluster(&nobody, &worker.observe(&nobody).await.unwrap());
     let theirs = json!({"metadata": {"labels": {"theirs": "yes"}}});
-    server.write_as("kubectl-label", "clusterrolebindings carol-read-only", &theirs);
+    server.write_as("kubectl-label", "resourcequotas carol-dev/carol-dev-quota", &theirs);
     let results = apply(&mut worker, &plan).await;
     let failed: Vec<_> = results.iter().filter(|result| **result != StepResult::Done).collect();
     let [StepResult::Failed { why, .. }] = failed[..] else { panic!("{results:?}") };
@@ -313,22 +313,76 @@ async fn a_worker_that_is_killed_between_the_two_calls_is_told_and_healed_by_the
     assert!(healed.is_done() && role_of_bob(&server).as_deref() == Some("readers"), "{healed:?}");
 }
 
-/// As a controller of somebody else's does that wants to know of a deletion.
+/// As a controller of somebody else's does that wants to know of a deletion, or somebody who would like to keep a right.
 #[tokio::test]
-async fn a_grant_that_is_deleted_and_still_there_keeps_its_person_from_new_ones() {
+async fn a_grant_that_is_deleted_and_still_there_is_for_nobody() {
     let server = synced(&json!({"carol": person("carol", "admin", &[])})).await;
     let old = "clusterrolebindings carol-cluster-admin";
     server.write_as("rancher", old, &json!({"metadata": {"finalizers": ["example.org/controller"]}}));
+    assert!(run(&server, &carol()).await.is_done());
+    let held = server.objects()[old].clone();
+    assert!(held["subjects"].is_null() && !held["metadata"]["deletionTimestamp"].is_null(), "{held}");
+    // It is over for us, and whoever holds it may take their time.
+    assert!(run(&server, &carol()).await.plan.steps.is_empty());
+    server.write_as("rancher", old, &json!({"metadata": {"finalizers": null}}));
+    assert!(!server.objects().contains_key(old));
+}
+
+/// Somebody else has deleted it, and in the run of a moment ago it could not be emptied.
+#[tokio::test]
+async fn a_grant_that_somebody_else_deleted_is_emptied_too() {
+    let server = synced(&json!({"carol": person("carol", "admin", &[])})).await;
+    let old = "clusterrolebindings carol-cluster-admin";
+    server.write_as("rancher", old, &json!({"metadata": {"finalizers": ["example.org/controller"]}}));
+    server.delete(old);
+    assert!(!server.objects()[old]["subjects"].is_null());
+    let patch = format!("PATCH {}", server.place(old).1);
+    server.wrong(&patch, 0, 1, Wrong::Code(403));
     let first = run(&server, &carol()).await;
-    assert!(first.told().contains("FAILED it is deleted and still there"), "{first:?}");
-    let second = run(&server, &carol()).await;
-    assert!(second.told().contains("gives its right although it is deleted"), "{second:?}");
+    assert!(
+        first.told().contains("FAILED it is deleted, held by a finalizer, and cannot be emptied"),
+        "{first:?}"
+    );
     let grants =
         |server: &Cluster| server.objects().into_keys().filter(|key| key.contains("bindings")).count();
-    assert_eq!(grants(&server), 1);
-    server.write_as("rancher", old, &json!({"metadata": {"finalizers": null}}));
+    assert_eq!(grants(&server), 1, "nothing new beside it");
     assert!(run(&server, &carol()).await.is_done());
-    assert!(grants(&server) == 2 && !server.objects().contains_key(old));
+    assert!(server.objects()[old]["subjects"].is_null() && grants(&server) == 3);
+    server.write_as("rancher", old, &json!({"metadata": {"finalizers": null}}));
+}
+
+/// Who writes into their own grant all the time, so that it is never as it was when it was looked at, does not keep it.
+#[tokio::test]
+async fn a_grant_goes_whoever_has_written_into_it_since() {
+    let server = synced(&carol()).await;
+    let grant = "rolebindings carol-dev/carol-admin";
+    let wanted = desired(&server, &json!({}), &server.config());
+    let mut worker = worker(&server, &server.token(), limits()).await;
+    let plan = plan::cluster(&wanted, &worker.observe(&wanted).await.unwrap());
+    server.write_as("kubectl-annotate", grant, &json!({"metadata": {"annotations": {"x": "y"}}}));
+    let results = apply(&mut worker, &plan).await;
+    worker.finish().await;
+    assert!(results.iter().all(|result| *result == StepResult::Done), "{results:?}");
+    assert!(!server.objects().contains_key(grant));
+}
+
+/// A proxy that says 200 and gives something else, or a list that was cut short.
+#[tokio::test]
+async fn what_is_no_list_is_not_an_empty_one_invariant_8() {
+    let server = synced(&carol()).await;
+    let list = "GET /apis/rbac.authorization.k8s.io/v1/rolebindings";
+    for body in [
+        "{}",
+        r#"{"kind":"Status","metadata":{},"items":[]}"#,
+        r#"{"kind":"RoleBindingList","metadata":{}}"#,
+        r#"{"kind":"RoleBindingList","metadata":{},"items":[{"metadata":{"namespace":"y"}}]}"#,
+    ] {
+        server.wrong(list, 0, 1, Wrong::Says(body));
+        let run = run(&server, &json!({"carol": person("carol", "admin", &[])})).await;
+        assert!(run.told().contains("RoleBindings cannot be read"), "{body}: {run:?}");
+        assert!(!run.told().contains("carol-cluster-admin"), "{body}: {run:?}");
+    }
+    assert!(server.objects().contains_key("rolebindings carol-dev/carol-admin"));
 }
 
 #[tokio::test]

@@ -247,6 +247,7 @@ pub fn in_the_cluster(
     let left = |seen: &&Seen| {
         seen.subject() == subject
             && seen.is_of(&desired.instance)
+            && !seen.is_going()
             && !desired.objects.contains_key(&seen.key)
             && !desired.unknown.contains(&seen.key)
     };

@@ -314,6 +314,15 @@ impl Seen {
             .then_some(other)
     }
 
+    /// Whether it is deleted and gives nobody anything while somebody's finalizer keeps it.
+    pub fn is_going(&self) -> bool {
+        let names_somebody = self
+            .fields
+            .get("/subjects")
+            .is_some_and(|subjects| subjects.as_array().is_none_or(|all| !all.is_empty()));
+        self.terminating && !(self.key.kind.is_grant() && names_somebody)
+    }
+
     /// Whom it is there for.
     pub fn subject(&self) -> Subject {
         let user = self.fields.get(&fields::path(&["metadata", "annotations", USER]));

@@ -7,18 +7,29 @@ use roster::cluster::{INSTANCE, Key, Kind, MANAGED_BY, MANAGER, Owner, Seen, USE
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::http::Trouble;
+
 /// A value that is longer is none that we set, except for the portal's list.
 const LONGEST: usize = 16 << 10;
 
 /// An object, when it is ours or wanted.
-pub(super) fn look(kind: Kind, item: &Value, wanted: &BTreeSet<Key>, instance: &str) -> Option<Seen> {
-    let meta = item.get("metadata")?;
+pub(super) fn look(
+    kind: Kind,
+    item: &Value,
+    wanted: &BTreeSet<Key>,
+    instance: &str,
+) -> Result<Option<Seen>, Trouble> {
+    let meta = item.get("metadata").unwrap_or(&Value::Null);
     let text = |key: &str| meta.get(key).and_then(Value::as_str);
-    let key = Key { kind, namespace: text("namespace").map(str::to_owned), name: text("name")?.to_owned() };
+    let must = |key: &str| {
+        let missing = || Trouble::NoAnswer(format!("it gives a {kind} without {key}"));
+        text(key).map(str::to_owned).ok_or_else(missing)
+    };
+    let key = Key { kind, namespace: text("namespace").map(str::to_owned), name: must("name")? };
     let label = |label: &str| meta.get("labels").and_then(|labels| labels.get(label)).and_then(Value::as_str);
     let is_wanted = wanted.contains(&key);
     if !is_wanted && (label(MANAGED_BY) != Some(MANAGER) || label(INSTANCE) != Some(instance)) {
-        return None;
+        return Ok(None);
     }
     let pointer = |name: &str| name.replace('/', "~1");
     let metadata = [
@@ -53,14 +64,14 @@ pub(super) fn look(kind: Kind, item: &Value, wanted: &BTreeSet<Key>, instance: &
         let too_long = |value: &&mut Value| value.to_string().len() > LONGEST;
         fields.values_mut().filter(too_long).for_each(|value| *value = Value::Null);
     }
-    Some(Seen {
+    Ok(Some(Seen {
         key,
-        uid: text("uid")?.to_owned(),
-        version: text("resourceVersion")?.to_owned(),
+        uid: must("uid")?,
+        version: must("resourceVersion")?,
         terminating: text("deletionTimestamp").is_some(),
         fields,
         owners,
-    })
+    }))
 }
 
 /// What is told whole of an object that nobody wants: whose it is, and which right it gives.
@@ -74,7 +85,10 @@ fn top(path: &str) -> &str {
 
 /// Of the rest, that it is there.
 fn brief((path, value): (String, Value)) -> (String, Value) {
-    if is_told_whole(&path) { (path, value) } else { (top(&path).to_owned(), Value::Null) }
+    match is_told_whole(&path) || value.as_array().is_some_and(Vec::is_empty) {
+        true => (path, value),
+        false => (top(&path).to_owned(), Value::Null),
+    }
 }
 
 /// Of the rest, whether there is anything that is not ours.
@@ -125,14 +139,15 @@ mod tests {
             (&[("rosterd", "1"), ("someone", "2")][..], true),
             (&[("rosterd", "1"), ("rosterd", "2")], false),
         ] {
-            let seen = look(Kind::ConfigMap, &item(&data, managers), &BTreeSet::new(), "default").unwrap();
+            let seen =
+                look(Kind::ConfigMap, &item(&data, managers), &BTreeSet::new(), "default").unwrap().unwrap();
             assert!(seen.is_of("default"));
             assert_eq!(seen.fields["/data"], Value::Null);
             assert_eq!(seen.owners["/data"][0].name != MANAGER, theirs);
             assert!(serde_json::to_string(&seen).unwrap().len() < 1000);
         }
         let other = look(Kind::ConfigMap, &item(&data, &[]), &BTreeSet::new(), "other");
-        assert_eq!(other, None);
+        assert_eq!(other.unwrap(), None);
     }
 
     #[test]
@@ -140,7 +155,7 @@ mod tests {
         let key = Key::inside(Kind::RoleBinding, "one", "x");
         let mut grant = item(&json!({}), &[]);
         grant["subjects"] = json!([{"name": "x".repeat(1 << 20)}]);
-        let seen = look(Kind::RoleBinding, &grant, &BTreeSet::from([key]), "default").unwrap();
+        let seen = look(Kind::RoleBinding, &grant, &BTreeSet::from([key]), "default").unwrap().unwrap();
         assert_eq!(seen.fields["/subjects"], Value::Null);
     }
 }

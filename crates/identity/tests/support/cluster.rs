@@ -269,7 +269,7 @@ impl Cluster {
     }
 
     /// The path of `rolebindings carol-dev/carol-admin`.
-    fn place(&self, key: &str) -> (Kind, String) {
+    pub(crate) fn place(&self, key: &str) -> (Kind, String) {
         let (plural, name) = key.split_once(' ').unwrap();
         let kind = Kind::ALL.into_iter().find(|kind| kind.resource().2 == plural).unwrap();
         let path = match name.split_once('/') {

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 pub(crate) enum Wrong {
     /// It is answered with this code.
     Code(u16),
+    /// It is well, and this is the answer.
+    Says(&'static str),
     /// It is to come back after so many seconds.
     Later(u64),
     /// The connection ends without an answer.
@@ -161,6 +163,9 @@ impl Server {
             };
             let answer = match wrong {
                 Some(Wrong::Code(code)) => injected(code, None),
+                Some(Wrong::Says(text)) => {
+                    Answer { code: 200, body: serde_json::from_str(text).unwrap(), after: None }
+                }
                 Some(Wrong::Later(seconds)) => injected(429, Some(seconds)),
                 Some(Wrong::Hang) => {
                     std::thread::sleep(Duration::from_secs(600));

@@ -279,7 +279,8 @@ impl State {
         if next < all.len() {
             metadata["continue"] = next.to_string().into();
         }
-        ok(json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
+        let kind = Kind::ALL.into_iter().find(|kind| kind.resource().2 == plural).unwrap();
+        ok(json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": metadata, "items": items}))
     }
 
     fn delete(&mut self, at: &Place, body: &[u8]) -> Answer {

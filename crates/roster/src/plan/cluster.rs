@@ -59,7 +59,6 @@ pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
         return plan;
     }
     let (grants, others): (Vec<_>, Vec<_>) = removals.into_iter().partition(|seen| seen.key.kind.is_grant());
-    let lingering = view.lingering(desired, &mut plan.problems);
     let mut verdicts = Vec::new();
     for object in desired.objects.values().filter(|object| view.is_readable(&object.key)) {
         match view.compare(object, &desired.instance) {
@@ -73,10 +72,8 @@ pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
             }),
         }
     }
-    take(&mut plan, &grants, &lingering, &mut verdicts);
+    take(&mut plan, &grants, &mut verdicts);
     let taken = plan.steps.len();
-    // Whose old grant will not go gets no new one beside it.
-    verdicts.retain(|(object, ..)| !object.key.kind.is_grant() || !lingering.contains(&object.subject));
     if observed.kinds.get(&Kind::Certificate) == Some(&Reading::NoSuchKind)
         && desired.tls_source.is_none()
         && let Some(wanted) = desired.objects.keys().find(|key| key.kind == Kind::Certificate)
@@ -107,6 +104,14 @@ pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
     plan
 }
 
+/// Whether a grant is deleted, still there, and gives something else than what is wanted under its name.
+fn gives_another(seen: &Seen, object: &Object) -> bool {
+    let content = fields(&Value::Object(object.content.clone()));
+    seen.terminating
+        && seen.key.kind.is_grant()
+        && content.iter().any(|(path, value)| seen.fields.get(path) != Some(value))
+}
+
 fn remove(plan: &mut Plan, seen: &Seen) {
     let (action, reason) = removal(seen);
     plan.step(&seen.subject(), Action::Cluster(action), reason);
@@ -114,13 +119,8 @@ fn remove(plan: &mut Plan, seen: &Seen) {
 
 /// The grants that go, before anything is given. Who loses more than one loses all of them first; one that is alone and
 /// has to be made anew stays a step of its own, so that its person has neither for one call only.
-fn take(
-    plan: &mut Plan,
-    grants: &[&Seen],
-    lingering: &BTreeSet<Subject>,
-    verdicts: &mut [(&Object, ClusterAction, String)],
-) {
-    let gone = grants.iter().map(|seen| seen.subject()).chain(lingering.iter().cloned());
+fn take(plan: &mut Plan, grants: &[&Seen], verdicts: &mut [(&Object, ClusterAction, String)]) {
+    let gone = grants.iter().map(|seen| seen.subject());
     let replaced = verdicts.iter().filter(|(_, action, _)| action.is_removal());
     let mut losses: BTreeMap<Subject, usize> = BTreeMap::new();
     for subject in gone.chain(replaced.map(|(object, ..)| object.subject.clone())) {
@@ -151,6 +151,11 @@ fn removal(seen: &Seen) -> (ClusterAction, String) {
         counts && !owners.is_empty() && !ours(owners)
     };
     let reason = "the roster asks for it no longer";
+    if seen.terminating {
+        // As long as somebody's finalizer holds it, the cluster obeys it. Asked again, the worker empties it.
+        let reason = format!("{reason}; it is deleted, and gives its right until it is gone");
+        return (ClusterAction::Delete { key, uid, version }, reason);
+    }
     match seen.fields.iter().find(theirs) {
         None => (ClusterAction::Delete { key, uid, version }, reason.into()),
         Some((path, _)) => {
@@ -270,10 +275,13 @@ impl<'o> View<'o> {
                 && desired.objects.contains_key(&certificate(key))
                 && !ours(owners_of(&seen.owners, "/data"));
             let is_copy = desired.copies.contains_key(key) && !is_filled;
-            let wanted = desired.objects.contains_key(key) || desired.unknown.contains(key) || is_copy;
+            let object = desired.objects.get(key);
+            let wanted = object.is_some_and(|object| !gives_another(seen, object))
+                || desired.unknown.contains(key)
+                || is_copy;
             let subject = seen.subject();
             let kept = matches!(&subject, Subject::User(user) if desired.kept.contains(user));
-            if wanted || kept || seen.terminating || !seen.is_marked(&desired.instance) {
+            if wanted || kept || seen.is_going() || !seen.is_marked(&desired.instance) {
                 continue;
             }
             if !seen.is_touched_by_us() {
@@ -291,33 +299,6 @@ impl<'o> View<'o> {
         }
         plan.problems.extend(copied.into_iter().map(|(subject, keys)| copies_of_grants(subject, &keys)));
         removals
-    }
-
-    /// Whose grants that nobody wants are deleted and still there: somebody's finalizer holds them, and the cluster obeys
-    /// a grant until it is gone.
-    fn lingering(&self, desired: &ClusterDesired, problems: &mut Vec<Problem>) -> BTreeSet<Subject> {
-        let lingers = |seen: &&&Seen| {
-            let kept = matches!(&seen.subject(), Subject::User(user) if desired.kept.contains(user));
-            let role = |object: &Object| object.content.get("roleRef")?.get("name").cloned();
-            let wanted = desired.objects.get(&seen.key).and_then(role);
-            seen.terminating
-                && seen.key.kind.is_grant()
-                && seen.is_of(&desired.instance)
-                && !kept
-                && wanted.as_ref() != seen.fields.get("/roleRef/name")
-                && !desired.unknown.contains(&seen.key)
-        };
-        let tell = |seen: &&Seen| {
-            problems.push(Problem {
-                subject: seen.subject(),
-                what: format!("{} gives its right although it is deleted", seen.key),
-                why: "it has a finalizer, which somebody else has to take away".into(),
-                next: "wait until it is gone; if it stays, look at its finalizers. Until then this person gets no new grant"
-                    .into(),
-            });
-            seen.subject()
-        };
-        self.objects.values().filter(lingers).map(tell).collect()
     }
 
     /// The copies that are not what they are copies of.

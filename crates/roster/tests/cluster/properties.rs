@@ -219,7 +219,10 @@ proptest! {
             prop_assert!(!(blind && gives), "{step} though not every grant was seen");
         }
         for kind in &cluster.unreadable {
-            let told = |problem: &roster::plan::Problem| problem.what.contains(&format!("{kind}s cannot be read"));
+            let told = |problem: &roster::plan::Problem| {
+                let mut words = problem.what.split([' ', ',']);
+                problem.what.contains("cannot be read") && words.any(|word| word == format!("{kind}s"))
+            };
             prop_assert!(part.problems.iter().any(told));
         }
         cluster.unreadable = BTreeSet::new();
