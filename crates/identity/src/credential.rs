@@ -15,33 +15,48 @@ pub struct Credential {
     pub(crate) access: Access,
 }
 
-/// Why there is no credential.
+/// Why there is no credential: by which key of the config, and what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
-    /// A file cannot be read.
+#[error("{key}: {wrong}")]
+pub struct CredentialError {
+    /// `` `kubeconfig` of [kubernetes] ``
+    key: &'static str,
+    wrong: Wrong,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+enum Wrong {
     #[error("{0}")]
     Read(String),
-    /// It is no kubeconfig.
-    #[error("{} is no kubeconfig", path.display())]
-    NoKubeconfig {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is no text of one line.
-    #[error("{} does not hold one line of text", path.display())]
-    NoText {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It asks for something that is not done here.
+    #[error("{} is no kubeconfig", .0.display())]
+    NoKubeconfig(PathBuf),
+    #[error("{} does not hold one line of text", .0.display())]
+    NoText(PathBuf),
+    #[error("{} holds something else than certificates (PEM)", .0.display())]
+    NoCertificates(PathBuf),
     #[error("{} {what}", path.display())]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// What.
-        what: &'static str,
-    },
+    Refused { path: PathBuf, what: &'static str },
 }
+
+impl CredentialError {
+    /// What an admin can do.
+    pub fn next(&self) -> String {
+        let what = match &self.wrong {
+            Wrong::Read(_) => "make the file, or name the right one",
+            Wrong::NoKubeconfig(_) | Wrong::Refused { .. } => {
+                "write a kubeconfig with a service account's token there"
+            }
+            Wrong::NoText(_) => "write the secret there, and nothing else",
+            Wrong::NoCertificates(_) => "write the CA's certificate there, as PEM",
+        };
+        format!("{what}; docs/identity.md has each step. It is read anew for each run")
+    }
+}
+
+const KUBECONFIG: &str = "`kubeconfig` of [kubernetes]";
+const VAULT_LOGIN: &str = "`file` of [vault.login]";
+const VAULT_CA: &str = "`ca` of [vault]";
 
 impl Credential {
     /// From a kubeconfig, whose files are read as well, by `read`: the worker can open none of them.
@@ -50,11 +65,13 @@ impl Credential {
         mut read: impl FnMut(&Path) -> Result<Vec<u8>, String>,
     ) -> Result<Credential, CredentialError> {
         // What the parser complains of may quote the text, and that is secret.
-        let no_kubeconfig = || CredentialError::NoKubeconfig { path: path.into() };
-        let refuse = |what| CredentialError::Refused { path: path.into(), what };
+        let error = |wrong| CredentialError { key: KUBECONFIG, wrong };
+        let no_kubeconfig = || error(Wrong::NoKubeconfig(path.into()));
+        let refuse = |what| error(Wrong::Refused { path: path.into(), what });
         let mut text_of = |name: &Path| -> Result<String, CredentialError> {
-            let bytes = read(name).map_err(CredentialError::Read)?;
-            String::from_utf8(bytes).map_err(|_| no_kubeconfig())
+            let bytes = read(name).map_err(|why| error(Wrong::Read(why)))?;
+            let no_text = |_| if name == path { no_kubeconfig() } else { error(Wrong::NoText(name.into())) };
+            String::from_utf8(bytes).map_err(no_text)
         };
         let text = text_of(path)?;
         let mut config = Kubeconfig::from_yaml(&text).map_err(|_| no_kubeconfig())?;
@@ -99,13 +116,10 @@ impl Credential {
         address: &str,
         mut read: impl FnMut(&Path) -> Result<Vec<u8>, String>,
     ) -> Result<Credential, CredentialError> {
-        let mut text_of = |name: &str| -> Result<String, CredentialError> {
-            let path = folder.join(name);
-            let bytes = read(&path).map_err(CredentialError::Read)?;
-            String::from_utf8(bytes).map_err(|_| CredentialError::NoText { path })
-        };
-        let token = one_line(&text_of("token")?, &folder.join("token"))?;
-        let cluster = json!({"server": address, "certificate-authority-data": base64(&text_of("ca.crt")?)});
+        let (token, ca) = (folder.join("token"), folder.join("ca.crt"));
+        let token = one_line(KUBECONFIG, &token, &mut read)?;
+        let ca = certificates(KUBECONFIG, &ca, &mut read)?;
+        let cluster = json!({"server": address, "certificate-authority-data": base64(&ca)});
         let whole = kubeconfig("pod", &cluster, &json!({"token": token}));
         Ok(Credential { access: Access::Kubernetes { kubeconfig: whole.to_string().into() } })
     }
@@ -115,15 +129,11 @@ impl Credential {
         config: &Vault,
         mut read: impl FnMut(&Path) -> Result<Vec<u8>, String>,
     ) -> Result<Credential, CredentialError> {
-        let mut text_of = |path: &Path| -> Result<String, CredentialError> {
-            let bytes = read(path).map_err(CredentialError::Read)?;
-            String::from_utf8(bytes).map_err(|_| CredentialError::NoText { path: path.into() })
-        };
         let login = &config.login;
-        let secret = one_line(&text_of(&login.file)?, &login.file)?;
+        let secret = one_line(VAULT_LOGIN, &login.file, &mut read)?;
         let mut cluster = json!({"server": config.address});
         if let Some(path) = &config.ca {
-            cluster["certificate-authority-data"] = base64(&text_of(path)?).into();
+            cluster["certificate-authority-data"] = base64(&certificates(VAULT_CA, path, &mut read)?).into();
         }
         let kubeconfig = kubeconfig("vault", &cluster, &json!({}));
         Ok(Credential {
@@ -140,12 +150,34 @@ impl Credential {
 }
 
 /// A secret without what surrounds it.
-fn one_line(text: &str, path: &Path) -> Result<String, CredentialError> {
-    let secret = text.trim();
-    if secret.is_empty() || !secret.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(CredentialError::NoText { path: path.into() });
+fn one_line(
+    key: &'static str,
+    path: &Path,
+    read: &mut impl FnMut(&Path) -> Result<Vec<u8>, String>,
+) -> Result<String, CredentialError> {
+    let error = |wrong| CredentialError { key, wrong };
+    let bytes = read(path).map_err(|why| error(Wrong::Read(why)))?;
+    let secret = bytes.trim_ascii();
+    match str::from_utf8(secret) {
+        Ok(secret) if !secret.is_empty() && secret.bytes().all(|b| b.is_ascii_graphic()) => {
+            Ok(secret.to_owned())
+        }
+        _ => Err(error(Wrong::NoText(path.into()))),
     }
-    Ok(secret.to_owned())
+}
+
+/// Whose signature is trusted. What is in it, the TLS library reads.
+fn certificates(
+    key: &'static str,
+    path: &Path,
+    read: &mut impl FnMut(&Path) -> Result<Vec<u8>, String>,
+) -> Result<String, CredentialError> {
+    let error = |wrong| CredentialError { key, wrong };
+    let bytes = read(path).map_err(|why| error(Wrong::Read(why)))?;
+    match String::from_utf8(bytes) {
+        Ok(text) if text.contains("-----BEGIN") => Ok(text),
+        _ => Err(error(Wrong::NoCertificates(path.into()))),
+    }
 }
 
 fn kubeconfig(name: &str, cluster: &Value, user: &Value) -> Value {
@@ -171,6 +203,10 @@ mod tests {
     use super::*;
     use secrecy::ExposeSecret;
 
+    const PEM: &str = "-----BEGIN CERTIFICATE-----";
+    /// The same in a kubeconfig.
+    const CODED: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t";
+
     const CONFIG: &str = "
 apiVersion: v1
 kind: Config
@@ -185,11 +221,61 @@ users: [{name: u, user: {tokenFile: /run/token}}]
         Credential::kubeconfig(Path::new("/etc/rosterd/kubeconfig"), move |path| {
             match path.to_str().unwrap() {
                 "/etc/rosterd/kubeconfig" => Ok(text.clone().into_bytes()),
-                "/etc/rosterd/ca.pem" => Ok(b"PEM".to_vec()),
+                "/etc/rosterd/ca.pem" => Ok(PEM.into()),
                 "/run/token" => Ok(b"hunter2\n".to_vec()),
                 other => Err(format!("there is no {other}")),
             }
         })
+    }
+
+    fn wrong(tried: Result<Credential, CredentialError>) -> Wrong {
+        tried.unwrap_err().wrong
+    }
+
+    /// What an admin reads beside the provider's name.
+    #[test]
+    fn what_is_wrong_names_the_key_of_the_config_the_file_and_what_to_do() {
+        let vault = Vault { ca: Some("/ca.pem".into()), ..Vault::default() };
+        let opened = |token: &'static str, ca: &'static str| {
+            Credential::vault(&vault, |path| match (path.ends_with("ca.pem"), token) {
+                (true, _) => Ok(ca.into()),
+                (false, "") => Err(format!("there is no {}", path.display())),
+                (false, token) => Ok(token.into()),
+            })
+        };
+        let in_a_pod = Credential::service_account(Path::new("/sa"), "https://10.0.0.1", |path| {
+            Err(format!("there is no {}", path.display()))
+        });
+        let all = [
+            with("no: [kubeconfig"),
+            with(&CONFIG.replace("ca.pem", "gone.pem")),
+            with(&CONFIG.replace("certificate-authority: ca.pem", "insecure-skip-tls-verify: true")),
+            in_a_pod,
+            opened("", PEM),
+            opened("hunter2 hunter3", PEM),
+            opened("hunter2", "hunter2"),
+        ];
+        let told: Vec<String> = all
+            .into_iter()
+            .map(|tried| tried.unwrap_err())
+            .map(|error| format!("{error}\n  next: {}", error.next()))
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @"
+        `kubeconfig` of [kubernetes]: /etc/rosterd/kubeconfig is no kubeconfig
+          next: write a kubeconfig with a service account's token there; docs/identity.md has each step. It is read anew for each run
+        `kubeconfig` of [kubernetes]: there is no /etc/rosterd/gone.pem
+          next: make the file, or name the right one; docs/identity.md has each step. It is read anew for each run
+        `kubeconfig` of [kubernetes]: /etc/rosterd/kubeconfig says `insecure-skip-tls-verify`; give the cluster's CA instead
+          next: write a kubeconfig with a service account's token there; docs/identity.md has each step. It is read anew for each run
+        `kubeconfig` of [kubernetes]: there is no /sa/token
+          next: make the file, or name the right one; docs/identity.md has each step. It is read anew for each run
+        `file` of [vault.login]: there is no /etc/rosterd/vault-token
+          next: make the file, or name the right one; docs/identity.md has each step. It is read anew for each run
+        `file` of [vault.login]: /etc/rosterd/vault-token does not hold one line of text
+          next: write the secret there, and nothing else; docs/identity.md has each step. It is read anew for each run
+        `ca` of [vault]: /ca.pem holds something else than certificates (PEM)
+          next: write the CA's certificate there, as PEM; docs/identity.md has each step. It is read anew for each run
+        ");
     }
 
     #[test]
@@ -197,7 +283,7 @@ users: [{name: u, user: {tokenFile: /run/token}}]
         let credential = with(CONFIG).unwrap();
         let Access::Kubernetes { kubeconfig } = &credential.access else { panic!() };
         let text = kubeconfig.expose_secret();
-        assert!(text.contains("\"token\":\"hunter2\"") && text.contains("UEVN"), "{text}");
+        assert!(text.contains("\"token\":\"hunter2\"") && text.contains(CODED), "{text}");
         assert!(!text.contains("/run/token"));
     }
 
@@ -212,7 +298,7 @@ users: [{name: u, user: {tokenFile: /run/token}}]
         for scope in ["email", "profile", "groups"] {
             assert!(args.contains(&format!("--oidc-extra-scope={scope}")), "{args:?}");
         }
-        assert!(matches!(with(shipped), Err(CredentialError::Refused { .. })), "{:?}", with(shipped));
+        assert!(matches!(wrong(with(shipped)), Wrong::Refused { .. }), "{:?}", with(shipped));
     }
 
     #[test]
@@ -233,19 +319,19 @@ users: [{name: u, user: {tokenFile: /run/token}}]
         };
         let read = |secret: &'static str| {
             Credential::vault(&config, move |path| match path.to_str().unwrap() {
-                "/ca.pem" => Ok(b"PEM".to_vec()),
+                "/ca.pem" => Ok(PEM.into()),
                 "/etc/rosterd/vault-token" => Ok(secret.as_bytes().to_vec()),
                 other => Err(format!("there is no {other}")),
             })
         };
         let credential = read("hunter2\n").unwrap();
         let Access::Vault { kubeconfig, secret, .. } = &credential.access else { panic!() };
-        assert!(kubeconfig.expose_secret().contains("UEVN"));
+        assert!(kubeconfig.expose_secret().contains(CODED));
         assert_eq!(secret.expose_secret(), "hunter2");
         assert!(!format!("{credential:?}").contains("hunter2"));
         for wrong in ["", "\n", "hunter2\nhunter3", "hunter2\u{e9}"] {
             let error = read(wrong).unwrap_err();
-            assert!(matches!(error, CredentialError::NoText { .. }) && !error.to_string().contains("hunter"));
+            assert!(matches!(error.wrong, Wrong::NoText(_)) && !error.to_string().contains("hunter"));
         }
     }
 
@@ -254,7 +340,7 @@ users: [{name: u, user: {tokenFile: /run/token}}]
         let read = |secret: &'static str| {
             Credential::service_account(Path::new("/sa"), "https://10.0.0.1:443", move |path| {
                 match path.to_str().unwrap() {
-                    "/sa/ca.crt" => Ok(b"PEM".to_vec()),
+                    "/sa/ca.crt" => Ok(PEM.into()),
                     "/sa/token" => Ok(secret.into()),
                     other => Err(format!("there is no {other}")),
                 }
@@ -265,10 +351,10 @@ users: [{name: u, user: {tokenFile: /run/token}}]
         let parsed: Kubeconfig = serde_json::from_str(kubeconfig.expose_secret()).unwrap();
         let cluster = parsed.clusters[0].cluster.as_ref().unwrap();
         assert_eq!(cluster.server.as_deref(), Some("https://10.0.0.1:443"));
-        assert_eq!(cluster.certificate_authority_data.as_deref(), Some("UEVN"));
+        assert_eq!(cluster.certificate_authority_data.as_deref(), Some(CODED));
         assert!(kubeconfig.expose_secret().contains(r#""token":"hunter2""#));
         assert!(!format!("{credential:?}").contains("hunter2"));
-        assert!(matches!(read("hunter2\nhunter3"), Err(CredentialError::NoText { .. })));
+        assert!(matches!(wrong(read("hunter2\nhunter3")), Wrong::NoText(_)));
     }
 
     #[test]
@@ -276,8 +362,8 @@ users: [{name: u, user: {tokenFile: /run/token}}]
         let insecure = CONFIG.replace("certificate-authority: ca.pem", "insecure-skip-tls-verify: true");
         let exec = CONFIG.replace("tokenFile: /run/token", "exec: {command: aws, apiVersion: v1}");
         for text in [insecure, exec] {
-            assert!(matches!(with(&text), Err(CredentialError::Refused { .. })), "{text}");
+            assert!(matches!(wrong(with(&text)), Wrong::Refused { .. }), "{text}");
         }
-        assert!(matches!(with(&CONFIG.replace("/run/token", "gone")), Err(CredentialError::Read(_))));
+        assert!(matches!(wrong(with(&CONFIG.replace("/run/token", "gone"))), Wrong::Read(_)));
     }
 }

@@ -46,7 +46,10 @@ impl Cluster {
     /// Reads the credential. Connects nowhere yet.
     pub(crate) async fn new(kubeconfig: &SecretString) -> Result<Cluster, Failure> {
         let server = Server::new(kubeconfig, HeaderMap::new()).await.map_err(|why| {
-            Failure::new(format!("the kubeconfig cannot be used: {why}"), "mend the kubeconfig")
+            Failure::new(
+                format!("the kubeconfig cannot be used: {why}"),
+                "mend the file that `kubeconfig` of [kubernetes] names; docs/identity.md shows one",
+            )
         })?;
         Ok(Cluster { server })
     }

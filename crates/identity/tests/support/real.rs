@@ -69,7 +69,10 @@ impl Real {
         };
         real.make_namespace(&real.home);
         let documented = include_str!("../../../../docs/identity.md");
-        let role = documented.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let documents =
+            documented.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let is_role = |document: &&str| document.contains("kind: ClusterRole\nmetadata: {name: rosterd}");
+        let role = documents.split("---\n").find(is_role).unwrap();
         let role = role.replace("{name: rosterd}", &format!("{{name: {}}}", real.home));
         assert!(role.contains("kind: ClusterRole") && role.contains(&real.home), "{role}");
         real.post_yaml(&format!("{RBAC}/clusterroles"), role);

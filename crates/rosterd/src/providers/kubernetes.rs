@@ -6,11 +6,11 @@ use std::path::Path;
 use identity::{Credential, CredentialError, Worker};
 use roster::cluster::{self, Kubernetes};
 use roster::plan::{self, Notice, Problem, Subject};
+use roster::provider::Provider;
 
 use super::{Looked, Sides, account, failed, left, limits, map, problem};
 use crate::accept::InForce;
 use crate::daemon::Daemon;
-use crate::run::chain;
 use crate::sources;
 
 pub(super) async fn look(daemon: &Daemon, in_force: &InForce) -> Result<Looked, Problem> {
@@ -45,7 +45,7 @@ pub(super) async fn begin(daemon: &Daemon, config: &Kubernetes) -> Result<(Worke
         (credential, open_to_others(&path.join("token"), "project it with `defaultMode: 0400`"))
     });
     let (credential, notices) = read.await.map_err(stopped)?;
-    let credential = credential.map_err(no_credential)?;
+    let credential = credential.map_err(|error| no_credential(Provider::Kubernetes, &error))?;
     let limits = limits(config.deadline_s, config.parallel);
     let worker = Worker::start(&daemon.provider, account()?, &credential, limits).await;
     let worker = worker.map_err(|error| failed("no worker for the cluster", &error))?;
@@ -78,6 +78,6 @@ pub(super) fn stopped(error: tokio::task::JoinError) -> Problem {
     problem("the provider's files cannot be read", error.to_string(), "see the journal")
 }
 
-pub(super) fn no_credential(error: CredentialError) -> Problem {
-    problem("there is no credential for the provider", chain(&error), "mend it; it is read anew for each run")
+pub(super) fn no_credential(provider: Provider, error: &CredentialError) -> Problem {
+    problem(&format!("there is no credential for {provider}"), error.to_string(), error.next())
 }

@@ -2,6 +2,7 @@
 
 use identity::{Credential, Worker};
 use roster::plan::{self, Notice, Problem, Subject};
+use roster::provider::Provider;
 use roster::vault;
 
 use super::kubernetes::{no_credential, open_to_others, read, stopped};
@@ -16,7 +17,7 @@ pub(super) async fn look(daemon: &Daemon, in_force: &InForce) -> Result<Looked, 
         (Credential::vault(&files, read), open_to_others(&files.login.file, "chmod 0600 it"))
     });
     let (credential, mut notices) = credential.await.map_err(stopped)?;
-    let credential = credential.map_err(no_credential)?;
+    let credential = credential.map_err(|error| no_credential(Provider::Vault, &error))?;
     let (map, told) = map::read(daemon, &in_force.config).await?;
     notices.extend(told);
     let ledger = daemon.ledger();
