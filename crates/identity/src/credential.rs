@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use kube::config::Kubeconfig;
+use roster::provider::is_in_the_clear;
 use roster::vault::Vault;
 use serde_json::{Value, json};
 
@@ -82,6 +83,11 @@ impl Credential {
         for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
             if cluster.insecure_skip_tls_verify == Some(true) {
                 return Err(refuse("says `insecure-skip-tls-verify`; give the cluster's CA instead"));
+            }
+            if cluster.server.as_deref().is_some_and(is_in_the_clear) {
+                return Err(refuse(
+                    "names a `server` without TLS; what opens the cluster would travel in the clear",
+                ));
             }
             if cluster.proxy_url.is_some() {
                 return Err(refuse("names a proxy, which is not supported"));

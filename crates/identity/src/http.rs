@@ -88,7 +88,7 @@ impl Server {
         body: Option<&Value>,
         kind: &str,
     ) -> Result<Vec<u8>, Trouble> {
-        let mut tries = 0;
+        let (mut tries, mut waited) = (0, Duration::ZERO);
         loop {
             tries += 1;
             let (ended, trouble) =
@@ -109,10 +109,9 @@ impl Server {
                         (Ended::Hung, Trouble::NoAnswer(why))
                     }
                 };
-            match retry::wait(ended, tries) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(trouble),
-            }
+            let Some(wait) = retry::wait(ended, tries, waited) else { return Err(trouble) };
+            tokio::time::sleep(wait).await;
+            waited += wait;
         }
     }
 

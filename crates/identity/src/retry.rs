@@ -11,7 +11,7 @@ const TRIES: u32 = 5;
 const HANGING_TRIES: u32 = 2;
 const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(8);
-/// A server that asks for a longer rest gets it from the next run.
+/// A server that asks for a longer rest, at once or bit by bit, gets it from the next run.
 const LONGEST_ASKED: Duration = Duration::from_secs(30);
 
 /// How a try ended that may be worth another one.
@@ -23,14 +23,14 @@ pub(crate) enum Ended {
     Hung,
 }
 
-/// How long to wait before the next try; nothing when there is none.
-pub(crate) fn wait(ended: Ended, tries: u32) -> Option<Duration> {
+/// How long to wait before the next try, after having `waited` already; nothing when there is none.
+pub(crate) fn wait(ended: Ended, tries: u32, waited: Duration) -> Option<Duration> {
     let most = if ended == Ended::Hung { HANGING_TRIES } else { TRIES };
     if tries >= most {
         return None;
     }
     match ended {
-        Ended::Busy(Some(asked)) => (asked <= LONGEST_ASKED).then_some(asked),
+        Ended::Busy(Some(asked)) => (waited + asked <= LONGEST_ASKED).then_some(asked),
         _ => {
             let most = FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(LONGEST);
             // At least half: a wait of nothing is no rest for the server.
@@ -45,16 +45,18 @@ mod tests {
 
     #[test]
     fn waits_grow_and_end_and_a_server_that_says_when_is_obeyed() {
+        let none = Duration::ZERO;
         for tries in 1..TRIES {
             let most = FIRST * 2_u32.pow(tries - 1);
             for _ in 0..100 {
-                let wait = wait(Ended::Busy(None), tries).unwrap();
+                let wait = wait(Ended::Busy(None), tries, none).unwrap();
                 assert!(wait >= most / 2 && wait <= most, "{wait:?}");
             }
         }
-        assert_eq!(wait(Ended::Busy(None), TRIES), None);
-        assert_eq!(wait(Ended::Hung, HANGING_TRIES), None);
-        assert_eq!(wait(Ended::Busy(Some(Duration::from_secs(7))), 1), Some(Duration::from_secs(7)));
-        assert_eq!(wait(Ended::Busy(Some(Duration::from_secs(3600))), 1), None);
+        assert_eq!(wait(Ended::Busy(None), TRIES, none), None);
+        assert_eq!(wait(Ended::Hung, HANGING_TRIES, none), None);
+        assert_eq!(wait(Ended::Busy(Some(Duration::from_secs(7))), 1, none), Some(Duration::from_secs(7)));
+        assert_eq!(wait(Ended::Busy(Some(Duration::from_secs(3600))), 1, none), None);
+        assert_eq!(wait(Ended::Busy(Some(Duration::from_secs(7))), 4, Duration::from_secs(24)), None);
     }
 }

@@ -416,7 +416,9 @@ impl Vault {
             match self.write(&kv(place), &body).await {
                 Ok(_) => return Ok(()),
                 Err(Trouble::Refused(StatusCode::BAD_REQUEST, said)) if is_stale(&said) => {
-                    let rest = (tries < PUBLISHES).then(|| retry::wait(Ended::Busy(None), 1)).flatten();
+                    let rest = (tries < PUBLISHES)
+                        .then(|| retry::wait(Ended::Busy(None), 1, Duration::ZERO))
+                        .flatten();
                     let Some(rest) = rest else {
                         return Err(Failure::new(
                             "others write to it all the time",

@@ -69,3 +69,12 @@ pub struct ProviderStatus {
     /// Subjects that are not there what they should be.
     pub degraded: BTreeMap<Subject, Degraded>,
 }
+
+/// Whether a token that is sent to the server at this address can be read on its way: without TLS, and to another machine.
+pub fn is_in_the_clear(address: &str) -> bool {
+    let Some(rest) = address.strip_prefix("http://") else { return false };
+    let host = rest.split('/').next().unwrap_or_default();
+    let is =
+        |name: &&str| host.strip_prefix(*name).is_some_and(|port| port.is_empty() || port.starts_with(':'));
+    !["localhost", "127.0.0.1", "[::1]"].iter().any(|name| is(&name))
+}

@@ -2,7 +2,7 @@
 //! up the machine or another one. A lane makes no choice of its own beyond the order of observe, plan, apply, record.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ const MEMORY_MIB: u64 = 1024;
 pub(crate) struct Lanes {
     asks: RefCell<BTreeMap<Provider, mpsc::UnboundedSender<Ask>>>,
     running: RefCell<BTreeSet<Provider>>,
+    /// When the machine was asked, or will be, because of what one of them said.
+    news: RefCell<VecDeque<tokio::time::Instant>>,
 }
 
 impl Lanes {
@@ -148,7 +150,7 @@ struct Gathered<'a> {
 }
 
 /// Reconciles a provider once. What went wrong is in the record; there is none when the provider is not configured.
-async fn one_run(daemon: &Daemon, provider: Provider, ask: &Ask) -> Option<Run> {
+async fn one_run(daemon: &Rc<Daemon>, provider: Provider, ask: &Ask) -> Option<Run> {
     let in_force = daemon.in_force()?;
     if !is_configured(&in_force.config, provider) {
         daemon.change_ledger(|ledger| drop(ledger.providers.remove(&provider)));
@@ -289,7 +291,7 @@ fn left<'l>(ledger: &'l Ledger, in_force: &'l InForce) -> impl Iterator<Item = &
 
 /// Brings a provider to what the roster says. Gives the subjects that it worked on.
 async fn reconcile(
-    daemon: &Daemon,
+    daemon: &Rc<Daemon>,
     provider: Provider,
     in_force: &InForce,
     run: &mut Gathered<'_>,

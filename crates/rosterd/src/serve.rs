@@ -197,8 +197,14 @@ impl Control {
             (Some("Leaver"), _) => self.leaver(call).and_then(|leaver| one("leaver", &leaver)),
             (Some("Removed"), _) => self.removed(call).map(|()| None),
             (Some("Restored"), _) => self.restored(call).map(|()| None),
-            (Some("Access"), _) => self.access(call).await.and_then(|access| one("access", &access)),
-            (Some("PlanProvider"), _) => self.plan_provider(call).await.and_then(|plan| one("plan", &plan)),
+            (Some("Access"), _) => tokio::select! {
+                access = self.access(call) => access.and_then(|access| one("access", &access)),
+                () = connection.hung_up() => return Ok(Ok(())),
+            },
+            (Some("PlanProvider"), _) => tokio::select! {
+                plan = self.plan_provider(call) => plan.and_then(|plan| one("plan", &plan)),
+                () = connection.hung_up() => return Ok(Ok(())),
+            },
             (Some("ReconcileProvider"), _) => match self.reconcile_provider(call) {
                 Ok(told) => return tell(connection, call, told, None).await,
                 Err(error) => Err(error),
@@ -355,12 +361,16 @@ impl Control {
             }
             None => None,
         };
-        // It looks at every home and asks every remote: one at a time for all who may only read.
-        let _turn = match self.uid {
+        let _turn = self.turn().await;
+        Ok(preview(&self.daemon, user.as_ref(), draft).await.map_err(failed)?)
+    }
+
+    /// A plan looks at every home, and asks every remote or a provider: one at a time for all who may only read.
+    async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        match self.uid {
             0 => None,
             _ => Some(self.daemon.previews.lock().await),
-        };
-        Ok(preview(&self.daemon, user.as_ref(), draft).await.map_err(failed)?)
+        }
     }
 
     async fn access(&self, call: &Call) -> Result<Access, CallError> {
@@ -369,6 +379,7 @@ impl Control {
         let Some(user) = self.known(Some(user.clone()))? else {
             return Err(ControlError::NoSuchUser { user }.into());
         };
+        let _turn = self.turn().await;
         Ok(access::of(&self.daemon, &user).await.map_err(failed)?)
     }
 
@@ -385,6 +396,7 @@ impl Control {
         self.may_read()?;
         let At { provider, user } = call.parameters()?;
         let (provider, user) = (self.provider(&provider)?, self.known(user)?);
+        let _turn = self.turn().await;
         Ok(providers::preview(&self.daemon, provider, user.as_ref()).await.map_err(failed)?)
     }
 

@@ -11,6 +11,7 @@ use crate::parse::node::{Node, Span, Value};
 use crate::parse::paths::{Paths, absolute, check_home_base};
 use crate::parse::reader::{Field, Fields, Found, Reader};
 use crate::parse::roster::{read_limits, read_memory_max};
+use crate::provider::is_in_the_clear;
 
 pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Config {
     let mut config = Config::default();
@@ -265,12 +266,9 @@ fn read_server(reader: &mut Reader, field: &Field<'_>) -> Option<String> {
     let rest = text.strip_prefix("https://").or(text.strip_prefix("http://"));
     let host = rest.and_then(|rest| rest.split('/').next()).unwrap_or_default();
     let odd = text.contains(['@', '?', '#']) || text.contains(|c: char| c.is_whitespace() || c.is_control());
-    let local = ["localhost", "127.0.0.1", "[::1]"]
-        .iter()
-        .any(|name| host.strip_prefix(name).is_some_and(|port| port.is_empty() || port.starts_with(':')));
     let problem = if host.is_empty() || odd {
         "is not the address of a server, such as `https://auth.example.org`"
-    } else if text.starts_with("http://") && !local {
+    } else if is_in_the_clear(text) {
         "is not by TLS, and the token would travel in the clear"
     } else {
         return Some(text.to_owned());

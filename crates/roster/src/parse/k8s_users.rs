@@ -1,10 +1,12 @@
 //! The rules of the cluster's list of people. It is JSON, which the YAML front end reads as well.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::quoted;
 use crate::k8s_users::{K8sUser, K8sUsers};
 use crate::model::Tier;
 use crate::name::{Email, KubeUser, Namespace};
-use crate::parse::node::{Node, Value};
+use crate::parse::node::{Entry, Node, Value};
 use crate::parse::reader::{Field, Found, Reader};
 use crate::parse::roster::read_quota;
 
@@ -16,12 +18,21 @@ pub(super) fn read(reader: &mut Reader, root: &Node<'_>) -> Option<K8sUsers> {
         return None;
     };
     let mut users = K8sUsers::default();
+    // Which of two entries counts, others who read the list may see otherwise.
+    let (mut keys, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    for Entry { key, .. } in entries {
+        if !keys.insert(key.as_ref()) {
+            twice.insert(key.as_ref());
+        }
+    }
     for field in reader.unique(entries) {
         let before = reader.found.len() + reader.omitted;
         let name = reader.checked::<KubeUser>(field.key, field.key_span);
         let user = read_user(reader, &field);
         match (name, user) {
-            (Some(name), Some(user)) if reader.found.len() + reader.omitted == before => {
+            (Some(name), Some(user))
+                if reader.found.len() + reader.omitted == before && !twice.contains(field.key) =>
+            {
                 users.people.insert(name, user);
             }
             _ => drop(users.unreadable.insert(field.key.to_owned())),

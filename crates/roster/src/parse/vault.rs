@@ -4,6 +4,7 @@ use crate::diagnostic::quoted;
 use crate::parse::config::number;
 use crate::parse::kubernetes::{label, text};
 use crate::parse::reader::{Fields, Found, Reader};
+use crate::provider::is_in_the_clear;
 use crate::vault::{AliasName, LoginMethod, Vault};
 
 /// Everything but the paths of files.
@@ -16,11 +17,13 @@ pub(super) fn read(reader: &mut Reader, fields: &mut Fields<'_>, into: &mut Vaul
     let namespace = |text: &str| text.len() <= 128 && text.split('/').all(place);
     let address = |text: &str| {
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        rest.is_some_and(|rest| {
-            !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]_".contains(&b))
-        })
+        !is_in_the_clear(text)
+            && rest.is_some_and(|rest| {
+                !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-[]_".contains(&b))
+            })
     };
-    let wanted = "an address such as `https://vault.example.org:8200`";
+    let wanted =
+        "an address such as `https://vault.example.org:8200`, by TLS, so that no token travels in the clear";
     optional(reader, fields, "address", wanted, address, &mut into.address);
     optional(reader, fields, "namespace", "a namespace, such as `team`", namespace, &mut into.namespace);
     text(reader, fields, "instance", "a label's value, such as `team-a`", label, &mut into.instance);

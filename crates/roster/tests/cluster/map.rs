@@ -62,6 +62,14 @@ fn a_mistake_is_told_with_its_place_and_is_that_entrys_alone() {
 }
 
 #[test]
+fn an_entry_that_is_there_twice_is_none() {
+    let text = br#"{"carol": {"email": "a@example.org"}, "eve": {}, "carol": {"email": "b@example.org"}}"#;
+    let map = parse::k8s_users("k8s_users", text).unwrap();
+    assert_eq!(map.people.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["eve"]);
+    assert_eq!(map.unreadable.iter().collect::<Vec<_>>(), ["carol"]);
+}
+
+#[test]
 fn what_is_no_list_is_an_error_invariant_8() {
     for text in ["", "[]", "null", "\"{}\"", "{\"bob\": ", "7"] {
         assert!(parse::k8s_users("k8s_users", text.as_bytes()).is_err(), "{text}");

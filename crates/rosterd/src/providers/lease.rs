@@ -10,6 +10,9 @@ use roster::provider::Provider;
 use super::{failed, kubernetes, problem};
 use crate::daemon::Daemon;
 
+/// How often the Lease is looked at, when somebody else writes it between look and write.
+const LOOKS: usize = 3;
+
 /// Why this host may change nothing now; nothing when it may. `worker` is the provider's.
 pub(super) async fn held_by_another(
     daemon: &Daemon,
@@ -36,17 +39,26 @@ pub(super) async fn held_by_another(
     };
     let broken = |error| failed("nothing is changed, because it is not known which host does", &error);
     let me = host_name()?;
-    let seen = worker.lease(place).await.map_err(broken)?.map_err(unknown)?;
-    let now = Timestamp::now();
-    match verdict(seen.as_ref(), &me, now) {
-        Verdict::Ours => Ok(None),
-        Verdict::Theirs { holder, until } => Ok(Some(format!("{holder} does it, until {until:.0}"))),
-        Verdict::Take if !has_steps && seen.as_ref().is_none_or(|lease| lease.holder != me) => Ok(None),
-        Verdict::Take => {
-            let taken = worker.take_lease(place, seen, &me, now).await.map_err(broken)?.map_err(unknown)?;
-            Ok((!taken).then(|| "another host has just begun to do it".to_owned()))
+    for _ in 0..LOOKS {
+        let seen = worker.lease(place).await.map_err(broken)?.map_err(unknown)?;
+        let now = Timestamp::now();
+        match verdict(seen.as_ref(), &me, now) {
+            Verdict::Ours => return Ok(None),
+            Verdict::Theirs { holder, until } => {
+                return Ok(Some(format!("{holder} does it, until {until:.0}")));
+            }
+            Verdict::Take if !has_steps && seen.as_ref().is_none_or(|lease| lease.holder != me) => {
+                return Ok(None);
+            }
+            Verdict::Take => {
+                // Who was quicker may be the other lane of this host.
+                if worker.take_lease(place, seen, &me, now).await.map_err(broken)?.map_err(unknown)? {
+                    return Ok(None);
+                }
+            }
         }
     }
+    Ok(Some("other hosts are just about to do it".to_owned()))
 }
 
 /// Two machines may have one name, but not one machine id.

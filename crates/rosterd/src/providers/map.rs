@@ -2,12 +2,15 @@
 //! that neither the machine nor the cluster waits for Vault; or somebody else does, where `[tier_check]` says.
 
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
 
 use roster::config::Config;
 use roster::k8s_users::MapState;
 use roster::plan::{Notice, Problem, Subject};
 use roster::report::Trigger;
 use roster::tier_check;
+use tokio::time::Instant;
 
 use super::kubernetes::{read as read_file, stopped};
 use super::problem;
@@ -69,13 +72,37 @@ pub(super) fn differs(in_force: &InForce, list: &str) -> Option<Problem> {
 }
 
 /// Keeps the list as Vault has it. Whoever goes by it looks again when it has changed.
-pub(super) fn keep(daemon: &Daemon, list: Option<&str>) -> Result<(), Problem> {
+pub(super) fn keep(daemon: &Rc<Daemon>, list: Option<&str>) -> Result<(), Problem> {
     let kept = daemon.store.keep_map(list.unwrap_or("{}"));
     let is_new =
         kept.map_err(|error| problem("the cluster's map cannot be kept", chain(&error), "make room there"))?;
     if is_new {
-        // The machine's run asks the providers too.
-        daemon.ask(Ask::new(Trigger::Change, Whom::Everybody, None));
+        ask_machine(daemon);
     }
     Ok(())
+}
+
+/// A run of the machine asks the providers too, and so a server that says something else each time could keep everything
+/// running: of its news there are no more than five runs in five minutes.
+const NEWS: usize = 5;
+const NEWS_WITHIN: Duration = Duration::from_secs(300);
+
+fn ask_machine(daemon: &Rc<Daemon>) {
+    let now = Instant::now();
+    let mut news = daemon.providers.news.borrow_mut();
+    while news.front().is_some_and(|at| *at + NEWS_WITHIN <= now) {
+        news.pop_front();
+    }
+    let at = match news.front() {
+        // The one that is waited for will see this, too.
+        _ if news.back().is_some_and(|at| *at > now) => return,
+        Some(first) if news.len() >= NEWS => *first + NEWS_WITHIN,
+        _ => now,
+    };
+    news.push_back(at);
+    let daemon = Rc::clone(daemon);
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep_until(at).await;
+        daemon.ask(Ask::new(Trigger::Change, Whom::Everybody, None));
+    });
 }
