@@ -36,6 +36,7 @@ on_each_debian!(
     only_the_host_that_has_the_lease_changes_the_cluster,
     a_grant_whose_worker_or_daemon_is_killed_between_two_calls_is_made_again_at_once_invariant_5,
     a_cut_takes_all_rights_everywhere_and_a_return_gives_them_back_invariant_6,
+    what_may_be_left_in_a_cluster_that_cannot_be_reached_is_told_until_it_is_gone_invariant_8,
 );
 
 /// For whatever is to happen by itself.
@@ -416,4 +417,82 @@ fn a_cut_takes_all_rights_everywhere_and_a_return_gives_them_back_invariant_6(su
     machine.run(&["rosterctl", "offboard", "carol", "--yes", "carol", "--force"]).ok();
     save(&bob);
     assert_eq!(rights(), rights_cut);
+}
+
+/// Nobody listens there.
+const NOWHERE: &str = "apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: c, user: u}}]
+clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]
+users: [{name: u, user: {token: hunter2-nowhere}}]
+";
+
+fn what_may_be_left_in_a_cluster_that_cannot_be_reached_is_told_until_it_is_gone_invariant_8(suite: Suite) {
+    let (machine, cluster) = with_cluster(suite);
+    // Long enough for all tries of a busy machine.
+    machine.write_file("/etc/rosterd/config.toml", format!("{}deadline_s = 60\n", table(&cluster.config())));
+    let (bob, carol) = (of(&cluster, BOB), of(&cluster, CAROL));
+    let save = |people: &str| {
+        machine.write_file("/etc/rosterd/roster.yaml", format!("users:\n{people}"));
+        machine.run(&["rosterctl", "wait", "--timeout", "60"]).ok();
+    };
+    let reconcile = || machine.run(&["rosterctl", "reconcile", "--provider", "kubernetes"]);
+    let pending = || {
+        let status = machine.run(&["rosterctl", "status", "--json"]).json();
+        status["providers"]["kubernetes"]["pending"].clone()
+    };
+    // However wide the lines are.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    save(&format!("{bob}{carol}"));
+    reconcile().ok();
+    const GRANT: &str = "rolebindings carol-dev/carol-admin";
+    assert!(keys(&cluster).contains(&GRANT.to_owned()));
+
+    machine.write_file("/etc/rosterd/kubeconfig", NOWHERE);
+    save(&bob);
+    let _ = reconcile().exits(3);
+    assert_eq!(pending(), serde_json::json!(["carol"]));
+    let status = words(&machine.run(&["rosterctl", "status"]).exits(3).stdout);
+    assert!(status.contains("may be left: carol left the roster"), "{status}");
+    assert_eq!(status.matches("cannot be read").count(), 1, "{status}");
+    assert!(status.contains("127.0.0.1:1: tcp connect error: Connection refused"), "{status}");
+    let plan = machine.run(&["rosterctl", "plan", "--provider", "kubernetes"]).exits(1);
+    assert!(words(&plan.stdout).contains("the cluster cannot be read, so nothing is done there"), "{plan}");
+    let access = words(&machine.run(&["rosterctl", "access", "carol"]).exits(3).stdout);
+    assert!(
+        access.contains("not in the roster, cut since")
+            && access.contains("what carol had there may be left"),
+        "{access}"
+    );
+
+    let offboard =
+        || words(&machine.run(&["rosterctl", "offboard", "carol", "--yes", "carol", "--force"]).ok());
+    let told = offboard();
+    assert!(
+        told.contains("rights in kubernetes: may be left, and go when they can be taken: the cluster"),
+        "{told}"
+    );
+    assert!(
+        told.contains("carol is removed") && told.contains("what carol had in kubernetes may be left"),
+        "{told}"
+    );
+    let _ = reconcile().exits(3);
+    assert_eq!(pending(), serde_json::json!(["carol"]));
+    let access = words(&machine.run(&["rosterctl", "access", "carol"]).exits(3).stdout);
+    assert!(access.contains("not in the roster, removed since"), "{access}");
+    assert!(keys(&cluster).contains(&GRANT.to_owned()));
+
+    // A daemon that begins anew knows it as well.
+    machine.run(&["systemctl", "restart", "rosterd.service"]).ok();
+    assert_eq!(pending(), serde_json::json!(["carol"]));
+
+    open(&machine, &cluster);
+    reconcile().ok();
+    assert!(!keys(&cluster).contains(&GRANT.to_owned()));
+    assert_eq!(pending(), serde_json::Value::Null);
+    let access = words(&machine.run(&["rosterctl", "access", "carol"]).exits(0).stdout);
+    assert!(access.contains("no namespace is deleted when its person leaves"), "{access}");
+    assert!(!offboard().contains("may be left"));
+    assert!(!machine.sh("journalctl -o export --no-pager").ok().contains("hunter2"));
 }

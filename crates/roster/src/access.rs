@@ -24,6 +24,9 @@ pub struct Access {
     /// Since when somebody who left the roster is cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<Timestamp>,
+    /// Since when the account of somebody who left is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Timestamp>,
     /// What each place gives them.
     pub places: Vec<Place>,
 }
@@ -217,6 +220,9 @@ impl Machine<'_> {
     }
 }
 
+/// Why somebody who left has what they had.
+const KEPT: &str = "it stays until the account is removed: `revoke_on_cut = false`";
+
 /// In the cluster.
 pub fn in_the_cluster(
     user: &OsUser,
@@ -253,7 +259,16 @@ pub fn in_the_cluster(
     };
     for seen in ours.filter(left) {
         let role = seen.fields.get("/roleRef/name").and_then(|name| name.as_str());
-        place.grants.push(Grant::new(granted(&seen.key.to_string(), role), None, Some(true)));
+        let is_kept = desired.kept.contains(user);
+        let stays = match seen.key.kind {
+            Kind::Namespace if why.is_none() => Some("no namespace is deleted when its person leaves"),
+            _ => is_kept.then_some(KEPT),
+        };
+        place.grants.push(Grant::new(
+            granted(&seen.key.to_string(), role),
+            stays.map(str::to_owned),
+            Some(true),
+        ));
     }
     for key in desired.unknown.iter().filter(|key| key.kind.is_grant()) {
         if seen(key.kind).unwrap_or_default().iter().any(|seen| seen.key == *key && seen.subject() == subject)
@@ -303,7 +318,9 @@ pub fn in_vault(user: &OsUser, roster: &Roster, desired: &VaultDesired, observed
     let mut more: Vec<&String> = of_seen.chain(left).filter(|name| !wanted(name)).collect();
     more.sort();
     more.dedup();
-    place.grants.extend(more.into_iter().map(|name| Grant::new(format!("policy {name}"), None, Some(true))));
+    let kept = desired.kept.contains(user).then(|| KEPT.to_owned());
+    let more = more.into_iter().map(|name| Grant::new(format!("policy {name}"), kept.clone(), Some(true)));
+    place.grants.extend(more);
     let roles = observed.roles.as_ref().ok();
     for (name, (owner, role)) in &desired.roles {
         if owner == user {

@@ -60,6 +60,7 @@ pub mod plan;
 pub mod provider;
 pub mod remote;
 pub mod report;
+pub mod revocation;
 #[cfg(test)]
 mod sample;
 pub mod schema;

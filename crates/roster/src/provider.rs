@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Degraded;
+use crate::name::OsUser;
 use crate::plan::{Notice, Subject};
 use crate::report::RunSummary;
 
@@ -57,6 +58,9 @@ pub struct ProviderState {
     pub told: BTreeSet<Notice>,
     /// Identifier of its newest run.
     pub last_run: Option<String>,
+    /// People who left the roster and were seen to have nothing there any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gone: BTreeSet<OsUser>,
 }
 
 /// How a provider is.
@@ -68,6 +72,9 @@ pub struct ProviderStatus {
     pub last_run: Option<RunSummary>,
     /// Subjects that are not there what they should be.
     pub degraded: BTreeMap<Subject, Degraded>,
+    /// People who left the roster and were not seen to have lost what they had there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub pending: BTreeSet<OsUser>,
 }
 
 /// Whether a token that is sent to the server at this address can be read on its way: without TLS, and to another machine.

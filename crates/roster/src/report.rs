@@ -10,6 +10,7 @@ use crate::name::OsUser;
 use crate::plan::{Notice, Problem, Seen, Step, Subject};
 use crate::provider::{Provider, ProviderStatus};
 use crate::remote::Answer;
+use crate::revocation::Left;
 
 /// Why a run took place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -267,6 +268,9 @@ pub struct Leaver {
     pub archive: Option<String>,
     /// The ids of the account; nothing when it never had any.
     pub identity: Option<Identity>,
+    /// What they may still have at each configured provider.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rights: BTreeMap<Provider, Left>,
 }
 
 /// What a run tells while it goes on.

@@ -19,6 +19,7 @@ mod worker;
 pub(crate) use restore::restore;
 pub(crate) use worker::{WORD, work};
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use control::Client;
@@ -28,7 +29,9 @@ use nix::unistd::geteuid;
 use roster::config::Config;
 use roster::model::Tier;
 use roster::name::{GroupName, OsUser};
+use roster::provider::Provider;
 use roster::report::Leaver;
+use roster::revocation::Left;
 use serde_json::json;
 
 use crate::args::Global;
@@ -38,7 +41,7 @@ use crate::page::clean;
 use crate::removal::archive::Archives;
 use crate::removal::manifest::Manifest;
 use crate::removal::worker::{Measured, Named, Task};
-use crate::{offline, online};
+use crate::{offline, online, render};
 
 /// Free beyond what a home takes uncompressed: no archive fills the disk to its end.
 const SPARE: u64 = 64 << 20;
@@ -80,7 +83,7 @@ pub(crate) fn offboard(
             return half_restored(archive);
         }
         restore::discard(&host, &person, &restore::place(&person))?;
-        return done(user, archive, out);
+        return done(user, archive, &leaver.rights, out);
     }
     let archives = Archives::open(&config.removal.archives)?;
     if let Some((aside, stem)) = moved_aside(&host, &person)? {
@@ -98,7 +101,7 @@ pub(crate) fn offboard(
         return finish(global, &person, &archives, &stem, None, out);
     }
     let manifest = look(&host, &person, lines)?;
-    let preview = preview(&manifest, &host, &person)?;
+    let preview = preview(&manifest, &host, &person, &leaver.rights)?;
     match out.json {
         true => out.aside(&preview),
         false => out.text(&preview)?,
@@ -154,14 +157,17 @@ fn finish(
     }
     let shown = archives.shown(&format!("{stem}.json")).display().to_string();
     online::asking(global.daemon(), async |client: &mut Client| client.removed(user, &shown).await)?;
-    done(user, &shown, out)
+    // It is done, whether or not the daemon says what it left elsewhere.
+    let rights = leaver(global, user).map(|leaver| leaver.rights).unwrap_or_default();
+    done(user, &shown, &rights, out)
 }
 
-fn done(user: &OsUser, archive: &str, out: &Out) -> Result<u8> {
+fn done(user: &OsUser, archive: &str, rights: &BTreeMap<Provider, Left>, out: &Out) -> Result<u8> {
     match out.json {
-        true => out.document(&json!({ "removed": user, "archive": archive }))?,
+        true => out.document(&json!({ "removed": user, "archive": archive, "rights": rights }))?,
         false => out.text(&format!(
-            "{user} is removed. Kept: {archive}\nBack with: rosterctl restore-account {archive}\n"
+            "{user} is removed. Kept: {archive}\nBack with: rosterctl restore-account {archive}\n{}",
+            render::left_after(user, rights, out.look)
         ))?,
     }
     Ok(0)
@@ -254,7 +260,12 @@ fn pack(host: &Host, person: &Person, archives: &Archives, mut manifest: Manifes
 }
 
 /// What will go, and what will not.
-fn preview(manifest: &Manifest, host: &Host, person: &Person) -> Result<String> {
+fn preview(
+    manifest: &Manifest,
+    host: &Host,
+    person: &Person,
+    rights: &BTreeMap<Provider, Left>,
+) -> Result<String> {
     let Manifest { user, home, measured, outside, uid, .. } = manifest;
     let mut text = format!("{user}, uid {uid}\n");
     let mut line = |text_of: String| text.push_str(&format!("  {text_of}\n"));
@@ -283,6 +294,9 @@ fn preview(manifest: &Manifest, host: &Host, person: &Person) -> Result<String> 
             measured.foreign.count,
             named(&measured.foreign)
         ));
+    }
+    for (provider, left) in rights {
+        line(format!("rights   in {provider}: {}", render::left_before(left)));
     }
     Ok(text)
 }

@@ -15,7 +15,7 @@ use crate::services;
 
 pub(crate) async fn of(daemon: &Rc<Daemon>, user: &OsUser) -> Result<Access, Problem> {
     let Some(in_force) = daemon.in_force() else {
-        return Ok(Access { user: user.clone(), tier: None, cut: None, places: Vec::new() });
+        return Ok(Access { user: user.clone(), tier: None, cut: None, removed: None, places: Vec::new() });
     };
     let host = run::plan_host(daemon, &in_force).await?;
     let ledger = daemon.ledger();
@@ -40,5 +40,6 @@ pub(crate) async fn of(daemon: &Rc<Daemon>, user: &OsUser) -> Result<Access, Pro
     }
     let tier = in_force.roster.users.get(user).map(|person| person.tier);
     let cut = ledger.cut.get(user).copied().filter(|_| tier.is_none());
-    Ok(Access { user: user.clone(), tier, cut, places })
+    let removed = ledger.removed.get(user).map(|removed| removed.since).filter(|_| tier.is_none());
+    Ok(Access { user: user.clone(), tier, cut, removed, places })
 }

@@ -16,6 +16,7 @@ use roster::name::OsUser;
 use roster::plan::{Action, ClusterAction, Notice, Plan, Problem, Subject};
 use roster::provider::{Provider, ProviderState, ProviderStatus};
 use roster::report::{Outcome, Progress, Run, RunSummary, StepRecord, StepResult, Trigger};
+use roster::revocation::{self, Left};
 use roster::vault::{VaultDesired, VaultObserved};
 use tokio::sync::mpsc;
 
@@ -133,10 +134,37 @@ pub(crate) fn status(daemon: &Daemon) -> BTreeMap<Provider, ProviderStatus> {
             running: daemon.providers.running.borrow().contains(&provider),
             last_run: last_run.as_ref().map(RunSummary::from),
             degraded: state.degraded,
+            pending: daemon
+                .in_force()
+                .map(|in_force| pending(&ledger, &in_force, provider))
+                .unwrap_or_default(),
         };
         (provider, status)
     };
     Provider::ALL.into_iter().filter(|provider| is_configured(&config, *provider)).map(one).collect()
+}
+
+fn revokes_on_cut(config: &Config, provider: Provider) -> bool {
+    match provider {
+        Provider::Kubernetes => config.kubernetes.revoke_on_cut,
+        Provider::Vault => config.vault.revoke_on_cut,
+    }
+}
+
+/// Who left and may still have something there.
+fn pending(ledger: &Ledger, in_force: &InForce, provider: Provider) -> BTreeSet<OsUser> {
+    revocation::pending(ledger, &in_force.whole, provider, revokes_on_cut(&in_force.config, provider))
+}
+
+/// What somebody who left may still have at each configured provider.
+pub(crate) fn rights_left(daemon: &Daemon, user: &OsUser) -> BTreeMap<Provider, Left> {
+    let (Some(in_force), ledger) = (daemon.in_force(), daemon.ledger()) else { return BTreeMap::new() };
+    let configured = Provider::ALL.into_iter().filter(|provider| is_configured(&in_force.config, *provider));
+    let of = |provider| {
+        let revokes = revokes_on_cut(&in_force.config, provider);
+        (provider, revocation::left(&ledger, &in_force.whole, provider, revokes, user))
+    };
+    configured.map(of).collect()
 }
 
 /// What a run gathers while it goes on.
@@ -147,6 +175,8 @@ struct Gathered<'a> {
     steps: Vec<StepRecord>,
     problems: Vec<Problem>,
     notices: Vec<Notice>,
+    /// Who had something there when it was looked at; nothing when that was not seen.
+    holders: Option<BTreeSet<OsUser>>,
 }
 
 /// Reconciles a provider once. What went wrong is in the record; there is none when the provider is not configured.
@@ -164,6 +194,7 @@ async fn one_run(daemon: &Rc<Daemon>, provider: Provider, ask: &Ask) -> Option<R
         steps: Vec::new(),
         problems: Vec::new(),
         notices: Vec::new(),
+        holders: None,
     };
     // A failure of the whole provider says nothing about anybody's rights there.
     let outcome = match daemon.ledger_trouble() {
@@ -179,6 +210,7 @@ async fn one_run(daemon: &Rc<Daemon>, provider: Provider, ask: &Ask) -> Option<R
                     BTreeSet::from([Subject::Machine])
                 }
             };
+            note_gone(daemon, provider, &in_force, &run);
             settle(daemon, provider, &run, &scope)
         }
     };
@@ -205,6 +237,22 @@ async fn one_run(daemon: &Rc<Daemon>, provider: Provider, ask: &Ask) -> Option<R
         Err(error) => daemon.ledger_failed(&error),
     }
     Some(run)
+}
+
+/// Takes note of who left and has lost everything there. Whoever was not seen stays as far as they were.
+fn note_gone(daemon: &Daemon, provider: Provider, in_force: &InForce, run: &Gathered<'_>) {
+    let Some(holders) = &run.holders else { return };
+    let ledger = daemon.ledger();
+    let people = ledger.cut.keys().chain(ledger.removed.keys());
+    let left = people.filter(|user| !in_force.whole.users.contains_key(*user));
+    keep_gone(daemon, provider, revocation::gone(left, holders, &run.steps));
+}
+
+fn keep_gone(daemon: &Daemon, provider: Provider, gone: BTreeSet<OsUser>) {
+    let known = daemon.ledger().providers.get(&provider).map(|state| state.gone.clone()).unwrap_or_default();
+    if known != gone {
+        daemon.change_ledger(|ledger| ledger.providers.entry(provider).or_default().gone = gone);
+    }
 }
 
 /// Why nothing may be changed anywhere. Looking goes on: what is seen may be what ends it.
@@ -236,6 +284,15 @@ pub(super) struct Looked {
 pub(super) enum Sides {
     Kubernetes(Box<(ClusterDesired, ClusterObserved)>),
     Vault(Box<(VaultDesired, VaultObserved)>),
+}
+
+impl Sides {
+    fn holders(&self) -> Option<BTreeSet<OsUser>> {
+        match self {
+            Sides::Kubernetes(sides) => revocation::holders_in_the_cluster(&sides.1, &sides.0.instance),
+            Sides::Vault(sides) => revocation::holders_in_vault(&sides.1, &sides.0.instance),
+        }
+    }
 }
 
 /// What one person can reach there.
@@ -298,7 +355,7 @@ async fn reconcile(
 ) -> Result<BTreeSet<Subject>, Problem> {
     let phase = |text: &str| run.ask.tell(&Progress::Phase { text: text.into() });
     phase(&format!("looking at {provider}"));
-    let Looked { plan: whole, mut worker, notices, list, .. } = look(daemon, provider, in_force).await?;
+    let Looked { plan: whole, mut worker, sides, notices, list } = look(daemon, provider, in_force).await?;
     if let Some(list) = &list {
         map::keep(daemon, list.as_deref())?;
     }
@@ -312,6 +369,11 @@ async fn reconcile(
     run.problems.extend(plan.problems.iter().cloned());
     run.notices.extend(notices.into_iter().chain(plan.notices.iter().cloned()));
     let has_steps = !plan.steps.is_empty();
+    // Before anything is given to whoever is back, so that no kill hides that they have it.
+    let gone = daemon.ledger().providers.get(&provider).map(|state| state.gone.clone()).unwrap_or_default();
+    let is_away = |user: &OsUser| !in_force.whole.users.contains_key(user);
+    keep_gone(daemon, provider, gone.into_iter().filter(is_away).collect());
+    run.holders = sides.holders();
     let others = lease::held_by_another(daemon, provider, &in_force.config, &mut worker, has_steps).await?;
     let mut record = |index: usize, result: StepResult, took: Duration| {
         let Some(step) = plan.steps.get(index) else { return };

@@ -12,6 +12,7 @@ use crate::announce;
 use crate::ask::{Ask, Whom};
 use crate::daemon::Daemon;
 use crate::journal;
+use crate::providers;
 
 /// What the ledger knows of somebody who is cut or removed.
 pub(crate) fn leaver(daemon: &Daemon, user: &str) -> Result<Leaver, ControlError> {
@@ -22,7 +23,8 @@ pub(crate) fn leaver(daemon: &Daemon, user: &str) -> Result<Leaver, ControlError
         return Err(failed(format!("{user} was never cut here")));
     };
     let identity = ledger.identities.get(&user).cloned();
-    Ok(Leaver { cut, archive: removed.map(|removed| removed.archive.clone()), identity })
+    let rights = providers::rights_left(daemon, &user);
+    Ok(Leaver { cut, archive: removed.map(|removed| removed.archive.clone()), identity, rights })
 }
 
 /// Account and home are gone. Ids and ports stay the person's.

@@ -219,11 +219,13 @@ proptest! {
             prop_assert!(!(blind && gives), "{step} though not every grant was seen");
         }
         for kind in &cluster.unreadable {
-            let told = |problem: &roster::plan::Problem| {
-                let mut words = problem.what.split([' ', ',']);
-                problem.what.contains("cannot be read") && words.any(|word| word == format!("{kind}s"))
+            let named = format!("{kind}s");
+            let told = |problem: &&roster::plan::Problem| {
+                let words: Vec<&str> = problem.what.split([' ', ',']).collect();
+                words.contains(&named.as_str()) && problem.what.contains("cannot be read")
             };
-            prop_assert!(part.problems.iter().any(told));
+            // All of them have one cause here.
+            prop_assert_eq!(part.problems.iter().filter(told).count(), 1);
         }
         cluster.unreadable = BTreeSet::new();
         cluster.run(&part, |_| false);

@@ -1,5 +1,6 @@
 //! `rosterctl access`.
 
+use jiff::Timestamp;
 use roster::access::{Access, Grant};
 
 use crate::page::{Look, Page, Style, count};
@@ -7,11 +8,15 @@ use crate::page::{Look, Page, Style, count};
 /// What a person can reach: each thing with what gives it, and what differs marked.
 pub(crate) fn access(access: &Access, look: Look) -> String {
     let mut page = Page::new(look);
-    let tier = match (access.tier, access.cut) {
-        (Some(tier), _) => format!("tier {tier}"),
-        (None, Some(since)) => format!("not in the roster, cut since {}", since.strftime("%F %TZ")),
-        (None, None) => "not in the roster".to_owned(),
+    let since =
+        |word: &str, time: Timestamp| format!("not in the roster, {word} since {}", time.strftime("%F %TZ"));
+    let tier = match (access.tier, access.removed, access.cut) {
+        (Some(tier), ..) => format!("tier {tier}"),
+        (None, Some(time), _) => since("removed", time),
+        (None, None, Some(time)) => since("cut", time),
+        (None, None, None) => "not in the roster".to_owned(),
     };
+    let has_left = access.removed.or(access.cut).is_some();
     page.open(&format!("{}, ", access.user), Style::Strong, &format!("{tier}."));
     for place in &access.places {
         page.gap();
@@ -35,6 +40,13 @@ pub(crate) fn access(access: &Access, look: Look) -> String {
         }
         for unknown in &place.unknown {
             page.hang("  ! ", Style::Bad, &format!("not known: {unknown}"), Style::Plain);
+        }
+        if has_left && !place.unknown.is_empty() {
+            let text = format!(
+                "what {} had there may be left; `rosterctl status` says when it is tried",
+                access.user
+            );
+            page.hang("    ", Style::Plain, &text, Style::Plain);
         }
     }
     page.gap();
@@ -93,6 +105,7 @@ mod tests {
             user: OsUser::new("carol").unwrap(),
             tier: Some(Tier::NamespaceOwner),
             cut: None,
+            removed: None,
             places: vec![
                 Place { name: "machine".into(), grants: machine, unknown: Vec::new() },
                 Place { name: "kubernetes".into(), grants: cluster, unknown: Vec::new() },
@@ -134,6 +147,22 @@ mod tests {
           = account carol (cut since then)
 
         All is as the roster says.
+        ");
+        person.removed = Some("2026-11-21T10:00:00Z".parse().unwrap());
+        person.places[0].grants.clear();
+        person.places.push(Place::unknown("kubernetes", "everything: the cluster gives no answer"));
+        assert!(!is_as_wanted(&person));
+        insta::assert_snapshot!(access(&person, LOOK), @"
+        carol, not in the roster, removed since 2026-11-21 10:00:00Z.
+
+        machine
+            nothing
+
+        kubernetes
+          ! not known: everything: the cluster gives no answer
+            what carol had there may be left; `rosterctl status` says when it is tried
+
+        Not everything could be looked at.
         ");
     }
 }

@@ -3,6 +3,7 @@
 mod access;
 mod desired;
 mod doctor;
+mod left;
 mod plan;
 mod provider;
 mod run;
@@ -12,6 +13,7 @@ pub(crate) mod tmux;
 pub(crate) use access::{access, is_as_wanted};
 pub(crate) use desired::desired;
 pub(crate) use doctor::doctor;
+pub(crate) use left::{left_after, left_before};
 pub(crate) use plan::plan;
 pub(crate) use provider::provider;
 pub(crate) use run::{closing, history, run, step};

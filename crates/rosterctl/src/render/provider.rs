@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use roster::plan::Subject;
 use roster::provider::{Provider, ProviderStatus};
 
-use super::problem;
 use super::status::last_run;
+use super::{list, problem};
 use crate::page::{Look, Page, Style, count};
 use crate::when::{due, lasting};
 
@@ -29,6 +29,12 @@ pub(super) fn section(page: &mut Page, name: Provider, status: &ProviderStatus, 
         text if text.is_empty() => page.open(&format!("{name}, {word}."), style, ""),
         text => page.open(&format!("{name}, {word}: "), style, &format!("{text}.")),
     }
+    if !status.pending.is_empty() {
+        let who = list(&status.pending.iter().collect::<Vec<_>>());
+        let text =
+            format!("{who} left the roster; what they had here goes with the next run that can take it");
+        page.hang("  may be left: ", Style::Warn, &text, Style::Plain);
+    }
     for (subject, degraded) in &status.degraded {
         let whom = match subject {
             Subject::Machine => "as a whole".to_owned(),
@@ -46,13 +52,13 @@ pub(super) fn section(page: &mut Page, name: Provider, status: &ProviderStatus, 
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use roster::ledger::Degraded;
     use roster::plan::Problem;
     use roster::report::{Outcome, RunSummary, Trigger};
 
-    use super::super::samples::{LOOK, at, now, subject};
+    use super::super::samples::{LOOK, at, now, subject, user};
     use super::*;
 
     #[test]
@@ -84,6 +90,7 @@ mod tests {
             running: false,
             last_run: Some(last_run),
             degraded: BTreeMap::from([(subject("carol"), degraded)]),
+            pending: BTreeSet::new(),
         };
         let text = provider(Provider::Kubernetes, &status, now(), LOOK);
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -95,5 +102,17 @@ mod tests {
         ] {
             assert!(text.contains(told), "{told} is not in: {text}");
         }
+    }
+    #[test]
+    fn a_provider_without_a_run_says_so_and_who_may_have_something_left_there_invariant_8() {
+        let status =
+            ProviderStatus { pending: ["carol", "dave"].map(user).into(), ..ProviderStatus::default() };
+        insta::assert_snapshot!(provider(Provider::Vault, &status, now(), LOOK), @"
+        vault, no run yet.
+          may be left: carol, dave left the roster; what they had here goes with the
+                       next run that can take it
+        ");
+        let running = ProviderStatus { running: true, ..ProviderStatus::default() };
+        insta::assert_snapshot!(provider(Provider::Vault, &running, now(), LOOK), @"vault, no run yet: a run is under way.");
     }
 }

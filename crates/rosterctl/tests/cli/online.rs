@@ -128,6 +128,61 @@ fn plan_exits_2_when_there_are_changes_and_0_when_not() {
     insta::assert_snapshot!(place.ask(&["plan"]).answer(0), @"No change: all is as the roster says.");
 }
 
+#[test]
+fn the_plan_of_a_provider_exits_2_when_there_are_changes_0_when_not_and_1_when_it_could_not_look() {
+    let unread = json!({
+        "subject": "(machine)", "what": "the cluster cannot be read, so nothing is done there", "why": "nobody answers",
+        "next": "look whether it is up",
+    });
+    for (steps, problems, code) in [
+        (vec![], vec![], 0),
+        (vec![step()], vec![], 2),
+        // What can be done is what is asked about; the rest is told beside it.
+        (vec![step()], vec![unread.clone()], 2),
+        (vec![], vec![unread.clone()], 1),
+    ] {
+        let place = Place::new();
+        let plan = json!({ "steps": steps, "problems": problems, "notices": [] });
+        let asked = daemon(&place, move |_| reply(json!({ "plan": plan.clone() })));
+        let text = place.ask(&["plan", "--provider", "kubernetes", "--user", "alice"]).answer(code);
+        assert_eq!(text.contains("nobody answers"), !problems.is_empty(), "{text}");
+        assert_eq!(text.contains("No change: all is as"), code == 0, "{text}");
+        let _json = place.ask(&["plan", "--provider", "kubernetes", "--json"]).json(code);
+        let asked = asked.lock().unwrap();
+        assert_eq!(asked[0], ("PlanProvider".into(), json!({ "provider": "kubernetes", "user": "alice" })));
+    }
+    // A provider that could not be looked at at all has no plan.
+    let place = Place::new();
+    let what =
+        "there is no credential for vault: `file` of [vault.login]: there is no /etc/rosterd/vault-token";
+    let _asked = daemon(&place, move |_| refusal("Failed", json!({ "what": what })));
+    let text = place.ask(&["plan", "--provider", "vault"]).complaint(1);
+    assert!(text.contains("`file` of [vault.login]"), "{text}");
+}
+
+#[test]
+fn the_status_of_a_provider_says_when_there_was_no_run_and_what_may_be_left_there_invariant_8() {
+    let place = Place::new();
+    let mut all = status("converged", Value::Null);
+    all["providers"] = json!({
+        "kubernetes": { "running": false, "last_run": null, "degraded": {} },
+        "vault": { "running": false, "last_run": null, "degraded": {}, "pending": ["carol"] },
+    });
+    let _asked = daemon(&place, move |_| reply(json!({ "status": all.clone() })));
+    insta::assert_snapshot!(place.ask(&["status", "--provider", "kubernetes"]).answer(0), @"kubernetes, no run yet.");
+    insta::assert_snapshot!(place.ask(&["status", "--provider", "vault"]).answer(0), @"
+    vault, no run yet.
+      may be left: carol left the roster; what they had here goes with the next run
+                   that can take it
+    ");
+    let json = place.ask(&["status", "--provider", "vault", "--json"]).json(0);
+    assert_eq!(json["pending"], json!(["carol"]));
+    let none = Place::new();
+    let _asked = daemon(&none, |_| reply(json!({ "status": status("converged", Value::Null) })));
+    let text = none.ask(&["status", "--provider", "vault"]).complaint(1);
+    assert!(text.contains("no vault is configured") && text.contains("`[vault]`"), "{text}");
+}
+
 /// An empty plan of a machine that waits for its first roster compares nothing with nothing.
 #[test]
 fn a_plan_without_a_roster_does_not_say_that_all_is_well() {
