@@ -107,6 +107,17 @@ impl Cluster<'_> {
 
     fn namespace(&mut self, who: &Who<'_>, namespace: &Namespace, entry: &Entry<'_>) {
         let (user, person) = (who.user, who.person);
+        let Kubernetes { portal, tls_secret, lease, .. } = self.config;
+        for (place, what) in [(portal, "portal"), (tls_secret, "tls_secret"), (lease, "lease")] {
+            if place.as_ref().is_some_and(|place| place.namespace == namespace.as_str()) {
+                self.desired.notices.push(Notice {
+                    subject: Subject::User(user.clone()),
+                    text: format!(
+                        "owns the namespace {namespace}, and so what `{what}` of [kubernetes] names there"
+                    ),
+                });
+            }
+        }
         self.add(user, Key::wide(Kind::Namespace, namespace.as_str()), json!({}));
         let inside = |kind, name: String| Key::inside(kind, namespace.as_str(), name);
         self.bind(who, inside(Kind::RoleBinding, format!("{}-admin", person.k8s_user)), "admin");

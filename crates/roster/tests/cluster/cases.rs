@@ -311,3 +311,15 @@ fn who_rules_a_namespace_cannot_stop_what_is_taken_from_them() {
     assert!(cluster.run(&plan, |_| false).iter().all(|done| *done), "{}", told(&plan));
     assert!(cluster.roles_of("carol@example.org").is_empty());
 }
+
+#[test]
+fn who_owns_a_namespace_that_holds_what_is_rosterds_is_told() {
+    let config = Kubernetes { lease: Some("one/rosterd".parse().unwrap()), ..config() };
+    let people = roster(json!({"carol": person("carol", "namespace-owner", &["one"])}));
+    let plan = Pretend::default().plan(&people, &config, &[]);
+    assert!(
+        told(&plan).contains(
+            "NOTICE carol: owns the namespace one, and so what `lease` of [kubernetes] names there"
+        )
+    );
+}

@@ -39,7 +39,20 @@ pub(super) async fn begin(daemon: &Daemon, config: &Kubernetes) -> Result<(Worke
     let read = tokio::task::spawn_blocking(move || {
         // A folder is that of a service account, as a pod has it.
         if !path.is_dir() {
-            return (Credential::kubeconfig(&path, read), open_to_others(&path, "chmod 0600 it"));
+            let mut secret = Vec::new();
+            let credential = Credential::kubeconfig(&path, |file| {
+                let content = read(file)?;
+                let has = |what: &str| content.windows(what.len()).any(|part| part == what.as_bytes());
+                // What a kubeconfig names is a key or a token, unless it is somebody's certificate.
+                if !has("-----BEGIN CERTIFICATE-----") || has("PRIVATE KEY-----") {
+                    secret.push(file.to_owned());
+                }
+                Ok(content)
+            });
+            return (
+                credential,
+                secret.iter().flat_map(|file| open_to_others(file, "chmod 0600 it")).collect(),
+            );
         }
         let credential = Credential::service_account(&path, &own_cluster(), read);
         (credential, open_to_others(&path.join("token"), "project it with `defaultMode: 0400`"))
