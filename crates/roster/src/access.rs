@@ -252,7 +252,7 @@ pub fn in_the_cluster(
         Kind::ALL.into_iter().filter(|kind| matters(*kind)).flat_map(|kind| seen(kind).unwrap_or_default());
     let left = |seen: &&Seen| {
         seen.subject() == subject
-            && seen.is_of(&desired.instance)
+            && seen.is_marked(&desired.instance)
             && !seen.is_going()
             && !desired.objects.contains_key(&seen.key)
             && !desired.unknown.contains(&seen.key)

@@ -14,12 +14,13 @@ use crate::provider::Provider;
 use crate::report::{StepRecord, StepResult};
 use crate::vault::{Mark, VaultObserved};
 
-/// Who has a right of rosterd's giving in the cluster; nothing when not all of them could be seen.
+/// Who has a grant that says it is rosterd's in the cluster; nothing when not all of them could be seen.
 pub fn holders_in_the_cluster(observed: &ClusterObserved, instance: &str) -> Option<BTreeSet<OsUser>> {
     let mut holders = BTreeSet::new();
     for kind in Kind::ALL.into_iter().filter(|kind| kind.is_grant()) {
         let Some(Reading::Seen(all)) = observed.kinds.get(&kind) else { return None };
-        for seen in all.iter().filter(|seen| seen.is_of(instance)) {
+        // A copy of one of ours gives its right too, and one that is emptied gives none.
+        for seen in all.iter().filter(|seen| seen.is_marked(instance) && !seen.is_going()) {
             if let Subject::User(user) = seen.subject() {
                 holders.insert(user);
             }

@@ -46,6 +46,22 @@ fn what_somebody_who_left_still_has_is_shown_and_what_was_not_seen_is_not_taken_
     RoleBinding carol-dev/carol-admin: admin (it stays until the account is removed: `revoke_on_cut = false`)
     ");
 
+    // Brought back from a copy, it gives its right as well.
+    let mut restored = cluster.clone();
+    restored.objects.retain(|key, _| key.kind == Kind::RoleBinding);
+    let key = restored.objects.keys().next().unwrap().clone();
+    restored.restore(&key);
+    let (told, holds) = reach(&restored, &config);
+    assert_eq!(
+        (told.as_str(), holds),
+        ("RoleBinding carol-dev/carol-admin: admin (not given)\n", Some(true))
+    );
+    // Emptied, it gives none, however long it is there.
+    let grant = restored.objects.get_mut(&key).unwrap();
+    grant.terminating = true;
+    grant.fields.retain(|path, _| !path.starts_with("/subjects"));
+    assert_eq!(reach(&restored, &config), (String::new(), Some(false)));
+
     // One that may not list the grants.
     cluster.unreadable = Kind::ALL.into_iter().filter(|kind| kind.is_grant()).collect();
     let (told, holds) = reach(&cluster, &config);
