@@ -83,5 +83,5 @@ pub fn is_in_the_clear(address: &str) -> bool {
     let host = rest.split('/').next().unwrap_or_default();
     let is =
         |name: &&str| host.strip_prefix(*name).is_some_and(|port| port.is_empty() || port.starts_with(':'));
-    !["localhost", "127.0.0.1", "[::1]"].iter().any(|name| is(&name))
+    !["localhost", "127.0.0.1", "[::1]"].iter().any(is)
 }
