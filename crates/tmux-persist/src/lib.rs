@@ -12,7 +12,7 @@
 //! | [`history`] | what all snapshots tell | nothing: pure |
 //! | [`plan`], [`script`] | what a restore does, and the tmux commands for it | nothing: pure |
 //! | [`shell`] | words that any shell gives back | nothing: pure |
-//! | [`client`], [`capture`], [`waiting`], [`processes`], [`transcripts`] | what is live | the person's server, `/proc`, `~/.claude` |
+//! | [`client`], [`capture`], [`waiting`], [`prompt`], [`processes`], [`transcripts`] | what is live | the person's server, `/proc`, `~/.claude` |
 //! | [`store`] | the snapshots of one person | that person's folder |
 //! | [`job`] | what can be asked, and what is answered | nothing: pure |
 //! | [`work`] | all of it together for one person | the above, as that person |
@@ -38,6 +38,7 @@ mod pane;
 mod people;
 mod plan;
 mod processes;
+mod prompt;
 mod script;
 mod series;
 mod server_unit;

@@ -43,7 +43,7 @@ fn pane(conversation: Option<&str>) -> LivePane {
         position: 0,
         active: true,
         pid: None,
-        prompt: Prompt::new("1 %1 2 80 2 0 0 0 0 0 bash").filter(|_| conversation.is_none()),
+        prompt: Prompt::new("1 %1 2 80 0 0 0 bash 0 2 0").filter(|_| conversation.is_none()),
         claude: conversation.is_some(),
         conversation: conversation.map(id),
     }

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use nix::fcntl::OFlag;
-use nix::sys::termios::{InputFlags, LocalFlags, tcgetattr};
+use nix::sys::termios::{InputFlags, LocalFlags, SpecialCharacterIndices, tcgetattr};
 
 use crate::model::Folder;
 
@@ -167,8 +167,17 @@ fn edits_a_line(shell: u32, terminal: u64) -> bool {
     let by_kernel = LocalFlags::ICANON | LocalFlags::ECHO;
     let enter = mode.input_flags & (InputFlags::ICRNL | InputFlags::INLCR);
     let edits = !mode.local_flags.intersects(by_kernel) && enter != InputFlags::ICRNL;
-    let dash = || program(shell).is_some_and(|program| program == "dash");
-    edits || mode.local_flags.contains(by_kernel) && dash() && reads_much(shell)
+    // And it shows its line once more when it is told to.
+    let again = mode.local_flags.contains(LocalFlags::IEXTEN)
+        && mode.control_chars.get(SpecialCharacterIndices::VREPRINT as usize) == Some(&CONTROL_R);
+    edits || mode.local_flags.contains(by_kernel) && again && is_dash(shell) && reads_much(shell)
+}
+
+const CONTROL_R: u8 = 0x12;
+
+/// Whether a shell is the one that leaves its line to the kernel.
+pub(crate) fn is_dash(shell: u32) -> bool {
+    program(shell).is_some_and(|program| program == "dash")
 }
 
 /// The name of the file that a process executes.

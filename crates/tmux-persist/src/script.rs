@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::model::{Folder, Pane, Session, SessionName, Window};
 use crate::plan::{Doing, Resolved, Start, Typed};
 use crate::shell;
+use crate::waiting::Prompt;
 
 /// Columns and rows of a session that nobody looks at and whose layout is not known.
 const SIZE: (u32, u32) = (200, 50);
@@ -206,9 +207,9 @@ fn begin(
     line.words(&rest);
 }
 
-/// Types the resume into a pane in which a shell waits, if nothing has happened there since it was looked at.
+/// Types the resume into a pane in which a shell waits with nothing on its line, if nothing has happened there since.
 fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: &str) {
-    let Some(prompt) = &typed.pane.prompt else { return };
+    let Some(empty) = typed.pane.prompt.as_ref().and_then(Prompt::still_empty) else { return };
     let at = format!("={target}:{}.{}", typed.pane.window, typed.pane.pane);
     let at = quoted(at.as_bytes());
     let mut text = b"cd ".to_vec();
@@ -217,19 +218,26 @@ fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: 
     text.extend(shell::quoted(claude.as_bytes()));
     text.extend(format!(" --resume {} --name {target}", typed.id).as_bytes());
     let send = [
-        // Where a shell edits as vi does, the line may be in the mode for commands; elsewhere the letter goes again.
-        format!("send-keys -t {at} i C-u"),
         format!("send-keys -t {at} -l {}", quoted(&text)),
         format!("send-keys -t {at} Enter"),
         // Whoever asked sees by this that it was done.
         format!("display-message -p {}", quoted(escaped(&typed_mark(&typed.pane.id)).as_bytes())),
     ];
+    when(script, &at, &empty, &send.join(" ; "));
+}
+
+/// Presses these keys in the pane of that id, if the condition holds in that moment.
+pub(crate) fn press(script: &mut Vec<u8>, pane: &str, condition: &str, keys: &str) {
+    let at = quoted(pane.as_bytes());
+    when(script, &at, condition, &format!("send-keys -t {at} {keys}"));
+}
+
+fn when(script: &mut Vec<u8>, at: &str, condition: &str, commands: &str) {
     let mut line = Line::default();
     line.command(&["if-shell", "-F", "-t"]);
     line.0.push(b' ');
     line.0.extend(at.as_bytes());
-    line.words(&[&prompt.still()]);
-    line.word(send.join(" ; ").as_bytes());
+    line.words(&[condition, commands]);
     line.end(script);
 }
 
@@ -393,13 +401,13 @@ mod tests {
             position: 0,
             active: true,
             pid: None,
-            prompt: crate::waiting::Prompt::new("1 %7 2 80 2 0 0 0 0 0 bash"),
+            prompt: Prompt::empty("1 %7 2 80 0 0 0 bash 0 3 0"),
             claude: false,
             conversation: None,
         };
         let live = Live { sessions: [(snapshot.sessions[0].name.clone(), vec![pane])].into() };
         let rows = resolve(&snapshot, &live, &facts(), &Tombstones::default());
-        insta::assert_snapshot!(written(&rows), @r#"if-shell -F -t =web:1.2 "\043{==:\043{pid} \043{pane_id} \043{pane_pid} \043{pane_width} \043{cursor_x} \043{cursor_y} \043{history_size} \043{pane_in_mode} \043{pane_synchronized} \043{pane_input_off} \043{pane_current_command},1 \0457 2 80 2 0 0 0 0 0 bash}" "send-keys -t =web:1.2 i C-u \073 send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && claude --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter \073 display-message -p \042typed into 7\042""#);
+        insta::assert_snapshot!(written(&rows), @r#"if-shell -F -t =web:1.2 "\043{==:\043{pid} \043{pane_id} \043{pane_pid} \043{pane_width} \043{pane_in_mode} \043{pane_synchronized} \043{pane_input_off} \043{pane_current_command} \043{history_size} \043{cursor_x} \043{cursor_y},1 \0457 2 80 0 0 0 bash 0 3 0}" "send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && claude --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter \073 display-message -p \042typed into 7\042""#);
     }
 
     #[test]

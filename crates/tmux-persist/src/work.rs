@@ -9,9 +9,9 @@ use crate::client::{Clients, MAKING, Server};
 use crate::history::{Past, merge, sightings};
 use crate::job::{Answer, Help, Job, JobError, Listed, Outcome, Restored, Saved, Settings, View, one_line};
 use crate::model::{ConversationId, Folder, Moment, Session, SessionName, Snapshot};
-use crate::plan::{Doing, Facts, Resolved, Typed, resolve, select};
+use crate::plan::{Doing, Facts, Live, NotThere, Resolved, Typed, resolve, select};
 use crate::script::{Programs, script, typed_mark};
-use crate::series::{Verdict, judge};
+use crate::series::{Tombstones, Verdict, judge};
 use crate::store::{Store, StoreError, whole};
 use crate::transcripts::Transcripts;
 use crate::waiting;
@@ -31,6 +31,32 @@ struct Work<'a> {
     server: Server,
     settings: &'a Settings,
     help: Help<'a>,
+}
+
+/// A snapshot, and what there is now.
+struct Looked<'a> {
+    snapshot: &'a Snapshot,
+    live: Live,
+    facts: Facts,
+    tombstones: Tombstones,
+}
+
+impl Looked<'_> {
+    fn rows(&self) -> Vec<Resolved> {
+        resolve(self.snapshot, &self.live, &self.facts, &self.tombstones)
+    }
+}
+
+/// The panes that these rows type into.
+fn typed_into(rows: &[Resolved]) -> BTreeSet<String> {
+    typed(rows).map(|one| one.pane.id.clone()).collect()
+}
+
+fn typed(rows: &[Resolved]) -> impl Iterator<Item = &Typed> {
+    rows.iter().flat_map(|one| match &one.doing {
+        Doing::Type(typed) => typed.as_slice(),
+        _ => &[],
+    })
 }
 
 /// Does a job. The process is the person already.
@@ -60,7 +86,7 @@ pub(crate) fn run<'a>(
                 Some(taken) => work.snapshot(*taken)?,
                 None => work.store.promoted()?.ok_or(JobError::NoneYet)?,
             };
-            let rows = work.resolve(&snapshot)?.into_iter().map(|one| one.row).collect();
+            let rows = work.look(&snapshot)?.rows().into_iter().map(|one| one.row).collect();
             Answer::Snapshot(View { taken: snapshot.taken, rows })
         }
         Job::Restore => {
@@ -72,28 +98,26 @@ pub(crate) fn run<'a>(
                     sessions: Vec::new(),
                 }),
                 Some(snapshot) => {
-                    let mut rows = work.resolve(&snapshot)?;
-                    for one in rows.iter_mut().filter(|one| !one.row.default) {
-                        one.doing = Doing::Nothing;
-                    }
+                    let restored = work.restore(&snapshot, |mut rows| {
+                        for one in rows.iter_mut().filter(|one| !one.row.default) {
+                            one.doing = Doing::Nothing;
+                        }
+                        Ok(rows)
+                    })?;
                     let damaged = work.store.pointed().filter(|pointed| *pointed != snapshot.taken);
-                    Answer::Restored(Restored { damaged, ..work.apply(snapshot.taken, rows)? })
+                    Answer::Restored(Restored { damaged, ..restored })
                 }
             }
         }
         Job::RestoreSelection(taken, names) => {
             let _lock = work.store.lock()?;
             let snapshot = work.snapshot(*taken)?;
-            let rows = select(work.resolve(&snapshot)?, names)
-                .map_err(|missing| JobError::Selection(snapshot.taken, missing))?;
-            Answer::Restored(work.apply(snapshot.taken, rows)?)
+            Answer::Restored(work.restore(&snapshot, |rows| select(rows, names))?)
         }
         Job::RestoreOne(selector) => {
             let _lock = work.store.lock()?;
             let (snapshot, name) = work.find(selector)?;
-            let rows = select(work.resolve(&snapshot)?, &[name.to_string()])
-                .map_err(|missing| JobError::Selection(snapshot.taken, missing))?;
-            Answer::Restored(work.apply(snapshot.taken, rows)?)
+            Answer::Restored(work.restore(&snapshot, |rows| select(rows, &[name.to_string()]))?)
         }
         Job::Forget(name, at) => {
             let _lock = work.store.lock()?;
@@ -195,7 +219,7 @@ impl Work<'_> {
         }
     }
 
-    fn resolve(&self, snapshot: &Snapshot) -> Result<Vec<Resolved>, JobError> {
+    fn look<'s>(&self, snapshot: &'s Snapshot) -> Result<Looked<'s>, JobError> {
         let mut live = self.capture()?.live;
         let talks = |name: &SessionName| {
             snapshot
@@ -206,7 +230,31 @@ impl Work<'_> {
         let asked = live.sessions.iter_mut().filter(|(name, _)| talks(name));
         waiting::find(&self.server, asked.flat_map(|(_, panes)| panes))?;
         let facts = self.facts(&snapshot.sessions);
-        Ok(resolve(snapshot, &live, &facts, &self.store.tombstones()?))
+        Ok(Looked { snapshot, live, facts, tombstones: self.store.tombstones()? })
+    }
+
+    /// Restores what `choose` takes of a snapshot. Where something would be typed, it is found out first whether nothing is
+    /// on the line; if something is, the session is made beside.
+    fn restore(
+        &mut self,
+        snapshot: &Snapshot,
+        choose: impl Fn(Vec<Resolved>) -> Result<Vec<Resolved>, NotThere>,
+    ) -> Result<Restored, JobError> {
+        let choose = |looked: &Looked| {
+            choose(looked.rows()).map_err(|missing| JobError::Selection(snapshot.taken, missing))
+        };
+        let mut looked = self.look(snapshot)?;
+        let mut rows = choose(&looked)?;
+        let asked = typed_into(&rows);
+        if !asked.is_empty() {
+            let panes = looked.live.sessions.values_mut().flatten();
+            waiting::prove(&self.server, panes.filter(|pane| asked.contains(&pane.id)).collect())?;
+            rows = choose(&looked)?;
+            let typed = typed_into(&rows);
+            let panes = looked.live.sessions.values().flatten();
+            waiting::take_back(&self.server, panes.filter(|pane| !typed.contains(&pane.id)))?;
+        }
+        self.apply(snapshot.taken, rows)
     }
 
     /// Looks at the folders and transcripts that the sessions name.
@@ -253,11 +301,7 @@ impl Work<'_> {
             }
         }
         let done = |one: &Typed| told.lines().any(|line| line == typed_mark(&one.pane.id));
-        let typed = rows.iter().flat_map(|one| match &one.doing {
-            Doing::Type(typed) => typed.as_slice(),
-            _ => &[],
-        });
-        let typed: Vec<_> = typed.filter(|one| done(one)).map(|one| &one.pane).collect();
+        let typed: Vec<_> = typed(&rows).filter(|one| done(one)).map(|one| &one.pane).collect();
         let resumed = waiting::until_resumed(&self.server, &typed)?;
         let live = if script.is_empty() { Default::default() } else { self.capture()?.live };
         let lines = said.lines();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod hostile;
+mod lines;
 mod prompts;
 mod sessions;
 mod trees;

@@ -9,13 +9,13 @@ use tmux_persist::{Action, Answer, Job, Outcome, Settings};
 
 use crate::{Place, eventually};
 
-fn id(number: usize) -> String {
+pub(crate) fn id(number: usize) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
 }
 
 /// A session that is live again without its claude.
-struct Live {
-    name: &'static str,
+pub(crate) struct Live {
+    pub(crate) name: &'static str,
     /// What runs in its pane.
     runs: Vec<String>,
     /// What a person types there, line by line; the last one is not sent.
@@ -24,13 +24,18 @@ struct Live {
     shows: &'static str,
 }
 
-fn live(name: &'static str, runs: &[&str], typed: &'static [&'static str], shows: &'static str) -> Live {
+pub(crate) fn live(
+    name: &'static str,
+    runs: &[&str],
+    typed: &'static [&'static str],
+    shows: &'static str,
+) -> Live {
     Live { name, runs: runs.iter().map(|word| (*word).to_owned()).collect(), typed, shows }
 }
 
 impl Place {
     /// Sessions of these names, each with a conversation, are saved and gone.
-    fn lost<'a>(&self, names: impl Iterator<Item = &'a str>) {
+    pub(crate) fn lost<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let claude = self.claude().display().to_string();
         let mut count = 0;
         for (number, name) in names.enumerate() {
@@ -49,7 +54,7 @@ impl Place {
         self.kill_server();
     }
 
-    fn start(&self, live: &Live) {
+    pub(crate) fn start(&self, live: &Live) {
         let at = format!("={}:", live.name);
         let mut command = vec!["new-session", "-d", "-x", "80", "-y", "24", "-s", live.name];
         // Nobody's own files; prompts as the shells have them.
@@ -83,7 +88,7 @@ impl Place {
     }
 
     /// Waits until nothing has moved for a moment.
-    fn settled(&self, at: &str) {
+    pub(crate) fn settled(&self, at: &str) {
         let look = || self.tmux(&["display-message", "-p", "-t", at, "#{cursor_x} #{cursor_y} #{pane_pid}"]);
         let mut before = String::new();
         eventually("it has settled", || {
@@ -95,11 +100,11 @@ impl Place {
         });
     }
 
-    fn shown(&self, session: &str) -> String {
+    pub(crate) fn shown(&self, session: &str) -> String {
         self.tmux(&["capture-pane", "-p", "-t", &format!("={session}:0.0")])
     }
 
-    fn actions(&self, settings: &Settings) -> BTreeMap<String, Action> {
+    pub(crate) fn actions(&self, settings: &Settings) -> BTreeMap<String, Action> {
         match self.ask(settings, Job::Snapshot(None)).unwrap() {
             Answer::Snapshot(view) => {
                 view.rows.iter().map(|row| (row.name.to_string(), row.action)).collect()
@@ -108,12 +113,12 @@ impl Place {
         }
     }
 
-    fn with_claude(&self) -> Settings {
+    pub(crate) fn with_claude(&self) -> Settings {
         Settings { claude: self.claude().display().to_string(), ..self.settings("state") }
     }
 }
 
-fn there(program: &str) -> bool {
+pub(crate) fn there(program: &str) -> bool {
     Command::new(program).args(["-c", "true"]).output().is_ok_and(|output| output.status.success())
 }
 
@@ -144,10 +149,6 @@ fn a_conversation_is_resumed_in_a_shell_that_waits() {
     }
     place.lost(all.iter().map(|live| live.name));
     all.iter().for_each(|live| place.start(live));
-    // In the mode in which letters are commands.
-    for name in ["ended", "zsh-vi"] {
-        place.try_tmux(&["send-keys", "-t", &format!("={name}:"), "Escape"]);
-    }
     let settings = place.with_claude();
     let mut actions = BTreeMap::new();
     // Shells start background work of their own, for a moment.

@@ -45,7 +45,7 @@ fn only_words_of_3_2_are_used() {
     fs::set_permissions(dir.path().join("tmux"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["sessions::", "prompts::", "trees::"])
+        .args(["sessions::", "prompts::", "lines::what", "trees::"])
         .env("PATH", path)
         .env("PROPTEST_CASES", "8")
         .env("PROPTEST_RNG_SEED", "1")
@@ -190,7 +190,7 @@ impl Said {
     /// The variables of a format of our own; in what a person called something, `##` stands before.
     fn formats_in(&mut self, text: &str, ours: bool) {
         for part in text.split("#{").skip(1).filter(|_| ours) {
-            let name = part.trim_start_matches(['!', '=', ':']).split(['}', ',', '#']).next().unwrap();
+            let name = part.trim_start_matches(['!', '=', '|', ':']).split(['}', ',', '#']).next().unwrap();
             if !name.is_empty() {
                 self.formats.insert(name.to_owned());
             }
