@@ -12,7 +12,7 @@ use crate::processes::{self, Claude, Foreground};
 use crate::transcripts::Transcripts;
 
 /// What is asked of tmux for each pane, in this order.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 20] = [
     "session_name",
     "window_index",
     "pane_index",
@@ -31,6 +31,8 @@ const FIELDS: [&str; 18] = [
     "@claude_transcript",
     "session_group",
     "pane_start_command",
+    "pid",
+    "start_time",
 ];
 
 /// The most panes of one person that are looked at.
@@ -195,6 +197,8 @@ struct Told {
     group: Option<String>,
     /// What it was started to resume, if a restore made it.
     resumes: Option<ConversationId>,
+    /// Which server it is of.
+    server: String,
 }
 
 /// Reads the answer. Panes of warm spares, and what is no pane, are left out.
@@ -243,6 +247,7 @@ fn told(fields: &[&[u8]]) -> Option<Told> {
         stamp: fields.get(15)?.to_vec(),
         group: text(16).filter(|group| !group.is_empty()),
         resumes: text(17).and_then(|command| resumed_by(&command)),
+        server: format!("{} {}", number(18)?, text(19)?.parse::<u64>().ok()?),
     })
 }
 
@@ -337,6 +342,7 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
         let Found { told, foreground, claude, comes, command, environment, .. } = found;
         let folder = foreground.as_ref().and_then(|shown| shown.folder.clone());
         let Some(folder) = folder.or_else(|| told.folder.clone()).or_else(|| home.clone()) else { continue };
+        live.server.get_or_insert(told.server);
         let session = sessions.entry(told.session.clone()).or_insert_with(|| Session {
             name: told.session.clone(),
             folder: told.folder.clone().filter(|folder| Some(folder) != home.as_ref()),
@@ -403,7 +409,7 @@ mod tests {
         let plain = |name: &str, title: &str, stamp: &str| {
             row(&[
                 name, "1", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", title, "host", "/srv",
-                stamp, "", "",
+                stamp, "", "", "7", "100",
             ])
         };
         let text = plain("a", "t\tb\nb<x>", "/x\n\ty")
@@ -418,6 +424,7 @@ mod tests {
         assert_eq!(told[1].title, None, "tmux's own title is the host's name");
         let lies = row(&[
             "a", "x", "0", "%3", "77", "1", "0", "1", "0", "1", layout, "w", "", "host", "/srv", "", "", "",
+            "7", "100",
         ]);
         assert!(read(lies.as_bytes(), "<m>").is_empty());
     }

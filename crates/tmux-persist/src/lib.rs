@@ -10,6 +10,7 @@
 //! | [`attribution`] | which conversation a pane holds | nothing: pure |
 //! | [`series`] | whether a capture is stored and restored from | nothing: pure |
 //! | [`history`] | what all snapshots tell | nothing: pure |
+//! | [`places`] | in which pane a conversation was seen last | nothing: pure |
 //! | [`plan`], [`script`] | what a restore does, and the tmux commands for it | nothing: pure |
 //! | [`shell`] | words that any shell gives back | nothing: pure |
 //! | [`client`], [`capture`], [`waiting`], [`prompt`], [`processes`], [`transcripts`] | what is live | the person's server, `/proc`, `~/.claude` |
@@ -36,6 +37,7 @@ mod layout;
 mod model;
 mod pane;
 mod people;
+mod places;
 mod plan;
 mod processes;
 mod prompt;

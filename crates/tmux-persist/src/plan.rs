@@ -17,6 +17,8 @@ use crate::waiting::Prompt;
 /// The sessions of a server, as far as a restore must know them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Live {
+    /// Which server: its process and when that started; none when no pane tells.
+    pub(crate) server: Option<String>,
     pub(crate) sessions: BTreeMap<SessionName, Vec<LivePane>>,
 }
 
@@ -48,6 +50,8 @@ pub(crate) struct Facts {
     pub(crate) transcripts: BTreeMap<ConversationId, Folder>,
     /// The folders that exist.
     pub(crate) folders: BTreeSet<Folder>,
+    /// The pane in which each conversation was seen last, if that was on the server that is there now.
+    pub(crate) seen_in: BTreeMap<ConversationId, String>,
 }
 
 /// How a session of a snapshot stands now.
@@ -253,7 +257,7 @@ impl Context<'_> {
                 self.make(&mut row, session)
             }
             Some(_) if wanted.is_empty() => skip(&mut row),
-            Some(panes) => match in_place(session, &wanted, panes) {
+            Some(panes) => match in_place(session, &wanted, panes, &self.facts.seen_in) {
                 Some(places) => {
                     (row.state, row.action) = (State::LiveNoClaude, Action::InPlace);
                     self.retype(&mut row, places)
@@ -358,37 +362,42 @@ fn skip(row: &mut Row) -> Doing {
     Doing::Nothing
 }
 
-/// The pane for each wanted conversation, if all of them have one: the pane in the same place, or the only one that can
-/// be meant, in which a shell waits.
+/// The pane for each wanted conversation, if all of them have one in which a shell waits: the very pane in which it was seen
+/// last or, when this server never showed it, the only one that can be meant.
 fn in_place(
     session: &Session,
     wanted: &[&Conversation],
     live: &[LivePane],
+    seen_in: &BTreeMap<ConversationId, String>,
 ) -> Option<Vec<(Conversation, LivePane)>> {
     let waits = |pane: &&LivePane| pane.prompt.is_some() && !pane.claude;
-    // With one pane before and now, it is that one, whatever number its window has got.
-    let only = session.panes() == 1 && live.len() == 1;
     let mut used = BTreeSet::new();
     wanted
         .iter()
         .map(|conversation| {
-            let (window, position) = place(session, &conversation.id)?;
-            let there = || live.iter().filter(|pane| Some(pane.window) == window.index);
-            // After a split or a close the same position may be another pane.
-            let comparable = there().count() == window.panes.len();
-            let same = there().filter(|_| comparable).find(|pane| pane.position == position);
-            let pane = same.or_else(|| live.first().filter(|_| only)).filter(waits)?;
+            let pane = match seen_in.get(&conversation.id) {
+                Some(id) => live.iter().find(|pane| pane.id == *id),
+                None => the_only_one(session, &conversation.id, live),
+            };
+            let pane = pane.filter(waits)?;
             used.insert(&pane.id).then(|| ((*conversation).clone(), pane.clone()))
         })
         .collect()
 }
 
-fn place<'a>(session: &'a Session, id: &ConversationId) -> Option<(&'a Window, usize)> {
-    session.windows.iter().find_map(|window| {
-        let position =
-            window.panes.iter().position(|pane| pane.conversation.as_ref().is_some_and(|c| c.id == *id))?;
-        Some((window, position))
-    })
+/// The pane that can be meant where none is known: the only one of the session, whatever number its window has got, or of
+/// that window, then and now.
+fn the_only_one<'a>(session: &Session, id: &ConversationId, live: &'a [LivePane]) -> Option<&'a LivePane> {
+    let talks = |window: &&Window| {
+        window.panes.iter().any(|pane| pane.conversation.as_ref().is_some_and(|c| c.id == *id))
+    };
+    let window = session.windows.iter().find(talks)?;
+    let mut there = live.iter().filter(|pane| Some(pane.window) == window.index);
+    match (live, there.next(), there.next()) {
+        ([only], ..) if session.panes() == 1 => Some(only),
+        (_, Some(only), None) if window.panes.len() == 1 => Some(only),
+        _ => None,
+    }
 }
 
 /// Why the rows asked for cannot be restored: nothing is.

@@ -32,6 +32,7 @@ fn facts() -> Facts {
         home: folder("/home/ann"),
         transcripts: [of(X), of(Y)].into(),
         folders: ["/home/ann", "/srv/a", "/srv/b"].map(folder).into(),
+        seen_in: BTreeMap::new(),
     }
 }
 
@@ -50,7 +51,7 @@ fn pane(conversation: Option<&str>) -> LivePane {
 }
 
 fn live(sessions: &[(&str, LivePane)]) -> Live {
-    Live { sessions: sessions.iter().map(|(n, pane)| (name(n), vec![pane.clone()])).collect() }
+    Live { server: None, sessions: sessions.iter().map(|(n, pane)| (name(n), vec![pane.clone()])).collect() }
 }
 
 fn told(snapshot: &Snapshot, live: &Live, facts: &Facts, closed: &[(&str, i64)]) -> String {
@@ -130,30 +131,60 @@ fn a_shell_whose_claude_died_is_typed_into() {
 
 #[test]
 fn no_other_pane_is_typed_into_than_the_one_that_had_the_conversation() {
-    // Two panes, as they were: the one of the conversation is busy, the other one waits.
     let mut taken = snapshot(&[("a", X)]);
     let beside = taken.sessions[0].windows[0].panes[0].clone();
     taken.sessions[0].windows[0].index = Some(0);
     taken.sessions[0].windows[0].panes.push(Pane { conversation: None, ..beside });
+    let seen = Facts { seen_in: [(id(X), "%1".to_owned())].into(), ..facts() };
     let other = LivePane { id: "%2".into(), position: 1, active: false, ..pane(None) };
     let of = |panes: &[&LivePane]| Live {
         sessions: [(name("a"), panes.iter().map(|pane| (*pane).clone()).collect())].into(),
+        ..Live::default()
     };
-    let busy = LivePane { prompt: None, ..pane(None) };
     let beside = "a live_other_conv suffixed a-1207 on - | Resume";
+    let into = "a live_no_claude in_place a on - | types into %1";
+    // As they were, and swapped: it is that very pane, wherever it stands.
+    assert_eq!(told(&taken, &of(&[&pane(None), &other]), &seen, &[]), into);
+    let swapped =
+        [&LivePane { position: 0, ..other.clone() }, &LivePane { position: 1, window: 4, ..pane(None) }];
+    assert_eq!(told(&taken, &of(&swapped), &seen, &[]), into);
+    // It is busy, and the other one waits.
+    let busy = LivePane { prompt: None, ..pane(None) };
+    assert_eq!(told(&taken, &of(&[&busy, &other]), &seen, &[]), beside);
+    // It is closed, and another one has its place: alone, or after a split.
+    let moved = LivePane { position: 0, active: true, ..other.clone() };
+    let new = LivePane { id: "%3".into(), ..other.clone() };
+    assert_eq!(told(&taken, &of(&[&moved]), &seen, &[]), beside);
+    assert_eq!(told(&taken, &of(&[&moved, &new]), &seen, &[]), beside);
+    assert_eq!(told(&snapshot(&[("a", X)]), &of(&[&moved]), &seen, &[]), beside);
+}
+
+#[test]
+fn on_a_server_that_never_showed_it_only_one_pane_can_be_meant() {
+    let into = "a live_no_claude in_place a on - | types into %1";
+    let beside = "a live_other_conv suffixed a-1207 on - | Resume";
+    let mut taken = snapshot(&[("a", X)]);
+    let of = |panes: &[&LivePane]| Live {
+        sessions: [(name("a"), panes.iter().map(|pane| (*pane).clone()).collect())].into(),
+        ..Live::default()
+    };
+    // The only one of the session, in a window that has another number now.
+    taken.sessions[0].windows[0].index = Some(0);
+    assert_eq!(told(&taken, &of(&[&LivePane { window: 7, ..pane(None) }]), &facts(), &[]), into);
+    // The only one of its window.
+    let elsewhere = LivePane { id: "%2".into(), window: 1, ..pane(None) };
+    assert_eq!(told(&taken, &of(&[&pane(None), &elsewhere]), &facts(), &[]), into);
     assert_eq!(
-        told(&taken, &of(&[&busy, &LivePane { active: true, ..other.clone() }]), &facts(), &[]),
+        told(&taken, &of(&[&LivePane { window: 2, ..pane(None) }, &elsewhere]), &facts(), &[]),
         beside
     );
-    // It is closed, and the other one has its place.
-    let moved = LivePane { position: 0, active: true, ..other.clone() };
-    assert_eq!(told(&taken, &of(&[&moved]), &facts(), &[]), beside);
-    // It waits, too.
-    let into = "a live_no_claude in_place a on - | types into %1";
-    assert_eq!(told(&taken, &of(&[&pane(None), &other]), &facts(), &[]), into);
-    // The only one, in a window that has another number now.
-    let alone = LivePane { window: 7, ..pane(None) };
-    assert_eq!(told(&snapshot(&[("a", X)]), &of(&[&alone]), &facts(), &[]), into);
+    // Two, now or then.
+    let second = LivePane { id: "%2".into(), position: 1, ..pane(None) };
+    assert_eq!(told(&taken, &of(&[&pane(None), &second]), &facts(), &[]), beside);
+    let plain = Pane { conversation: None, ..taken.sessions[0].windows[0].panes[0].clone() };
+    taken.sessions[0].windows[0].panes.push(plain);
+    assert_eq!(told(&taken, &of(&[&pane(None), &second]), &facts(), &[]), beside);
+    assert_eq!(told(&taken, &of(&[&pane(None)]), &facts(), &[]), beside);
 }
 
 #[test]

@@ -351,6 +351,7 @@ mod tests {
             home: folder("/home/ann"),
             transcripts: [(ConversationId::new(X).unwrap(), folder("/srv/it's"))].into(),
             folders: ["/home/ann", "/srv/a b", "/srv/it's"].map(folder).into(),
+            seen_in: Default::default(),
         }
     }
 
@@ -405,7 +406,7 @@ mod tests {
             claude: false,
             conversation: None,
         };
-        let live = Live { sessions: [(snapshot.sessions[0].name.clone(), vec![pane])].into() };
+        let live = Live { server: None, sessions: [(snapshot.sessions[0].name.clone(), vec![pane])].into() };
         let rows = resolve(&snapshot, &live, &facts(), &Tombstones::default());
         insta::assert_snapshot!(written(&rows), @r#"if-shell -F -t =web:1.2 "\043{==:\043{pid} \043{pane_id} \043{pane_pid} \043{pane_width} \043{pane_in_mode} \043{pane_synchronized} \043{pane_input_off} \043{pane_current_command} \043{history_size} \043{cursor_x} \043{cursor_y},1 \0457 2 80 0 0 0 bash 0 3 0}" "send-keys -t =web:1.2 -l \042cd \134047/srv/it\134047\134134\134047\134047s\134047 && claude --resume 00000000-0000-4000-8000-00000000000a --name web\042 \073 send-keys -t =web:1.2 Enter \073 display-message -p \042typed into 7\042""#);
     }

@@ -8,6 +8,7 @@
 //!   snapshots/<ts>             one capture each, the newest 200; 0600, written beside, synced and renamed
 //!   scrollback/<ts>/           what the panes showed, if configured; 0600
 //!   forgotten                  `name <TAB> seconds`: sessions closed on purpose
+//!   panes                      in which pane each conversation was seen last
 //!   carried-over               there once what the earlier layout held has been taken over
 //! ```
 //! Other files are nobody's business and stay as they are.
@@ -23,6 +24,8 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::format::{self, FormatError, HEAD, MAX_FILE, decode, encode};
 use crate::model::{Moment, Session, SessionName, Snapshot};
+use crate::places::Places;
+use crate::plan::Live;
 use crate::series::{Tombstones, lacks_most};
 
 /// How long one save waits for another.
@@ -259,6 +262,25 @@ impl Store {
         text.push_str(&format!("{name}\t{}\n", at.0));
         let path = self.dir.join("forgotten");
         self.replace(&path, text.as_bytes()).map_err(|source| StoreError::Write { path, source })
+    }
+
+    /// In which pane each conversation was seen last. A file that cannot be read tells nothing.
+    pub(crate) fn places(&self) -> Places {
+        let read = read_all(&self.dir.join("panes"));
+        read.ok().and_then(|content| serde_json::from_slice(&content).ok()).unwrap_or_default()
+    }
+
+    /// Records it, if it is something else than before.
+    pub(crate) fn remember(&self, live: &Live) -> Result<(), StoreError> {
+        let before = self.places();
+        let places = before.clone().with(live);
+        if places == before {
+            return Ok(());
+        }
+        let path = self.dir.join("panes");
+        let failed = |source| StoreError::Write { path: path.clone(), source };
+        let content = serde_json::to_vec(&places).map_err(|error| failed(error.into()))?;
+        self.replace(&path, &content).map_err(failed)
     }
 
     /// Whether the earlier layout has been taken over.

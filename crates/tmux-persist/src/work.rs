@@ -189,6 +189,7 @@ impl Work<'_> {
                 (Saved::Stored { taken, sessions: count, held: !promote }, taken)
             }
         };
+        self.store.remember(&live)?;
         match self.settings.scrollback_kib {
             0 => self.store.drop_screens()?,
             // What the panes show goes on while the sessions stay the same.
@@ -229,7 +230,8 @@ impl Work<'_> {
         };
         let asked = live.sessions.iter_mut().filter(|(name, _)| talks(name));
         waiting::find(&self.server, asked.flat_map(|(_, panes)| panes))?;
-        let facts = self.facts(&snapshot.sessions);
+        let seen_in = self.store.places().on(live.server.as_ref());
+        let facts = Facts { seen_in, ..self.facts(&snapshot.sessions) };
         Ok(Looked { snapshot, live, facts, tombstones: self.store.tombstones()? })
     }
 
@@ -260,8 +262,12 @@ impl Work<'_> {
     /// Looks at the folders and transcripts that the sessions name.
     fn facts(&self, sessions: &[Session]) -> Facts {
         let transcripts = Transcripts::new(self.home.path());
-        let mut facts =
-            Facts { home: self.home.clone(), transcripts: Default::default(), folders: BTreeSet::new() };
+        let mut facts = Facts {
+            home: self.home.clone(),
+            transcripts: Default::default(),
+            folders: BTreeSet::new(),
+            seen_in: Default::default(),
+        };
         let mut looked_at = BTreeSet::new();
         let mut look = |folders: &mut BTreeSet<Folder>, folder: &Folder| {
             if looked_at.insert(folder.clone()) && folder.path().is_dir() {
@@ -304,6 +310,8 @@ impl Work<'_> {
         let typed: Vec<_> = typed(&rows).filter(|one| done(one)).map(|one| &one.pane).collect();
         let resumed = waiting::until_resumed(&self.server, &typed)?;
         let live = if script.is_empty() { Default::default() } else { self.capture()?.live };
+        // Where it cannot be written, the next save tells.
+        let _ = self.store.remember(&live);
         let lines = said.lines();
         let reason = one_line(&said);
         let because = |what: String| match reason.as_str() {

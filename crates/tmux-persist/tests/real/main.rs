@@ -5,6 +5,7 @@
 
 mod hostile;
 mod lines;
+mod places;
 mod prompts;
 mod sessions;
 mod trees;
@@ -67,9 +68,9 @@ impl Place {
     fn claude(&self) -> PathBuf {
         let program = self.dir.path().join("claude");
         if !program.exists() {
-            fs::write(&program, "#!/bin/sh\nwhile :; do sleep 1000; done\n").unwrap();
-            use std::os::unix::fs::PermissionsExt;
-            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            // By another process: what forks here meanwhile would hold it open, and what is written cannot be executed.
+            let script = r"printf '#!/bin/sh\nwhile :; do sleep 1000; done\n' >$0 && chmod 755 $0";
+            assert!(Command::new("sh").args(["-c", script]).arg(&program).status().unwrap().success());
         }
         program
     }

@@ -45,7 +45,7 @@ fn only_words_of_3_2_are_used() {
     fs::set_permissions(dir.path().join("tmux"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["sessions::", "prompts::", "lines::what", "trees::"])
+        .args(["sessions::", "prompts::", "lines::what", "places::", "trees::"])
         .env("PATH", path)
         .env("PROPTEST_CASES", "8")
         .env("PROPTEST_RNG_SEED", "1")
@@ -130,6 +130,7 @@ fn only_words_of_3_2_are_used() {
     session_group
     session_name
     session_path
+    start_time
     window_active
     window_index
     window_layout
