@@ -2,6 +2,7 @@
 //! end of the person's last login, and has none of our confinement.
 
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -42,7 +43,8 @@ pub(crate) async fn start(person: &Person, socket: &str, script: &Path) -> Resul
     // A server that ended may have left processes in its unit, so each has a name of its own.
     let unit = format!("rosterd-tmux-{}-{}", person.user, jiff::Timestamp::now().as_millisecond());
     let mut command = Command::new("systemd-run");
-    command.args(["--quiet", "--collect", "--no-ask-password"]);
+    // With `--quiet` it would not say why a unit failed either.
+    command.args(["--collect", "--no-ask-password"]);
     command.arg(format!("--unit={unit}.service"));
     command.arg(format!("--description=tmux server of {}", person.user));
     command.arg(format!("--slice=user-{}.slice", person.uid));
@@ -64,10 +66,15 @@ pub(crate) async fn start(person: &Person, socket: &str, script: &Path) -> Resul
         Err(_) => Err(format!("{unit} did not start within {} s", STARTING.as_secs())),
         Ok(Err(error)) => Err(format!("systemd-run: {error}")),
         Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(format!("{unit}: {}", said.trim().chars().take(500).collect::<String>()))
-        }
+        Ok(Ok(output)) => Err(why(&unit, output.status, &output.stderr)),
+    }
+}
+
+fn why(unit: &str, status: ExitStatus, said: &[u8]) -> String {
+    let said = String::from_utf8_lossy(said);
+    match said.trim() {
+        "" => format!("{unit} did not start, and systemd-run ended with {status} without a word"),
+        said => format!("{unit}: {}", said.chars().take(500).collect::<String>()),
     }
 }
 
@@ -98,6 +105,16 @@ fn language_in(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_unit_that_does_not_start_has_a_reason() {
+        use std::os::unix::process::ExitStatusExt;
+        let told = |raw, said: &str| why("x.service", ExitStatus::from_raw(raw), said.as_bytes());
+        assert_eq!(told(256, "Job failed.\n"), "x.service: Job failed.");
+        let silent = "x.service did not start, and systemd-run ended with";
+        assert_eq!(told(256, " \n"), format!("{silent} exit status: 1 without a word"));
+        assert_eq!(told(9, ""), format!("{silent} signal: 9 (SIGKILL) without a word"));
+    }
 
     #[test]
     fn the_machines_language_is_found() {

@@ -307,7 +307,9 @@ impl Work<'_> {
             }
         }
         let done = |one: &Typed| told.lines().any(|line| line == typed_mark(&one.pane.id));
-        let typed: Vec<_> = typed(&rows).filter(|one| done(one)).map(|one| &one.pane).collect();
+        let (typed, spared): (Vec<_>, Vec<_>) = typed(&rows).partition(|one| done(one));
+        waiting::take_back(&self.server, spared.into_iter().map(|one| &one.pane))?;
+        let typed: Vec<_> = typed.into_iter().map(|one| &one.pane).collect();
         let resumed = waiting::until_resumed(&self.server, &typed)?;
         let live = if script.is_empty() { Default::default() } else { self.capture()?.live };
         // Where it cannot be written, the next save tells.

@@ -121,6 +121,11 @@ fn a_restored_server_outlives_what_started_it(suite: Suite) {
         ctl(machine, "snapshot --user ann --tsv").ok().contains("000000000001").then_some(())
     });
     tmux(&machine, "ann", "tmux kill-server");
+    // One that cannot start is told with systemd's reason.
+    machine.sh("chmod 700 /usr/bin/tmux").ok();
+    let told = ctl(&machine, "restore --user ann").exits(1).stderr;
+    assert!(told.contains("Job for rosterd-tmux-ann-") && told.contains(" failed because "), "{told}");
+    machine.sh("chmod 755 /usr/bin/tmux").ok();
     machine.sh("systemctl restart rosterd-tmux-restore").ok();
     let pid = || machine.sh_as("ann", "tmux display-message -p -t =work: '#{pid}'").stdout.trim().to_owned();
     let server = pid();

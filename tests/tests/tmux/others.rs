@@ -151,6 +151,14 @@ fn what_a_server_makes_of_a_client_of_roots_is_gone_when_the_job_is(suite: Suite
     assert!(machine.exists("/var/lib/tmux-persist/users/bob/newest"));
 }
 
+/// A tmux that does something before a line is typed into a pane.
+fn before_typing(script: &str) -> String {
+    format!(
+        "#!/bin/sh\ncase $* in *'source-file -')\ninput=$(cat)\ncase $input in *--resume*) {script} ;; esac\n\
+         printf '%s\\n' \"$input\" | /usr/bin/tmux \"$@\"\nexit ;; esac\nexec /usr/bin/tmux \"$@\"\n"
+    )
+}
+
 fn a_session_renamed_between_look_and_deed_is_not_typed_into(suite: Suite) {
     let machine = machine(suite);
     let conversation = id(1);
@@ -171,9 +179,16 @@ fn a_session_renamed_between_look_and_deed_is_not_typed_into(suite: Suite) {
     // root's cannot start what this needs.
     machine.write_file(
         "/usr/local/bin/tmux",
-        "#!/bin/sh\ncase $* in *'source-file -')\n/usr/bin/tmux rename-session -t =web kept\n\
-         /usr/bin/tmux new-session -d -s web\n;; esac\nexec /usr/bin/tmux \"$@\"\n",
+        before_typing("/usr/bin/tmux rename-session -t =web kept; /usr/bin/tmux new-session -d -s web"),
     );
+    let cursor = |session: &str| {
+        tmux(
+            &machine,
+            "ann",
+            &format!("tmux display-message -p -t ={session}: '#{{cursor_x}} #{{cursor_y}}'"),
+        )
+    };
+    let before = cursor("web");
     machine.sh("chmod 755 /usr/local/bin/tmux").ok();
     let told = machine.sh_as("ann", "rosterctl tmux restore --tsv").exits(1).stdout;
     assert!(told.starts_with("ann\tweb\tfailed\tweb\ta pane of it is not as it was any more"), "{told}");
@@ -182,18 +197,20 @@ fn a_session_renamed_between_look_and_deed_is_not_typed_into(suite: Suite) {
         let shown = tmux(&machine, "ann", &format!("tmux capture-pane -p -t ={session}:"));
         assert!(!shown.contains("resume"), "{session}: {shown}");
     }
+    // The blank by which it was found empty is gone again.
+    machine
+        .eventually("it is as it was", Duration::from_secs(20), |_| (cursor("kept") == before).then_some(()));
     // Nor when she types something in that moment.
     machine.write_file(
         "/usr/local/bin/tmux",
-        "#!/bin/sh\ncase $* in *'source-file -')\n/usr/bin/tmux send-keys -t =web: -l 'rm -rf x '; sleep 1\n\
-         ;; esac\nexec /usr/bin/tmux \"$@\"\n",
+        before_typing("/usr/bin/tmux send-keys -t =web: -l 'rm -rf x '; sleep 1"),
     );
     machine.sh("chmod 755 /usr/local/bin/tmux").ok();
     let told = machine.sh_as("ann", "rosterctl tmux restore --tsv").exits(1).stdout;
     assert!(told.starts_with("ann\tweb\tfailed\tweb\ta pane of it is not as it was any more"), "{told}");
     machine.sh("rm /usr/local/bin/tmux").ok();
     let shown = tmux(&machine, "ann", "tmux capture-pane -p -t =web:");
-    assert!(shown.trim_end().ends_with("$ rm -rf x") && !shown.contains("resume"), "{shown}");
+    assert!(shown.trim_end().ends_with("$  rm -rf x") && !shown.contains("resume"), "{shown}");
     tmux(&machine, "ann", "tmux send-keys -t =web: C-u");
     machine.eventually("the prompt is empty again", Duration::from_secs(20), |machine| {
         ctl(machine, "snapshot --user ann --tsv").ok().contains("\tin_place\t").then_some(())
