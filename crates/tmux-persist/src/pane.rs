@@ -56,20 +56,35 @@ pub fn pane(start: &PaneStart) -> io::Error {
     }
     tell(start);
     let shell = login_shell();
-    let mut command = Command::new(&shell);
-    match program(start) {
-        // An interactive login shell runs it, so that it finds what the person would find by typing.
-        Some(mut program) => {
-            program.push("; exec ");
-            program.push(OsStr::from_bytes(&shell::quoted(shell.as_bytes())));
-            program.push(" -l");
-            command.args(["-l", "-i", "-c"]).arg(program);
-        }
-        None => {
-            command.arg("-l");
-        }
-    }
-    command.exec()
+    let asks = asks_new_people(&shell);
+    Command::new(&shell).args(arguments(&shell, asks, program(start))).exec()
+}
+
+/// What zsh reads for everybody. Without any file of the person's own it would ask for one before all else, and hide what was
+/// told or keep the program from running; told to read no files (`-f`), it does not ask.
+const FOR_ALL: &str = "for f in zprofile zshrc zlogin; do [ ! -r /etc/zsh/$f ] || . /etc/zsh/$f; done; ";
+
+/// With which arguments the shell runs a program and goes on, or begins.
+fn arguments(shell: &OsStr, asks: bool, program: Option<OsString>) -> Vec<OsString> {
+    let plain: &[&str] = if asks { &["-l", "-f"] } else { &["-l"] };
+    let Some(program) = program else { return plain.iter().map(OsString::from).collect() };
+    let mut text = OsString::from(if asks { FOR_ALL } else { "" });
+    text.push(program);
+    text.push("; exec ");
+    text.push(OsStr::from_bytes(&shell::quoted(shell.as_bytes())));
+    text.push(format!(" {}", plain.join(" ")));
+    // An interactive login shell runs it, so that it finds what the person would find by typing.
+    let run = plain.iter().chain(&["-i", "-c"]).map(OsString::from);
+    run.chain([text]).collect()
+}
+
+/// Whether the shell is a zsh that asks whoever has none of its files for a configuration.
+fn asks_new_people(shell: &OsStr) -> bool {
+    let zsh = Path::new(shell).file_name().is_some_and(|name| name == "zsh");
+    let folder =
+        std::env::var_os("ZDOTDIR").filter(|dir| !dir.is_empty()).or_else(|| std::env::var_os("HOME"));
+    let files = [".zshenv", ".zprofile", ".zshrc", ".zlogin"];
+    zsh && folder.is_some_and(|folder| !files.iter().any(|file| Path::new(&folder).join(file).exists()))
 }
 
 fn tell(start: &PaneStart) {
@@ -169,6 +184,18 @@ mod tests {
             @"'/opt/my claude' --resume ID --name web; echo; echo 'This is a shell; the conversation resumes with: claude --resume ID'"
         );
         assert_eq!(program(&PaneStart::default()), None);
+    }
+
+    #[test]
+    fn a_zsh_does_not_ask_before_it_runs_a_program() {
+        let told = |asks, program: Option<&str>| {
+            arguments(OsStr::new("/bin/zsh"), asks, program.map(OsString::from)).join(OsStr::new(" | "))
+        };
+        assert_eq!(told(false, None), "-l");
+        assert_eq!(told(false, Some("vim")), "-l | -i | -c | vim; exec /bin/zsh -l");
+        assert_eq!(told(true, None), "-l | -f");
+        let runs = format!("-l | -f | -i | -c | {FOR_ALL}vim; exec /bin/zsh -l -f");
+        assert_eq!(told(true, Some("vim")), runs.as_str());
     }
 
     #[test]

@@ -11,6 +11,7 @@ on_each_debian!(
     a_server_that_hangs_holds_nobody_up,
     what_a_server_makes_of_a_client_of_roots_is_gone_when_the_job_is,
     a_session_renamed_between_look_and_deed_is_not_typed_into,
+    a_zsh_that_has_no_file_yet_resumes_instead_of_asking_for_one,
     every_option_of_another_set_up_is_heeded,
     what_panes_showed_comes_back_when_the_configuration_says_so,
     the_picker_works_over_ssh,
@@ -217,6 +218,30 @@ fn a_session_renamed_between_look_and_deed_is_not_typed_into(suite: Suite) {
     });
     // Asked again, it is as it looks now.
     assert!(ctl(&machine, "restore --user ann --tsv").ok().starts_with("ann\tweb\tresumed\tweb\t"));
+}
+
+fn a_zsh_that_has_no_file_yet_resumes_instead_of_asking_for_one(suite: Suite) {
+    let machine = machine(suite);
+    machine.sh("usermod --shell /bin/zsh ann; rm -f /home/ann/.z*").ok();
+    let start = format!("mkdir -p ~/p; tmux new-session -d -s web -x 100 -y 40 -c ~/p claude --session-id {}", id(1));
+    tmux(&machine, "ann", &start);
+    machine.eventually("the conversation is saved", Duration::from_secs(20), |machine| {
+        ctl(machine, "save --user ann").ok();
+        ctl(machine, "snapshot --user ann --tsv").ok().contains(&id(1)).then_some(())
+    });
+    tmux(&machine, "ann", "tmux kill-server; sleep 0.3");
+    ctl(&machine, "restore --user ann").ok();
+    machine.eventually("it runs", Duration::from_secs(20), |machine| {
+        machine.sh(&format!("pgrep -u ann -f -- '--resume {}'", id(1))).stdout.lines().next()?;
+        let claude = machine.sh_as("ann", "tmux list-panes -t =web: -F '#{pane_current_command}'");
+        (claude.stdout.trim() == "claude").then_some(())
+    });
+    // Nor is what there is to say hidden afterwards.
+    tmux(&machine, "ann", "pkill -u ann -x claude");
+    machine.eventually("it is told", Duration::from_secs(20), |machine| {
+        let shown = tmux(machine, "ann", "tmux capture-pane -p -t =web:");
+        (shown.contains("This is a shell") && !shown.contains("zsh-newuser-install")).then_some(())
+    });
 }
 
 fn every_option_of_another_set_up_is_heeded(suite: Suite) {
