@@ -11,11 +11,24 @@ use tmux_persist::{Action, Listed, Moment, Row, View};
 
 use crate::error::{CommandError, Result};
 use crate::page::{Look, Style};
-use crate::render::tmux::{does, note, one_line};
-use crate::when;
+use crate::render::tmux::{ago, does, note, one_line, short};
 
-/// Columns of the list of snapshots.
+/// Columns of the list of snapshots, and on a narrow terminal.
 const LEFT: usize = 24;
+const NARROW_LEFT: usize = 15;
+
+/// What `?` shows.
+const HELP: [&str; 9] = [
+    "Left, right    to the snapshots, to the sessions (or Tab, h, l)",
+    "Up, down       one line on (or k, j; page and end keys)",
+    "Enter          from a snapshot to its sessions;",
+    "               there: restore what is ticked",
+    "Space          tick a session, or not",
+    "a              tick all, or none",
+    "q, Esc         leave, and restore nothing",
+    "* marks the snapshot that a restore takes by itself.",
+    "[x] is ticked; what is live cannot be.",
+];
 
 /// What a key leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +51,9 @@ pub(crate) struct Picker {
     views: BTreeMap<Moment, Shown>,
     right: bool,
     height: usize,
+    help: bool,
+    /// Why the last key did nothing.
+    said: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -51,7 +67,7 @@ impl Picker {
     /// Begins at the snapshot that a restore takes.
     pub(crate) fn new(snapshots: Vec<Listed>) -> Picker {
         let at = snapshots.iter().position(|one| one.newest).unwrap_or(0);
-        Picker { snapshots, at, views: BTreeMap::new(), right: false, height: 24 }
+        Picker { snapshots, at, views: BTreeMap::new(), right: false, height: 24, help: false, said: None }
     }
 
     /// The snapshot whose rows are wanted and not known yet.
@@ -75,8 +91,11 @@ impl Picker {
     /// What a key does.
     pub(crate) fn key(&mut self, key: KeyEvent) -> Next {
         let page = self.height.saturating_sub(6).max(1);
+        self.said = None;
         match key.code {
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Next::Leave,
+            _ if self.help => self.help = false,
+            KeyCode::Char('?') => self.help = true,
             KeyCode::Char('q') | KeyCode::Esc => return Next::Leave,
             KeyCode::Tab | KeyCode::BackTab => self.right = !self.right,
             KeyCode::Left | KeyCode::Char('h') => self.right = false,
@@ -88,12 +107,14 @@ impl Picker {
             KeyCode::Home => self.go(isize::MIN),
             KeyCode::End => self.go(isize::MAX),
             KeyCode::Char(' ') if self.right => self.tick(),
+            KeyCode::Char(' ') => self.said = Some("Space ticks sessions: Enter goes there"),
             KeyCode::Char('a') => self.tick_all(),
             KeyCode::Enter if !self.right => self.right = true,
             KeyCode::Enter => {
                 if let Some((taken, names)) = self.chosen() {
                     return Next::Restore(taken, names);
                 }
+                self.said = Some("nothing is ticked: Space ticks");
             }
             _ => {}
         }
@@ -120,13 +141,15 @@ impl Picker {
     }
 
     fn tick(&mut self) {
-        if let Some(shown) = self.shown_mut()
-            && shown.rows.get(shown.at).is_some_and(|row| row.action != Action::Skip)
-        {
-            if !shown.ticked.remove(&shown.at) {
-                shown.ticked.insert(shown.at);
+        let Some(shown) = self.shown_mut() else { return };
+        match shown.rows.get(shown.at) {
+            Some(row) if row.action != Action::Skip => {
+                if !shown.ticked.remove(&shown.at) {
+                    shown.ticked.insert(shown.at);
+                }
             }
-            shown.at = (shown.at + 1).min(shown.rows.len().saturating_sub(1));
+            Some(_) => self.said = Some("there is nothing to restore of it"),
+            None => {}
         }
     }
 
@@ -150,19 +173,26 @@ impl Picker {
     pub(crate) fn draw(&mut self, look: Look, height: usize, now: Timestamp) -> Vec<String> {
         self.height = height;
         let body = height.saturating_sub(6).max(1);
-        let right_width = look.width.saturating_sub(LEFT + 3);
-        let left = self.left(look, body, now);
-        let (right, detail) = self.rows(look, body, right_width);
+        let left_width = if look.width < 60 { NARROW_LEFT } else { LEFT };
+        let right_width = look.width.saturating_sub(left_width + 3);
+        let left = self.left(look, body, left_width, now);
+        let (heading, right, detail) = self.rows(look, body, right_width);
         let mut lines = Vec::new();
         let title = self.snapshots.get(self.at).map_or_else(String::new, |one| one.taken.to_string());
         lines.push(
-            look.paint(Style::Strong, &fit("Restore tmux sessions", LEFT))
+            look.paint(Style::Strong, &fit("Restore tmux sessions", left_width))
                 + "   "
                 + &look.paint(Style::Strong, &fit(&title, right_width)),
         );
-        lines.push(look.paint(Style::Faint, &"-".repeat(look.width.saturating_sub(1))));
-        let blank = || " ".repeat(LEFT);
+        let taken = fit(&format!("  {:<13}{:>8}", "TAKEN", "SESSIONS"), left_width);
+        lines.push(look.paint(Style::Faint, &format!("{taken} | {}", fit(&heading, right_width))));
+        let blank = || " ".repeat(left_width);
         for at in 0..body {
+            if self.help {
+                let line = HELP.get(at).copied().unwrap_or_default();
+                lines.push(fit(line, look.width.saturating_sub(1)));
+                continue;
+            }
             let left = left.get(at).cloned().unwrap_or_else(blank);
             let right = right.get(at).cloned().unwrap_or_default();
             lines.push(format!("{left} {} {right}", look.paint(Style::Faint, "|")));
@@ -170,33 +200,38 @@ impl Picker {
         lines.push(look.paint(Style::Faint, &"-".repeat(look.width.saturating_sub(1))));
         lines.extend(detail.iter().map(|line| fit(line, look.width.saturating_sub(1))));
         let chosen = self.shown().map_or(0, |shown| shown.ticked.len());
-        let keys = match self.right {
-            false => format!("{chosen} ticked   Enter to the sessions  a all  q leave"),
-            true => format!("{chosen} ticked   Enter restore  Space tick  a all  Tab other side  q leave"),
+        let keys = match (self.help, self.said, self.right) {
+            (true, ..) => "any key goes back".into(),
+            (_, Some(said), _) => said.into(),
+            (_, _, false) => format!("{chosen} ticked   Enter to the sessions  a all  ? help  q leave"),
+            (_, _, true) => format!("{chosen} ticked   Enter restore  Space tick  a all  ? help  q leave"),
         };
         lines.push(look.paint(Style::Strong, &fit(&keys, look.width.saturating_sub(1))));
         lines
     }
 
-    fn left(&self, look: Look, body: usize, now: Timestamp) -> Vec<String> {
+    fn left(&self, look: Look, body: usize, width: usize, now: Timestamp) -> Vec<String> {
         let from = window(self.at, self.snapshots.len(), body);
         let line = |(at, one): (usize, &Listed)| {
             let here = at == self.at;
             let pointer = if here { ">" } else { " " };
             let mark = if one.newest { "*" } else { " " };
-            let when = Timestamp::from_second(one.taken.0)
-                .map_or_else(|_| String::new(), |then| when::ago(then, now));
+            let when = ago(one.taken, now).replace('\u{a0}', " ");
             let count = one.sessions.map_or_else(|| "damaged".into(), |count| count.to_string());
-            let text = format!("{pointer}{mark}{:<14}{count:>7}", when.replace('\u{a0}', " "));
-            look.paint(if here && !self.right { Style::Warn } else { Style::Plain }, &fit(&text, LEFT))
+            let text = format!("{pointer}{mark}{when:<13}{count:>8}");
+            let text = text.get(..width).unwrap_or(&text);
+            look.paint(if here && !self.right { Style::Warn } else { Style::Plain }, &fit(text, width))
         };
         self.snapshots.iter().enumerate().skip(from).take(body).map(line).collect()
     }
 
-    fn rows(&self, look: Look, body: usize, width: usize) -> (Vec<String>, [String; 2]) {
-        let Some(shown) = self.shown() else { return (vec!["…".into()], Default::default()) };
+    /// What stands above the sessions, they themself, and what there is to know of the one under the pointer.
+    fn rows(&self, look: Look, body: usize, width: usize) -> (String, Vec<String>, [String; 2]) {
+        let Some(shown) = self.shown() else {
+            return (String::new(), vec!["…".into()], Default::default());
+        };
         if shown.rows.is_empty() {
-            return (vec!["nothing that can be shown".into()], Default::default());
+            return (String::new(), vec!["nothing that can be shown".into()], Default::default());
         }
         let from = window(shown.at, shown.rows.len(), body);
         let longest = shown.rows.iter().map(|row| row.name.as_str().len()).max().unwrap_or(0);
@@ -209,24 +244,28 @@ impl Picker {
                 (_, false) => "[ ]",
             };
             let (style, does) = does(row);
-            let does = if row.note.is_some() { format!("{does}, {}", note(row)) } else { does };
+            let note = note(row);
+            let does = if note.is_empty() { does } else { format!("{does}, {note}") };
             let pointer = if here { ">" } else { " " };
             let head = format!("{pointer}{tick} {} ", fit(row.name.as_str(), name_width));
+            let head: String = head.chars().take(width).collect();
             let room = width.saturating_sub(head.chars().count());
             let head = look.paint(if here { Style::Warn } else { Style::Plain }, &head);
             head + &look.paint(style, fit(&does, room).trim_end())
         };
+        let heading = format!("     {} RESTORE", fit("SESSION", name_width));
         let lines = shown.rows.iter().enumerate().skip(from).take(body).map(line).collect();
         let detail = shown.rows.get(shown.at).map_or_else(Default::default, |row| {
-            let conversation = row
-                .conversation
-                .as_ref()
-                .map_or_else(|| "no conversation".into(), |id| format!("conversation {id}"));
+            let conversation = match &row.conversation {
+                None => "no conversation".into(),
+                Some(id) if look.width < 80 => short(id).to_owned(),
+                Some(id) => format!("conversation {id}"),
+            };
             let windows = crate::page::count(row.windows, "window", "windows");
             let panes = crate::page::count(row.panes, "pane", "panes");
             [one_line(&row.folder), format!("{windows}, {panes}, {conversation}")]
         });
-        (lines, detail)
+        (heading, lines, detail)
     }
 }
 
@@ -292,7 +331,7 @@ pub(crate) fn pick(
             }
         }
         let (width, height) = terminal::size()?;
-        let look = Look { colour, marks: false, width: usize::from(width).max(40) };
+        let look = Look { colour, marks: false, width: usize::from(width).max(24) };
         paint(&picker.draw(look, usize::from(height), Timestamp::now()))?;
         // A resize draws again as well.
         if let Event::Key(key) = event::read()?
@@ -340,6 +379,7 @@ mod tests {
             target: SessionName::new(&format!("{name}-1200")).unwrap(),
             default,
             note: note.map(str::to_owned),
+            instead: None,
             windows: 1,
             panes: 2,
         }
@@ -365,9 +405,13 @@ mod tests {
     }
 
     fn drawn(picker: &mut Picker, height: usize) -> String {
-        let lines = picker.draw(LOOK, height, Timestamp::from_second(NOW).unwrap());
+        drawn_in(picker, 80, height)
+    }
+
+    fn drawn_in(picker: &mut Picker, width: usize, height: usize) -> String {
+        let lines = picker.draw(Look { width, ..LOOK }, height, Timestamp::from_second(NOW).unwrap());
         assert_eq!(lines.len(), height);
-        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+        assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:#?}");
         lines.iter().map(|line| line.trim_end().to_owned() + "\n").collect()
     }
 
@@ -378,27 +422,85 @@ mod tests {
     #[test]
     fn it_fits_a_small_terminal() {
         insta::assert_snapshot!(drawn(&mut picker(), 12), @"
-        Restore tmux sessions      20260301T125320
-        -------------------------------------------------------------------------------
-          just now            1  |  [x] infra    make it
-        >*6 min ago           4  |  [x] web      make web-1200
-          25 h ago      damaged  |      live     nothing, it is live
-                                 |  [ ] old      make it, closed on purpose since
-                                 |
-                                 |
-        -------------------------------------------------------------------------------
-        /home/ann/code
-        1 window, 2 panes, conversation 01234567-89ab-cdef-0123-456789abcdef
-        2 ticked   Enter to the sessions  a all  q leave
-        ");
+    Restore tmux sessions      20260301T125320
+      TAKEN        SESSIONS  |      SESSION  RESTORE
+      just now            1  |  [x] infra    make it
+    >*6 min ago           4  |  [x] web      make web-1200, web is live with someth~
+      25 h ago      damaged  |      live     nothing, it is live
+                             |  [ ] old      make it, closed on purpose since
+                             |
+                             |
+    -------------------------------------------------------------------------------
+    /home/ann/code
+    1 window, 2 panes, conversation 01234567-89ab-cdef-0123-456789abcdef
+    2 ticked   Enter to the sessions  a all  ? help  q leave
+    ");
         let mut picker = picker();
         press(&mut picker, KeyCode::Enter);
         let keys = drawn(&mut picker, 12).lines().last().map(str::to_owned);
-        assert_eq!(
-            keys.as_deref(),
-            Some("2 ticked   Enter restore  Space tick  a all  Tab other side  q leave")
-        );
+        assert_eq!(keys.as_deref(), Some("2 ticked   Enter restore  Space tick  a all  ? help  q leave"));
         let _ = drawn(&mut picker, 24);
+        for width in [24, 30, 39] {
+            let _ = drawn_in(&mut picker, width, 12);
+        }
+        insta::assert_snapshot!(drawn_in(&mut picker, 40, 12), @"
+        Restore tmux s~   20260301T125320
+          TAKEN       ~ |      SESSION  RESTORE
+          just now      | >[x] infra    make it
+        >*6 min ago     |  [x] web      make we~
+          25 h ago      |      live     nothing~
+                        |  [ ] old      make it~
+                        |
+                        |
+        ---------------------------------------
+        /home/ann/code
+        1 window, 2 panes, 01234567
+        2 ticked   Enter restore  Space tick  ~
+        ");
+    }
+
+    #[test]
+    fn a_question_mark_shows_the_keys_and_any_key_goes_back() {
+        let mut picker = picker();
+        assert_eq!(press(&mut picker, KeyCode::Char('?')), Next::Stay);
+        insta::assert_snapshot!(drawn(&mut picker, 15), @"
+        Restore tmux sessions      20260301T125320
+          TAKEN        SESSIONS  |      SESSION  RESTORE
+        Left, right    to the snapshots, to the sessions (or Tab, h, l)
+        Up, down       one line on (or k, j; page and end keys)
+        Enter          from a snapshot to its sessions;
+                       there: restore what is ticked
+        Space          tick a session, or not
+        a              tick all, or none
+        q, Esc         leave, and restore nothing
+        * marks the snapshot that a restore takes by itself.
+        [x] is ticked; what is live cannot be.
+        -------------------------------------------------------------------------------
+        /home/ann/code
+        1 window, 2 panes, conversation 01234567-89ab-cdef-0123-456789abcdef
+        any key goes back
+        ");
+        assert_eq!(press(&mut picker, KeyCode::Char('q')), Next::Stay);
+        assert!(drawn(&mut picker, 15).contains("infra"));
+    }
+
+    #[test]
+    fn a_key_that_does_nothing_says_why() {
+        let mut picker = picker();
+        let mut said = |code: KeyCode| {
+            press(&mut picker, code);
+            drawn(&mut picker, 12).lines().last().unwrap().to_owned()
+        };
+        assert_eq!(said(KeyCode::Char(' ')), "Space ticks sessions: Enter goes there");
+        assert_eq!(said(KeyCode::Enter), "2 ticked   Enter restore  Space tick  a all  ? help  q leave");
+        assert_eq!(said(KeyCode::Char(' ')), "1 ticked   Enter restore  Space tick  a all  ? help  q leave");
+        assert_eq!(said(KeyCode::Char(' ')), "2 ticked   Enter restore  Space tick  a all  ? help  q leave");
+        said(KeyCode::Down);
+        said(KeyCode::Down);
+        assert_eq!(said(KeyCode::Char(' ')), "there is nothing to restore of it");
+        said(KeyCode::Char('a'));
+        said(KeyCode::Char('a'));
+        assert_eq!(said(KeyCode::Enter), "nothing is ticked: Space ticks");
     }
 
     #[test]
@@ -406,6 +508,7 @@ mod tests {
         let mut picker = picker();
         assert_eq!(press(&mut picker, KeyCode::Enter), Next::Stay);
         assert_eq!(press(&mut picker, KeyCode::Char(' ')), Next::Stay);
+        assert_eq!(press(&mut picker, KeyCode::Down), Next::Stay);
         assert_eq!(press(&mut picker, KeyCode::Down), Next::Stay);
         assert_eq!(press(&mut picker, KeyCode::Char(' ')), Next::Stay);
         assert_eq!(press(&mut picker, KeyCode::End), Next::Stay);
