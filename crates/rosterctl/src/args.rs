@@ -377,20 +377,20 @@ pub(crate) struct TmuxOptions {
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) state: Option<PathBuf>,
     /// Take the people from this map [default: as configured, /etc/ttyd-user-map]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, hide_short_help = true, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) map: Option<PathBuf>,
     /// Ask the tmux server of this name, as `tmux -L` does [default: default]
     // Hides the daemon's socket, which none of these commands needs.
     #[arg(id = "socket", long, global = true, value_name = "NAME", value_parser = parse_socket)]
     pub(crate) socket: Option<PathBuf>,
     /// Take this folder for the person's home
-    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, hide_short_help = true, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) home: Option<PathBuf>,
     /// Resume conversations with this program [default: as configured, claude]
-    #[arg(long, global = true, value_name = "BIN", value_hint = ValueHint::FilePath)]
+    #[arg(long, hide_short_help = true, global = true, value_name = "BIN", value_hint = ValueHint::FilePath)]
     pub(crate) claude: Option<String>,
     /// Take this for the time, in seconds since 1970
-    #[arg(long, global = true, value_name = "SECONDS")]
+    #[arg(long, hide_short_help = true, global = true, value_name = "SECONDS")]
     pub(crate) now: Option<i64>,
 }
 
@@ -439,7 +439,8 @@ pub(crate) enum TmuxCommand {
     },
     /// List all sessions that were ever saved: when they were first and last seen, and whether they are there
     #[command(
-        after_long_help = "With --tsv: user, name, folder, conversation, first seen, last seen, `alive` or `dead`."
+        after_long_help = "With --tsv: user, name, folder, conversation, first seen, last seen, `alive` or `dead`, \
+            `killed@<seconds>` if it was closed on purpose since."
     )]
     History,
     /// Record that a session was closed on purpose, so that `restore` does not bring it back

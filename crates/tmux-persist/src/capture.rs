@@ -1,10 +1,11 @@
 //! Looking at a server: one call of tmux for all panes, then `/proc` of each pane's own processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::attribution::{Evidence, attribute, named_in};
 use crate::client::{ClientError, PATIENCE, Server};
+use crate::job::{LEFT_OUT, one_line};
 use crate::layout::Layout;
 use crate::model::{Conversation, ConversationId, Folder, Pane, Session, SessionName, Window};
 use crate::plan::{Live, LivePane};
@@ -50,6 +51,8 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct Capture {
     pub(crate) sessions: Vec<Session>,
     pub(crate) live: Live,
+    /// The names of sessions that are not saved because of their names.
+    pub(crate) left_out: Vec<String>,
 }
 
 /// Looks at a server. Without one there are no sessions.
@@ -76,7 +79,8 @@ pub(crate) fn capture(server: &Server, home: &Path, wanted: Wanted<'_>) -> Resul
     let transcripts = Transcripts::new(home);
     let panes = read(&said.output, &mark);
     let found: Vec<Found> = panes.into_iter().map(|pane| Found::look(pane, &transcripts, wanted)).collect();
-    Ok(assemble(found, &transcripts, home))
+    let left_out = left_out(&said.output, &mark);
+    Ok(Capture { left_out, ..assemble(found, &transcripts, home) })
 }
 
 /// Why tmux failed. Of a server that is ended or hung up on it says nothing.
@@ -208,6 +212,19 @@ fn read(output: &[u8], mark: &str) -> Vec<Told> {
     fields.chunks_exact(FIELDS.len()).take(MAX_PANES).filter_map(told).collect()
 }
 
+/// The names that are no name of somebody's work, the first of them.
+fn left_out(output: &[u8], mark: &str) -> Vec<String> {
+    let fields = split(output, mark.as_bytes());
+    let rows = fields.chunks_exact(FIELDS.len()).take(MAX_PANES);
+    let names = rows.filter_map(|row| Some(session_name(row.first()?)));
+    let others: BTreeSet<String> = names.filter(|name| SessionName::new(name).is_none()).collect();
+    others.iter().take(LEFT_OUT).map(|name| one_line(name)).collect()
+}
+
+fn session_name(field: &[u8]) -> String {
+    String::from_utf8_lossy(field).trim_start_matches(['\r', '\n']).to_owned()
+}
+
 /// The conversation that a pane was told to resume, by the command that tmux started in it; see [`crate::script`].
 fn resumed_by(command: &str) -> Option<ConversationId> {
     let mut words = command.rsplit(' ');
@@ -226,7 +243,7 @@ fn told(fields: &[&[u8]]) -> Option<Told> {
         id.strip_prefix('%').is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
     well.then_some(())?;
     Some(Told {
-        session: SessionName::new(text(0)?.trim_start_matches(['\r', '\n']))?,
+        session: SessionName::new(&session_name(fields.first()?))?,
         window: number(1)?,
         pane: number(2)?,
         id,
@@ -392,7 +409,7 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
         });
         window.panes.push(Pane { folder, title: told.title, active: told.active, conversation, command });
     }
-    Capture { sessions: sessions.into_values().collect(), live }
+    Capture { sessions: sessions.into_values().collect(), live, left_out: Vec::new() }
 }
 
 #[cfg(test)]
@@ -419,6 +436,7 @@ mod tests {
         let told = read(text.as_bytes(), "<m>");
         let names: Vec<_> = told.iter().map(|told| told.session.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
+        assert_eq!(left_out(text.as_bytes(), "<m>"), ["warm spare"]);
         assert_eq!(told[0].title.as_deref(), Some("t\tb\nb<x>"));
         assert_eq!(told[0].stamp, b"/x\n\ty");
         assert_eq!(told[1].title, None, "tmux's own title is the host's name");

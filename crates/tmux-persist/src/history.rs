@@ -22,6 +22,9 @@ pub struct Past {
     pub last_seen: Moment,
     /// Whether a session of that name, or the conversation under another, is there now.
     pub alive: bool,
+    /// When it was closed on purpose, if that was after it was last seen.
+    #[serde(default)]
+    pub closed: Option<Moment>,
 }
 
 /// A sighting of a session in a snapshot.
@@ -36,6 +39,7 @@ pub(crate) struct Sighting {
 pub(crate) fn merge(
     snapshots: impl IntoIterator<Item = (Moment, Vec<Sighting>)>,
     alive: impl Fn(&SessionName, Option<&ConversationId>) -> bool,
+    closed: impl Fn(&SessionName, Moment) -> Option<Moment>,
 ) -> Vec<Past> {
     #[derive(PartialEq, Eq, Hash)]
     enum Key {
@@ -56,6 +60,7 @@ pub(crate) fn merge(
                 first_seen: taken,
                 last_seen: taken,
                 alive: false,
+                closed: None,
             });
             line.last_seen = taken;
             if line.name != seen.name {
@@ -69,6 +74,7 @@ pub(crate) fn merge(
     let mut lines: Vec<Past> = lines.into_values().collect();
     for line in &mut lines {
         line.alive = alive(&line.name, line.conversation.as_ref());
+        line.closed = closed(&line.name, line.last_seen);
     }
     lines.sort_by(|a, b| {
         (b.last_seen, &a.name, &a.conversation).cmp(&(a.last_seen, &b.name, &b.conversation))
@@ -148,11 +154,15 @@ mod tests {
                 (Moment(2), vec![seen("new", "/a", Some(&id)), seen("007", "/b", None)]),
             ],
             |name, _| name.as_str() == "7",
+            |name, last_seen| (name.as_str() == "new").then_some(last_seen.next()),
         );
         let told: Vec<_> = lines
             .iter()
-            .map(|line| (line.name.as_str(), line.first_seen.0, line.last_seen.0, line.alive))
+            .map(|line| (line.name.as_str(), line.first_seen.0, line.last_seen.0, line.alive, line.closed))
             .collect();
-        assert_eq!(told, [("007", 2, 2, false), ("new", 1, 2, false), ("7", 1, 1, true)]);
+        assert_eq!(
+            told,
+            [("007", 2, 2, false, None), ("new", 1, 2, false, Some(Moment(3))), ("7", 1, 1, true, None)]
+        );
     }
 }

@@ -59,7 +59,13 @@ pub struct Settings {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// Of a save.
-    Saved(Saved),
+    Saved {
+        /// What it did.
+        saved: Saved,
+        /// The names of sessions that are not saved because of their names, some of them when there are many.
+        #[serde(default, deserialize_with = "read_lines")]
+        left_out: Vec<String>,
+    },
     /// Of every restore.
     Restored(Restored),
     /// The snapshots, the newest first.
@@ -69,7 +75,30 @@ pub enum Answer {
     /// The history, the newest first.
     History(Vec<Past>),
     /// The close is recorded.
-    Forgotten(SessionName),
+    Forgotten(Forgotten),
+}
+
+/// A close that was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Of which session.
+    pub name: SessionName,
+    /// Whether that is known.
+    pub known: Known,
+}
+
+/// Where a session of a name is known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Known {
+    /// It is there now.
+    Live,
+    /// A snapshot has it.
+    Saved,
+    /// It is neither there nor in any snapshot.
+    Unknown,
+    /// No snapshot has it, and whether it is there could not be found out.
+    Unclear,
 }
 
 /// What a save did.
@@ -117,7 +146,7 @@ pub struct View {
 }
 
 /// What a restore did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// The snapshot it took; none when there is none.
     pub taken: Option<Moment>,
@@ -160,6 +189,13 @@ pub(crate) fn one_line(text: &str) -> String {
 pub(crate) fn read_line<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     Ok(one_line(&String::deserialize(from)?))
 }
+
+fn read_lines<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Vec::<String>::deserialize(from)?.iter().take(LEFT_OUT).map(|name| one_line(name)).collect())
+}
+
+/// So many names of sessions that are not saved are told.
+pub(crate) const LEFT_OUT: usize = 10;
 
 /// Why a job was not done.
 #[derive(Debug, thiserror::Error)]

@@ -57,7 +57,7 @@ use serde::{Deserialize, Serialize};
 
 pub use as_root::run_as;
 pub use history::Past;
-pub use job::{Answer, Job, Listed, Outcome, Restored, Saved, Settings, View};
+pub use job::{Answer, Forgotten, Job, Known, Listed, Outcome, Restored, Saved, Settings, View};
 pub use model::{ConversationId, Folder, Moment, SessionName};
 pub use pane::{PaneStart, Resume, pane};
 pub use people::{PeopleError, Person, known};

@@ -95,7 +95,12 @@ pub(crate) struct Conversation {
 impl Session {
     /// Its conversations, in the order of its panes.
     pub(crate) fn conversations(&self) -> impl Iterator<Item = &Conversation> {
-        self.windows.iter().flat_map(|window| &window.panes).filter_map(|pane| pane.conversation.as_ref())
+        self.panes_in_order().filter_map(|pane| pane.conversation.as_ref())
+    }
+
+    /// Its panes, window by window.
+    pub(crate) fn panes_in_order(&self) -> impl Iterator<Item = &Pane> {
+        self.windows.iter().flat_map(|window| &window.panes)
     }
 
     /// How many panes it has.

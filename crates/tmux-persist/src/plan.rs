@@ -127,6 +127,9 @@ pub struct Row {
     /// `unprintable`.
     #[serde(default, deserialize_with = "read_note")]
     pub note: Option<String>,
+    /// Where its shell is instead, when the folder that it was in is gone, or that in which its conversation resumes.
+    #[serde(default)]
+    pub instead: Option<Folder>,
     /// How many windows it has.
     pub windows: usize,
     /// How many panes it has.
@@ -243,6 +246,7 @@ impl Context<'_> {
             target: session.name.clone(),
             default: true,
             note: elsewhere.map(|name| format!("live@{name}")),
+            instead: None,
             windows: session.windows.len(),
             panes: session.panes(),
         };
@@ -282,8 +286,7 @@ impl Context<'_> {
     }
 
     fn make(&mut self, row: &mut Row, session: &Session) -> Doing {
-        let panes = session.windows.iter().flat_map(|window| &window.panes);
-        let starts: Vec<Start> = panes.map(|pane| self.start(&row.target, pane)).collect();
+        let starts: Vec<Start> = session.panes_in_order().map(|pane| self.start(&row.target, pane)).collect();
         let lost = starts.iter().find_map(|start| match start {
             Start::Gone { .. } => Some("gone"),
             Start::FolderGone { .. } => Some("folder_gone"),
@@ -292,6 +295,13 @@ impl Context<'_> {
         if row.note.is_none() {
             row.note = lost.map(str::to_owned);
         }
+        row.instead = starts.iter().zip(session.panes_in_order()).find_map(|(start, pane)| match start {
+            Start::FolderGone { folder, .. } => Some(folder.clone()),
+            Start::Shell { folder } | Start::Gone { folder, .. } if *folder != pane.folder => {
+                Some(folder.clone())
+            }
+            _ => None,
+        });
         let screens = vec![None; starts.len()];
         Doing::Make { session: session.clone(), starts, screens }
     }

@@ -2,12 +2,15 @@
 //! themself.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::capture::{Capture, Wanted, capture, screen_name, screens};
 use crate::client::{Clients, MAKING, Server};
 use crate::history::{Past, merge, sightings};
-use crate::job::{Answer, Help, Job, JobError, Listed, Outcome, Restored, Saved, Settings, View, one_line};
+use crate::job::{
+    Answer, Forgotten, Help, Job, JobError, Known, Listed, Outcome, Restored, Saved, Settings, View, one_line,
+};
 use crate::model::{ConversationId, Folder, Moment, Session, SessionName, Snapshot};
 use crate::plan::{Doing, Facts, Live, NotThere, Resolved, Typed, resolve, select};
 use crate::script::{Programs, script, typed_mark};
@@ -69,16 +72,26 @@ pub(crate) fn run<'a>(
 ) -> Result<Answer, JobError> {
     // Root's worker has somebody to start a server for it, elsewhere.
     let clients = if help.start_server.is_some() { Clients::Alone } else { Clients::Free };
+    let store = match Store::open(Store::place(&settings.state, user)) {
+        // Root makes it with its first save; until then there is nothing, which is no failure.
+        Err(StoreError::Write { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            return nothing_yet(&Store::place(&settings.state, user), job, source);
+        }
+        opened => opened?,
+    };
     let mut work = Work {
         home: Folder::new(home).ok_or_else(|| JobError::Home(home.to_owned()))?,
-        store: Store::open(Store::place(&settings.state, user))?,
+        store,
         server: Server::new(&settings.socket, clients),
         settings,
         help,
     };
     work.carry_over()?;
     Ok(match job {
-        Job::Save => Answer::Saved(work.save()?),
+        Job::Save => {
+            let (saved, left_out) = work.save()?;
+            Answer::Saved { saved, left_out }
+        }
         Job::Snapshots => Answer::Snapshots(work.list()?),
         Job::History => Answer::History(work.history()?),
         Job::Snapshot(taken) => {
@@ -125,9 +138,21 @@ pub(crate) fn run<'a>(
             // A close happens after every snapshot there is, whatever the clock says; whoever gives a time knows it.
             let at = at.unwrap_or_else(|| newest.map_or(work.now(), |newest| newest.max(work.now())));
             work.store.bury(name, at)?;
-            Answer::Forgotten(name.clone())
+            Answer::Forgotten(Forgotten { name: name.clone(), known: work.known(name)? })
         }
     })
+}
+
+/// The answer of a store that is not there and that whoever asks may not make.
+fn nothing_yet(place: &Path, job: &Job, source: std::io::Error) -> Result<Answer, JobError> {
+    let there = !matches!(place.symlink_metadata(), Err(error) if error.kind() == ErrorKind::NotFound);
+    match job {
+        Job::Snapshots if !there => Ok(Answer::Snapshots(Vec::new())),
+        Job::History if !there => Ok(Answer::History(Vec::new())),
+        Job::Restore if !there => Ok(Answer::Restored(Restored::default())),
+        Job::Snapshot(None) if !there => Err(JobError::NoneYet),
+        _ => Err(StoreError::Write { path: place.to_owned(), source }.into()),
+    }
 }
 
 impl Work<'_> {
@@ -160,11 +185,11 @@ impl Work<'_> {
         Ok(capture(&self.server, self.home.path(), wanted)?)
     }
 
-    fn save(&mut self) -> Result<Saved, JobError> {
+    fn save(&mut self) -> Result<(Saved, Vec<String>), JobError> {
         let _lock = self.store.lock()?;
-        let Capture { sessions, live } = self.capture()?;
+        let Capture { sessions, live, left_out } = self.capture()?;
         if sessions.is_empty() {
-            return Ok(Saved::NoSessions);
+            return Ok((Saved::NoSessions, left_out));
         }
         let stored = self.store.stored()?;
         let promoted = match (&stored, self.store.pointed()) {
@@ -197,7 +222,7 @@ impl Work<'_> {
                 Ok(self.store.write_screen(taken, name, screen)?)
             })?,
         }
-        Ok(saved)
+        Ok((saved, left_out))
     }
 
     fn list(&self) -> Result<Vec<Listed>, JobError> {
@@ -213,7 +238,7 @@ impl Work<'_> {
 
     fn snapshot(&self, taken: Moment) -> Result<Snapshot, JobError> {
         match self.store.read(taken) {
-            Err(StoreError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(StoreError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 Err(JobError::NoSnapshot(taken))
             }
             other => Ok(other?),
@@ -372,20 +397,41 @@ impl Work<'_> {
 
     /// The newest snapshot with a session of that name or, when there is none, with a conversation that begins so.
     fn find(&self, selector: &str) -> Result<(Snapshot, SessionName), JobError> {
-        let moments = self.store.moments()?;
-        let by_name = |session: &Session| session.name.as_str() == selector;
+        if let Some(found) = self.newest_with(|session| session.name.as_str() == selector)? {
+            return Ok(found);
+        }
         let begins = |id: &ConversationId| selector.len() >= 4 && id.as_str().starts_with(selector);
-        let by_conversation = |session: &Session| session.conversations().any(|c| begins(&c.id));
-        for matches in [&by_name as &dyn Fn(&Session) -> bool, &by_conversation] {
-            for taken in moments.iter().rev() {
-                let Some(snapshot) = whole(self.store.read(*taken))? else { continue };
-                if let Some(session) = snapshot.sessions.iter().find(|session| matches(session)) {
-                    let name = session.name.clone();
-                    return Ok((snapshot, name));
-                }
+        let found = self.newest_with(|session| session.conversations().any(|c| begins(&c.id)))?;
+        found.ok_or_else(|| JobError::NoSession(selector.to_owned()))
+    }
+
+    fn newest_with(
+        &self,
+        matches: impl Fn(&Session) -> bool,
+    ) -> Result<Option<(Snapshot, SessionName)>, JobError> {
+        for taken in self.store.moments()?.iter().rev() {
+            let Some(snapshot) = whole(self.store.read(*taken))? else { continue };
+            if let Some(session) = snapshot.sessions.iter().find(|session| matches(session)) {
+                let name = session.name.clone();
+                return Ok(Some((snapshot, name)));
             }
         }
-        Err(JobError::NoSession(selector.to_owned()))
+        Ok(None)
+    }
+
+    /// Where a session is known from, for whoever may have mistyped its name.
+    fn known(&self, name: &SessionName) -> Result<Known, JobError> {
+        // A server that does not answer keeps nobody from forgetting.
+        let live = self.capture().ok().map(|capture| capture.live.sessions.contains_key(name));
+        if live == Some(true) {
+            return Ok(Known::Live);
+        }
+        let saved = self.newest_with(|session| session.name == *name)?.is_some();
+        Ok(match live {
+            _ if saved => Known::Saved,
+            Some(_) => Known::Unknown,
+            None => Known::Unclear,
+        })
     }
 
     fn history(&self) -> Result<Vec<Past>, JobError> {
@@ -398,11 +444,13 @@ impl Work<'_> {
                 snapshots.push((taken, seen));
             }
         }
-        Ok(merge(snapshots, |name, conversation| {
+        let tombstones = self.store.tombstones()?;
+        let alive = |name: &SessionName, conversation: Option<&ConversationId>| {
             let talks = |id: &ConversationId| {
                 live.sessions.values().flatten().any(|pane| pane.conversation.as_ref() == Some(id))
             };
             live.sessions.contains_key(name) || conversation.is_some_and(talks)
-        }))
+        };
+        Ok(merge(snapshots, alive, |name, last_seen| tombstones.closed_at(name, last_seen)))
     }
 }

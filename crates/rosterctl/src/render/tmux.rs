@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tmux_persist::{Action, Answer, Failure, Moment, Outcome, Past, Restored, Row, Saved};
+use tmux_persist::{Action, Answer, Failure, Forgotten, Known, Moment, Outcome, Past, Restored, Row, Saved};
 
 use crate::page::{self, Look, Page, Style, count};
 use crate::tmux::Answers;
@@ -12,9 +12,9 @@ use crate::when;
 pub(crate) fn json(answers: &Answers) -> Value {
     let one = |(user, answer): &(String, Result<Answer, Failure>)| match answer {
         Err(Failure { why, next }) => json!({"user": user, "error": {"why": why, "next": next}}),
-        Ok(Answer::Saved(saved)) => {
+        Ok(Answer::Saved { saved, left_out }) => {
             let (result, taken, sessions) = told(saved);
-            json!({"user": user, "result": result, "snapshot": taken, "sessions": sessions})
+            json!({"user": user, "result": result, "snapshot": taken, "sessions": sessions, "left_out": left_out})
         }
         Ok(Answer::Restored(restored)) => {
             let session = |(row, outcome): &(Row, Outcome)| {
@@ -36,7 +36,7 @@ pub(crate) fn json(answers: &Answers) -> Value {
             .map(|one| json!({"snapshot": one.taken, "sessions": one.sessions, "newest": one.newest}))
             .collect(),
         Ok(Answer::Snapshot(view)) => json!({"snapshot": view.taken, "sessions": view.rows}),
-        Ok(Answer::Forgotten(name)) => json!({"user": user, "forgotten": name}),
+        Ok(Answer::Forgotten(one)) => json!({"user": user, "forgotten": one.name, "known": one.known}),
     };
     match answers.as_slice() {
         [single @ (_, Ok(Answer::Snapshots(_) | Answer::Snapshot(_) | Answer::Forgotten(_)))] => one(single),
@@ -63,6 +63,15 @@ fn outcome_word(outcome: &Outcome) -> &'static str {
     }
 }
 
+fn known_word(known: Known) -> &'static str {
+    match known {
+        Known::Live => "live",
+        Known::Saved => "saved",
+        Known::Unknown => "unknown",
+        Known::Unclear => "unclear",
+    }
+}
+
 /// For scripts: a line a thing, its fields separated by tabs, `-` for nothing. A tab, a line break, a backslash and
 /// other control characters in a field are written as in C.
 pub(crate) fn tsv(answers: &Answers) -> String {
@@ -76,7 +85,7 @@ pub(crate) fn tsv(answers: &Answers) -> String {
     for (user, answer) in answers {
         match answer {
             Err(_) => {}
-            Ok(Answer::Saved(saved)) => {
+            Ok(Answer::Saved { saved, .. }) => {
                 let (result, taken, sessions) = told(saved);
                 line(vec![
                     user.clone(),
@@ -131,10 +140,13 @@ pub(crate) fn tsv(answers: &Answers) -> String {
                         past.first_seen.to_string(),
                         past.last_seen.to_string(),
                         if past.alive { "alive" } else { "dead" }.into(),
+                        or_none(past.closed.map(|closed| format!("killed@{}", closed.0))),
                     ]);
                 }
             }
-            Ok(Answer::Forgotten(name)) => line(vec![user.clone(), name.to_string()]),
+            Ok(Answer::Forgotten(one)) => {
+                line(vec![user.clone(), one.name.to_string(), known_word(one.known).into()]);
+            }
         }
     }
     text
@@ -165,7 +177,13 @@ pub(crate) fn text(answers: &Answers, now: Timestamp, look: Look) -> String {
     for (user, answer) in answers {
         let Ok(answer) = answer else { continue };
         match answer {
-            Answer::Saved(saved) => self::saved(&mut page, user, saved, alone),
+            Answer::Saved { saved, left_out } => {
+                self::saved(&mut page, user, saved, alone);
+                // Warm spares are no news to a timer.
+                if alone && !left_out.is_empty() {
+                    self::left_out(&mut page, user, left_out);
+                }
+            }
             Answer::Restored(restored) => self::restored(&mut page, user, restored, alone),
             Answer::Snapshots(list) if list.is_empty() => {
                 page.para(Style::Plain, "no snapshot yet; `rosterctl tmux save` makes one");
@@ -191,19 +209,53 @@ pub(crate) fn text(answers: &Answers, now: Timestamp, look: Look) -> String {
                 );
             }
             Answer::History(lines) => history(&mut page, user, lines, now, alone),
-            Answer::Forgotten(name) => {
-                page.para(
-                    Style::Plain,
-                    &format!("{user}: {name} was closed on purpose; restore leaves it out"),
-                );
-            }
+            Answer::Forgotten(one) => forgotten(&mut page, user, one),
         }
+    }
+    let nothing = |(_, answer): &(String, Result<Answer, Failure>)| matches!(answer, Ok(Answer::Restored(restored)) if did_nothing(restored) && restored.damaged.is_none());
+    if !alone && !answers.is_empty() && answers.iter().all(nothing) {
+        page.para(Style::Plain, "nothing is missing of anybody's sessions");
     }
     page.finish()
 }
 
-fn ago(then: Moment, now: Timestamp) -> String {
-    Timestamp::from_second(then.0).map_or_else(|_| "?".into(), |then| when::ago(then, now))
+/// When a snapshot was taken. Two in one second are told apart by a second more; what is farther ahead was named by a clock
+/// that was wrong then or is now.
+pub(crate) fn ago(then: Moment, now: Timestamp) -> String {
+    match then.0.saturating_sub(now.as_second()) {
+        1..=60 => "just now".into(),
+        61.. => "clock ahead".into(),
+        _ => Timestamp::from_second(then.0).map_or_else(|_| "?".into(), |then| when::ago(then, now)),
+    }
+}
+
+fn forgotten(page: &mut Page, user: &str, one: &Forgotten) {
+    let name = &one.name;
+    page.para(Style::Plain, &format!("{user}: {name} was closed on purpose; restore leaves it out"));
+    let (style, more) = match one.known {
+        Known::Saved | Known::Unclear => return,
+        Known::Live => {
+            (Style::Warn, "it is live, and counts as closed until a snapshot is taken that has it".to_owned())
+        }
+        Known::Unknown => (
+            Style::Warn,
+            format!("no session {name} is live or in any snapshot: `rosterctl tmux history` has their names"),
+        ),
+    };
+    page.para(style, &format!("{user}: {more}"));
+}
+
+fn left_out(page: &mut Page, user: &str, names: &[String]) {
+    let names: Vec<String> = names.iter().map(|name| format!("`{}`", page::clean_line(name))).collect();
+    let text = format!(
+        "{user}: not saved, as their names have more than letters, digits, `_` and `-`, or more than 32 of them: {}",
+        names.join(", ")
+    );
+    page.para(Style::Warn, &text);
+}
+
+fn did_nothing(restored: &Restored) -> bool {
+    restored.sessions.iter().all(|(_, outcome)| *outcome == Outcome::LeftAlone)
 }
 
 fn saved(page: &mut Page, user: &str, saved: &Saved, alone: bool) {
@@ -232,34 +284,44 @@ fn restored(page: &mut Page, user: &str, restored: &Restored, alone: bool) {
             restored.taken.map_or_else(|| "none before it is whole".to_owned(), |t| format!("{t} is taken"));
         page.para(Style::Warn, &format!("{user}: the snapshot {damaged} is damaged; {instead}"));
     }
-    let mut nothing = true;
     for (row, outcome) in &restored.sessions {
         let target = if row.target == row.name { String::new() } else { format!(" as {}", row.target) };
         let conversation = match &row.conversation {
             Some(id) if row.note.as_deref() == Some("gone") => {
                 format!(", its conversation {} is gone", short(id))
             }
+            Some(id) if row.note.as_deref() == Some("folder_gone") => {
+                format!(", its conversation {} not, as the folder where it resumes is gone", short(id))
+            }
             Some(id) => format!(", conversation {}", short(id)),
             None => String::new(),
         };
+        let instead = row.instead.as_ref().map_or_else(String::new, |folder| {
+            let gone =
+                if row.note.as_deref() == Some("folder_gone") { "" } else { ", as its folder is gone" };
+            format!("; a shell is in {} instead{gone}", one_line(folder))
+        });
+        let beside = if row.action == Action::Suffixed { format!("; {}", note(row)) } else { String::new() };
         let (style, text) = match outcome {
             Outcome::LeftAlone => continue,
-            Outcome::Made => (Style::Plain, format!("restored {}{target}{conversation}", row.name)),
+            Outcome::Made => {
+                (Style::Plain, format!("restored {}{target}{conversation}{instead}{beside}", row.name))
+            }
             Outcome::Resumed => (Style::Plain, format!("resumed {} in place{conversation}", row.name)),
             Outcome::Failed(why) => {
                 (Style::Bad, format!("could not restore {}{target}: {}", row.name, page::clean_line(why)))
             }
         };
-        nothing = false;
         page.para(style, &format!("{user}: {text}"));
     }
-    if nothing && alone {
+    if did_nothing(restored) && alone {
         let text = if restored.taken.is_some() { "nothing is missing" } else { "there is no snapshot yet" };
         page.para(Style::Plain, &format!("{user}: {text}"));
     }
 }
 
-fn short(id: &tmux_persist::ConversationId) -> &str {
+/// The beginning of a conversation's id.
+pub(crate) fn short(id: &tmux_persist::ConversationId) -> &str {
     id.as_str().get(..8).unwrap_or(id.as_str())
 }
 
@@ -281,6 +343,8 @@ pub(crate) fn does(row: &Row) -> (Style, String) {
 /// A note in words.
 pub(crate) fn note(row: &Row) -> String {
     match row.note.as_deref() {
+        None if row.action == Action::Suffixed => format!("{} is live with something else in it", row.name),
+        None if row.instead.is_some() => "its folder is gone".into(),
         None => String::new(),
         Some("gone") => "its conversation is gone".into(),
         Some("folder_gone") => "its folder is gone".into(),
@@ -317,7 +381,12 @@ fn history(page: &mut Page, user: &str, lines: &[Past], now: Timestamp, alone: b
     }
     let row = |past: &Past| {
         let conversation = past.conversation.as_ref().map_or_else(String::new, |id| short(id).to_owned());
-        let (style, state) = if past.alive { (Style::Good, "alive") } else { (Style::Faint, "dead") };
+        let (style, state) = match (past.alive, past.closed) {
+            (true, None) => (Style::Good, "alive"),
+            (true, Some(_)) => (Style::Warn, "alive, closed on purpose"),
+            (false, None) => (Style::Faint, "dead"),
+            (false, Some(_)) => (Style::Faint, "closed on purpose"),
+        };
         vec![
             (Style::Strong, past.name.to_string()),
             (Style::Plain, one_line(&past.folder)),
@@ -361,6 +430,7 @@ mod tests {
             target,
             default: action != Action::Skip && note.is_none(),
             note: note.map(str::to_owned),
+            instead: None,
             windows: 2,
             panes: 3,
         }
@@ -389,7 +459,7 @@ mod tests {
         x  infra    /home/ann/code/infra       01234567      make it
         x  odd      /home/ann/a b\n\u{1b}[2J\  01234567      resume in place
            old      /home/ann                  01234567      make it              closed on purpose since
-        x  web      /home/ann/code             01234567      make web-1207
+        x  web      /home/ann/code             01234567      make web-1207        web is live with something else in it
            work     /home/ann                  01234567      nothing, it is live  goes on in other
         ");
         insta::assert_snapshot!(tsv(&answers), @r"
@@ -466,7 +536,9 @@ mod tests {
         let mut answers: Answers = people
             .iter()
             .zip(saved)
-            .map(|(user, saved)| ((*user).to_owned(), Ok(Answer::Saved(saved))))
+            .map(|(user, saved)| {
+                ((*user).to_owned(), Ok(Answer::Saved { saved, left_out: vec!["x".into()] }))
+            })
             .collect();
         answers.push(("flo".into(), Err(Failure { why: "gave up".into(), next: "wait".into() })));
         insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
@@ -483,7 +555,73 @@ mod tests {
         eve	confirmed	20260301T120700	-
         ");
         assert_eq!(json(&answers)[5]["error"]["why"], "gave up");
-        assert!(text(&one(Answer::Saved(Saved::Unchanged)), now(), LOOK).contains("nothing has changed"));
+        let left_out = vec!["my work".into(), "a\u{1b}b".into()];
+        let alone = one(Answer::Saved { saved: Saved::Unchanged, left_out });
+        insta::assert_snapshot!(text(&alone, now(), LOOK), @r"
+        ann: nothing has changed since the newest snapshot
+        ann: not saved, as their names have more than letters, digits, `_` and `-`, or
+        more than 32 of them: `my work`, `a\u{1b}b`
+        ");
+    }
+
+    #[test]
+    fn a_close_of_what_is_not_known_is_told() {
+        let told = |known| {
+            let name = SessionName::new("wbe").unwrap();
+            let answers = one(Answer::Forgotten(Forgotten { name, known }));
+            text(&answers, now(), LOOK) + &tsv(&answers)
+        };
+        insta::assert_snapshot!(told(Known::Saved), @"
+        ann: wbe was closed on purpose; restore leaves it out
+        ann	wbe	saved
+        ");
+        insta::assert_snapshot!(told(Known::Live), @"
+        ann: wbe was closed on purpose; restore leaves it out
+        ann: it is live, and counts as closed until a snapshot is taken that has it
+        ann	wbe	live
+        ");
+        insta::assert_snapshot!(told(Known::Unknown), @"
+        ann: wbe was closed on purpose; restore leaves it out
+        ann: no session wbe is live or in any snapshot: `rosterctl tmux history` has
+        their names
+        ann	wbe	unknown
+        ");
+    }
+
+    #[test]
+    fn a_restore_for_everybody_says_so_when_there_is_nothing_to_do() {
+        let nothing = || Ok(Answer::Restored(Restored::default()));
+        let mut answers: Answers = vec![("ann".into(), nothing()), ("bob".into(), nothing())];
+        assert_eq!(text(&answers, now(), LOOK), "nothing is missing of anybody's sessions\n");
+        answers.push(("cyd".into(), Err(Failure { why: "gave up".into(), next: "wait".into() })));
+        assert_eq!(text(&answers, now(), LOOK), "");
+    }
+
+    #[test]
+    fn a_restore_says_where_a_session_is_whose_folder_is_gone() {
+        let home = Folder::new("/home/ann");
+        let row = |note: Option<&str>, conversation: bool| {
+            let row = row("web", "/srv/gone", State::Missing, Action::New, note);
+            let conversation = row.conversation.clone().filter(|_| conversation);
+            Row { instead: home.clone(), conversation, ..row }
+        };
+        let sessions =
+            vec![(row(Some("folder_gone"), true), Outcome::Made), (row(None, false), Outcome::Made)];
+        let answers = one(Answer::Restored(Restored { taken: Some(TAKEN), damaged: None, sessions }));
+        insta::assert_snapshot!(text(&answers, now(), LOOK), @"
+        ann: restored web, its conversation 01234567 not, as the folder where it resumes
+        is gone; a shell is in /home/ann instead
+        ann: restored web; a shell is in /home/ann instead, as its folder is gone
+        ");
+    }
+
+    #[test]
+    fn what_a_wrong_clock_has_named_is_not_to_come() {
+        let told = |ahead| ago(Moment(now().as_second() + ahead), now());
+        assert_eq!(
+            [told(0), told(2), told(60), told(61)],
+            ["just now", "just now", "just now", "clock ahead"]
+        );
     }
 
     #[test]
@@ -495,16 +633,20 @@ mod tests {
             first_seen: Moment(TAKEN.0 - 90_000),
             last_seen: TAKEN,
             alive,
+            closed: None,
         };
-        let answers = one(Answer::History(vec![past("7", true), past("007", false)]));
-        insta::assert_snapshot!(text(&answers, now(), LOOK), @r"
+        let closed = Past { closed: Some(TAKEN.next()), ..past("old", false) };
+        let answers = one(Answer::History(vec![past("7", true), past("007", false), closed]));
+        insta::assert_snapshot!(text(&answers, now(), LOOK), @"
         SESSION  FOLDER  CONVERSATION  FIRST SEEN  LAST SEEN
         7        /srv                  25 h ago    3 min ago  alive
         007      /srv                  25 h ago    3 min ago  dead
+        old      /srv                  25 h ago    3 min ago  closed on purpose
         ");
-        insta::assert_snapshot!(tsv(&answers), @r"
-        ann	7	/srv	-	20260228T110700	20260301T120700	alive
-        ann	007	/srv	-	20260228T110700	20260301T120700	dead
+        insta::assert_snapshot!(tsv(&answers), @"
+        ann	7	/srv	-	20260228T110700	20260301T120700	alive	-
+        ann	007	/srv	-	20260228T110700	20260301T120700	dead	-
+        ann	old	/srv	-	20260228T110700	20260301T120700	dead	killed@1772366821
         ");
     }
 }

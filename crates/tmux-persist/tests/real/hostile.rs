@@ -32,7 +32,7 @@ fn a_server_that_accepts_and_says_nothing_is_given_up() {
     assert!(why.contains("did not answer within 5 s"), "{why}");
     drop(listener);
     // What is left of it is a socket that outlived its server.
-    assert_eq!(place.job("state", Job::Save), Answer::Saved(Saved::NoSessions));
+    assert_eq!(place.save("state"), Saved::NoSessions);
     fs::remove_file(place.listens_at()).unwrap();
 }
 
@@ -77,7 +77,7 @@ fn a_session_that_does_not_stay_is_told_with_a_reason() {
     place.tmux(&["set-option", "-g", "destroy-unattached", "on"]);
     crate::eventually("it is gone", || place.tmux(&["list-sessions", "-F", "x"]).is_empty().then_some(()));
     // A server without sessions is no failure.
-    assert_eq!(place.job("state", Job::Save), Answer::Saved(Saved::NoSessions));
+    assert_eq!(place.save("state"), Saved::NoSessions);
     match place.job("state", Job::Restore) {
         Answer::Restored(restored) => match &restored.sessions[..] {
             [(_, tmux_persist::Outcome::Failed(why))] => {

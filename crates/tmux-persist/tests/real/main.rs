@@ -79,6 +79,13 @@ impl Place {
         self.ask(&self.settings(state), job).unwrap_or_else(|f| panic!("{f:?}"))
     }
 
+    fn save(&self, state: &str) -> Saved {
+        match self.job(state, Job::Save) {
+            Answer::Saved { saved, .. } => saved,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn ask(&self, settings: &Settings, job: Job) -> Result<Answer, Failure> {
         run_here("ann", &self.home(), settings, &job)
     }
@@ -129,10 +136,8 @@ impl Place {
 
     /// What a save writes, without its first line.
     fn saved(&self, state: &str) -> String {
-        match self.job(state, Job::Save) {
-            Answer::Saved(Saved::Stored { .. } | Saved::Unchanged) => {}
-            other => panic!("{other:?}"),
-        }
+        let saved = self.save(state);
+        assert!(matches!(saved, Saved::Stored { .. } | Saved::Unchanged), "{saved:?}");
         let text = fs::read_to_string(self.store(state).join("newest")).unwrap();
         text.split_once('\n').unwrap().1.to_owned()
     }

@@ -165,7 +165,7 @@ fn sessions_that_share_windows_come_back_as_such() {
 #[test]
 fn nothing_is_started_where_there_is_no_server() {
     let place = Place::new();
-    assert_eq!(place.job("state", Job::Save), Answer::Saved(Saved::NoSessions));
+    assert_eq!(place.save("state"), Saved::NoSessions);
     assert_eq!(place.job("state", Job::Snapshots), Answer::Snapshots(vec![]));
     let running = Command::new("tmux").args(["-L", &place.socket, "has-session"]).output().unwrap();
     assert!(!running.status.success());
@@ -253,7 +253,7 @@ fn what_panes_showed_is_kept_only_when_asked_for() {
     };
     // It is written for the snapshot that there is, although the sessions are the same.
     let long = eventually("all is shown", || {
-        assert_eq!(place.job("state", Job::Save), Answer::Saved(Saved::Unchanged));
+        assert_eq!(place.save("state"), Saved::Unchanged);
         Some(screen("work.0.1")).filter(|text| text.ends_with(b"this is line 300\x1b[0m\n"))
     });
     assert!((900..=1024).contains(&long.len()), "{}", long.len());
