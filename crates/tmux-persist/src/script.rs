@@ -232,6 +232,20 @@ pub(crate) fn press(script: &mut Vec<u8>, pane: &str, condition: &str, keys: &st
     when(script, &at, condition, &format!("send-keys -t {at} {keys}"));
 }
 
+/// The same with other keys if the other condition holds instead.
+pub(crate) fn press_either(script: &mut Vec<u8>, pane: &str, one: (&str, &str), other: (&str, &str)) {
+    let at = quoted(pane.as_bytes());
+    let mut otherwise = Vec::new();
+    press(&mut otherwise, pane, other.0, other.1);
+    let mut line = Line::default();
+    line.command(&["if-shell", "-F", "-t"]);
+    line.0.push(b' ');
+    line.0.extend(at.as_bytes());
+    line.words(&[one.0, &format!("send-keys -t {at} {}", one.1)]);
+    line.word(otherwise.trim_ascii_end());
+    line.end(script);
+}
+
 fn when(script: &mut Vec<u8>, at: &str, condition: &str, commands: &str) {
     let mut line = Line::default();
     line.command(&["if-shell", "-F", "-t"]);

@@ -9,7 +9,7 @@ use crate::client::{ClientError, PATIENCE, Server};
 use crate::plan::LivePane;
 use crate::processes;
 use crate::prompt::About;
-use crate::script::press;
+use crate::script::{press, press_either};
 
 /// What tmux tells of a pane. While it stays the same, nobody has typed there and nothing was written: the cursor is where
 /// it was. `source-file` compares it in the moment of typing.
@@ -109,8 +109,9 @@ fn with_shell((pid, pane): (u32, &mut LivePane)) -> Option<(&mut LivePane, u32)>
 /// A pane that is asked whether anything is on its line.
 struct Asked<'a> {
     pane: &'a mut LivePane,
-    /// As it was found.
+    /// As it was found, and what it showed then.
     found: Prompt,
+    screen: Vec<String>,
     shell: u32,
     /// Whether the kernel gathers its line.
     by_kernel: bool,
@@ -131,7 +132,8 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
         .filter_map(|pane| {
             let found = pane.prompt.take()?;
             let (pane, shell) = with_shell((pane.pid?, pane))?;
-            Some(Asked { pane, found, shell, by_kernel: processes::is_dash(shell) })
+            let screen = Vec::new();
+            Some(Asked { pane, found, screen, shell, by_kernel: processes::is_dash(shell) })
         })
         .collect();
     let mut script = Vec::new();
@@ -145,14 +147,15 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
     script.clear();
     let shown = look(server, &ids(&asked))?;
     let mut still = Vec::new();
-    for (one, shown) in asked.into_iter().zip(shown) {
-        let now = shown.and_then(|shown| Prompt::new(&shown.state));
-        let left = one.found.x.checked_sub(1).map(|x| one.found.at(x));
-        if now.as_ref() == Some(&one.found) {
+    for (mut one, shown) in asked.into_iter().zip(shown) {
+        let Some(shown) = shown else { continue };
+        let Some(now) = Prompt::new(&shown.state) else { continue };
+        if now == one.found && shown.waits(one.shell, &about, &one.found) {
             let keys = if one.by_kernel { "C-r" } else { "Space" };
             press(&mut script, &one.pane.id, &one.found.still(), keys);
+            one.screen = shown.rows;
             still.push(one);
-        } else if let Some(now) = now.filter(|now| Some(now) == left.as_ref()) {
+        } else if now.x.checked_add(1) == Some(one.found.x) && now == one.found.at(now.x) {
             press(&mut script, &one.pane.id, &now.still(), "Right");
         }
     }
@@ -166,7 +169,7 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
         let shown = look(server, &ids(&asked))?;
         let mut still = Vec::new();
         for (one, shown) in asked.into_iter().zip(shown) {
-            match shown.and_then(|shown| shown.is_empty(&one, &about)) {
+            match shown.and_then(|shown| shown.is_empty(&one)) {
                 Some(empty) => one.pane.prompt = Some(empty),
                 None => still.push(one),
             }
@@ -176,14 +179,12 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
     // Of one that is somewhere else somebody has made something meanwhile, and a blank more in it does no harm.
     script.clear();
     for one in asked.iter().filter(|one| !one.by_kernel) {
-        let either = format!("#{{||:{},{}}}", one.found.still(), one.found.at(one.found.x + 1).still());
-        press(&mut script, &one.pane.id, &either, TAKE_BACK);
+        let (there, on) = (one.found.still(), one.found.at(one.found.x + 1).still());
+        // Put in front of the letter that was left of the cursor, or at the beginning.
+        press_either(&mut script, &one.pane.id, (&there, "BSpace Right"), (&on, "BSpace"));
     }
     say(server, &script)
 }
-
-/// Takes away a blank left of the cursor, whichever letter it was put in front of.
-const TAKE_BACK: &str = "BSpace Right";
 
 /// Leaves these panes as they were found: nothing is typed into them after all.
 pub(crate) fn take_back<'a>(
@@ -193,7 +194,7 @@ pub(crate) fn take_back<'a>(
     let mut script = Vec::new();
     for pane in panes {
         if let Some(prompt) = pane.prompt.as_ref().filter(|prompt| prompt.empty == Some(Empty::Blank)) {
-            press(&mut script, &pane.id, &prompt.still(), TAKE_BACK);
+            press(&mut script, &pane.id, &prompt.still(), "BSpace");
         }
     }
     say(server, &script)
@@ -255,7 +256,7 @@ impl Shown {
     }
 
     /// The pane with nothing on its line, once that has shown.
-    fn is_empty(&self, asked: &Asked, about: &About) -> Option<Prompt> {
+    fn is_empty(&self, asked: &Asked) -> Option<Prompt> {
         let (now, found) = (Prompt::new(&self.state)?, &asked.found);
         if asked.by_kernel {
             // It has scrolled, unless there was a row more.
@@ -265,8 +266,8 @@ impl Shown {
             let empty = again && down && now.pane == found.pane;
             return empty.then_some(Prompt { empty: Some(Empty::Shown), ..now });
         }
-        // Nor has anybody typed right of the blank.
-        let same = now == found.at(found.x + 1) && self.waits(asked.shell, about, found);
+        // What is right of the cursor has not moved along, as a text would and a prompt would not.
+        let same = now == found.at(found.x + 1) && self.rows == asked.screen;
         same.then_some(Prompt { empty: Some(Empty::Blank), ..now })
     }
 }

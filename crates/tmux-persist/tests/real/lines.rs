@@ -51,7 +51,8 @@ const AHEAD: &[&str] = &["until [ -e go ]; do sleep 0.1; done; clear", "touch pr
 /// A shell, what is pasted in it and which keys are pressed then.
 type Line = (Live, &'static str, &'static [&'static str]);
 
-/// Screens that are those of an empty prompt, with something on the line. `HOST` and `USER` stand for their names.
+/// Screens that are those of an empty prompt, with something on the line. `HOST` and `USER` stand for their names, `EDGE` for
+/// blanks up to the right edge.
 fn lines() -> Vec<Line> {
     let bash = |name, typed| live(name, &["bash", "--norc"], typed, "$");
     let mut all: Vec<Line> = vec![
@@ -67,7 +68,9 @@ fn lines() -> Vec<Line> {
     ];
     if there("zsh") {
         let zsh = |name, typed| live(name, &["zsh", "-f"], typed, "% ");
-        all.extend::<[Line; 8]>([
+        all.extend::<[Line; 9]>([
+            // What is right of the cursor ends where a right prompt would.
+            (zsh("zsh-right", ZSH), "EDGEtouch precious-zsh-right", &["C-a"]),
             (zsh("zsh", ZSH), "touch precious-zsh\nHOST% ", &[]),
             (zsh("zsh-vi", ZSH_VI), "touch precious-zsh-vi\nHOST% ", &[]),
             (zsh("zsh-vi-cmd", ZSH_VI), "touch precious-zsh-cmd\nHOST%  ", &["Escape"]),
@@ -102,6 +105,8 @@ fn what_is_on_a_line_is_neither_run_nor_lost() {
         place.start(live);
         let at = format!("={}:", live.name);
         let pasted = pasted.replace("HOST", &host).replace("USER", &user);
+        let room = 79 - (host.len() + "% touch precious-zsh-right".len());
+        let pasted = pasted.replace("EDGE", &" ".repeat(room));
         if let ("fish", Some((first, last))) = (live.name, pasted.split_once('\n')) {
             place.tmux(&["send-keys", "-t", &at, "-l", first]);
             place.tmux(&["send-keys", "-t", &at, "M-Enter"]);
