@@ -142,14 +142,11 @@ impl Picker {
 
     fn tick(&mut self) {
         let Some(shown) = self.shown_mut() else { return };
-        match shown.rows.get(shown.at) {
-            Some(row) if row.action != Action::Skip => {
-                if !shown.ticked.remove(&shown.at) {
-                    shown.ticked.insert(shown.at);
-                }
-            }
-            Some(_) => self.said = Some("there is nothing to restore of it"),
-            None => {}
+        let Some(row) = shown.rows.get(shown.at) else { return };
+        if row.action == Action::Skip {
+            self.said = Some("there is nothing to restore of it");
+        } else if !shown.ticked.remove(&shown.at) {
+            shown.ticked.insert(shown.at);
         }
     }
 

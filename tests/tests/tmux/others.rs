@@ -238,7 +238,7 @@ fn a_zsh_that_has_no_file_yet_resumes_instead_of_asking_for_one(suite: Suite) {
     // Nor is what there is to say hidden afterwards.
     tmux(&machine, "ann", "pkill -u ann -x claude");
     machine.eventually("it is told", Duration::from_secs(20), |machine| {
-        let shown = tmux(machine, "ann", "tmux capture-pane -p -t =web:");
+        let shown = tmux(machine, "ann", "tmux capture-pane -p -t '=web:'");
         (shown.contains("This is a shell") && !shown.contains("zsh-newuser-install")).then_some(())
     });
 }
