@@ -97,7 +97,7 @@ impl Cluster {
             if page.kind != format!("{kind}List") {
                 return Err(Trouble::NoAnswer(format!("asked for a {kind}List, it gives a {}", page.kind)));
             }
-            for item in &page.items {
+            for item in page.items.iter().flatten() {
                 let Some(found) = look(kind, item, wanted, instance)? else { continue };
                 if !wanted.contains(&found.key) && found.key.namespace.is_some() {
                     let count = unwanted.entry(found.key.namespace.clone()).or_default();
@@ -365,7 +365,9 @@ fn conflicts(status: &Status) -> String {
 struct Page {
     kind: String,
     metadata: PageMeta,
-    items: Vec<Value>,
+    // Some write an empty list as `null`; it has to be there.
+    #[serde(deserialize_with = "Option::deserialize")]
+    items: Option<Vec<Value>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -157,4 +157,9 @@ async fn what_is_no_list_is_not_an_empty_one_invariant_8() {
         assert!(!run.told().contains("carol-cluster-admin"), "{body}: {run:?}");
     }
     assert!(server.objects().contains_key("rolebindings carol-dev/carol-admin"));
+    // Empty it may be, as some write it.
+    let none = r#"{"kind":"ResourceQuotaList","metadata":{},"items":null}"#;
+    server.wrong("GET /api/v1/resourcequotas", 0, 1, Wrong::Says(none));
+    let run = run(&server, &carol()).await;
+    assert!(run.plan.problems.is_empty(), "{run:?}");
 }
