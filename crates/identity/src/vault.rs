@@ -9,20 +9,23 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use roster::plan::VaultAction;
 use roster::vault::{
-    KvField, LoginMethod, Mark, PREFIXES, ROLE_ENDING, ROLE_TTL_S, SeenEntity, SeenRole, Unread, VaultLook,
-    VaultObserved, published, same_name,
+    LoginMethod, Mark, PREFIXES, ROLE_ENDING, ROLE_TTL_S, SeenEntity, SeenRole, Unread, VaultLook,
+    VaultObserved,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
-use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::http::{Server, Trouble, percent};
 use crate::protocol::{Access, Failure, Looked};
-use crate::retry::{self, Ended};
 use crate::tls::Site;
+
+mod people;
+mod said;
+
+use said::{aliases_of, instance_of, no_sense, policy, strings};
 
 const SITE: Site = Site {
     who: "Vault",
@@ -33,8 +36,6 @@ const SITE: Site = Site {
 
 /// A token with less than this left is told, when it cannot be renewed.
 const SOON_S: u64 = 7 * 24 * 3600;
-/// How often a list that others write too is read and written.
-const PUBLISHES: u32 = 5;
 
 /// A Vault that has let us in.
 #[derive(Clone)]
@@ -187,35 +188,6 @@ impl Vault {
             keys: keys.map_err(unread),
         };
         Looked { observed, notices: self.notices.clone() }
-    }
-
-    async fn list_of_people(&self, place: &KvField) -> Found<Option<String>> {
-        let Some(secret) = self.secret(place).await? else { return Ok(None) };
-        secret.text(place).map_err(Trouble::NoAnswer)
-    }
-
-    /// A secret with its version; nothing when there never was one.
-    async fn secret(&self, place: &KvField) -> Found<Option<Secret>> {
-        match self.read::<Fields>(&kv(place)).await {
-            Ok(said) => Secret::read(&said).map(Some).ok_or_else(|| {
-                Trouble::NoAnswer(format!(
-                    "{}/{} is not in an engine of KV version 2",
-                    place.mount, place.path
-                ))
-            }),
-            Err(Trouble::Refused(StatusCode::NOT_FOUND, said)) => {
-                // One that was deleted has an answer that says so; who deleted it wanted something else than we do.
-                let said: Value = serde_json::from_slice(&said).unwrap_or_default();
-                match said.pointer("/data/metadata/version") {
-                    None => Ok(None),
-                    Some(_) => Err(Trouble::NoAnswer(format!(
-                        "the newest version of {}/{} is deleted",
-                        place.mount, place.path
-                    ))),
-                }
-            }
-            Err(trouble) => Err(trouble),
-        }
     }
 
     async fn policies(&self) -> Found<BTreeMap<String, String>> {
@@ -404,39 +376,6 @@ impl Vault {
         self.write("identity/entity-alias", &alias).await.map(drop)
     }
 
-    /// Reads the list, puts our people in, and writes it only if nobody else has meanwhile: then it begins anew.
-    async fn publish(&self, place: &KvField, entries: &Map<String, Value>) -> Result<(), Failure> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let secret = match self.secret(place).await {
-                Ok(secret) => secret.unwrap_or_default(),
-                Err(trouble) => return Err(told(trouble, "read the list of people")),
-            };
-            let refused = |why: String| Failure::new(why, "mend it by hand");
-            let before = secret.text(place).map_err(refused)?;
-            let after = published(before.as_deref(), entries).map_err(|error| refused(error.to_string()))?;
-            let Some(after) = after else { return Ok(()) };
-            let body = secret.with(&place.field, &after).map_err(|error| refused(error.to_string()))?;
-            match self.write(&kv(place), &body).await {
-                Ok(_) => return Ok(()),
-                Err(Trouble::Refused(StatusCode::BAD_REQUEST, said)) if is_stale(&said) => {
-                    let rest = (tries < PUBLISHES)
-                        .then(|| retry::wait(Ended::Busy(None), 1, Duration::ZERO))
-                        .flatten();
-                    let Some(rest) = rest else {
-                        return Err(Failure::new(
-                            "others write to it all the time",
-                            "tried again by itself; look who does",
-                        ));
-                    };
-                    tokio::time::sleep(rest).await;
-                }
-                Err(trouble) => return Err(told(trouble, "write the list of people")),
-            }
-        }
-    }
-
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Found<T> {
         #[derive(serde::Deserialize)]
         struct Whole<T> {
@@ -503,77 +442,6 @@ fn by_alias((accessor, name): &(String, String)) -> Value {
     json!({"alias_name": name, "alias_mount_accessor": accessor})
 }
 
-/// The fields of a secret, each as its text: those of others are written back to the letter.
-type Fields = BTreeMap<String, Box<RawValue>>;
-
-/// A secret with its version; 0 where there never was one.
-#[derive(Default)]
-struct Secret {
-    fields: Fields,
-    version: u64,
-}
-
-impl Secret {
-    /// What is not understood is told of in nobody's words: it may be somebody's secret.
-    fn read(said: &Fields) -> Option<Secret> {
-        let metadata: Value = serde_json::from_str(said.get("metadata")?.get()).ok()?;
-        let fields = serde_json::from_str(said.get("data")?.get()).ok()?;
-        Some(Secret { fields, version: metadata.get("version")?.as_u64()? })
-    }
-
-    /// The text in a field.
-    fn text(&self, place: &KvField) -> Result<Option<String>, String> {
-        let Some(found) = self.fields.get(&place.field) else { return Ok(None) };
-        serde_json::from_str(found.get()).map(Some).map_err(|_| format!("{place} is no text"))
-    }
-
-    /// What is sent to write it with another text in a field, unless it has been written meanwhile.
-    fn with(mut self, field: &str, text: &str) -> serde_json::Result<Box<RawValue>> {
-        self.fields.insert(field.to_owned(), to_raw_value(text)?);
-        #[derive(serde::Serialize)]
-        struct Body {
-            options: Value,
-            data: Fields,
-        }
-        to_raw_value(&Body { options: json!({"cas": self.version}), data: self.fields })
-    }
-}
-
-fn kv(place: &KvField) -> String {
-    let path: Vec<String> = place.path.split('/').map(percent).collect();
-    format!("{}/data/{}", place.mount, path.join("/"))
-}
-
-/// Whether a write was refused because there is a newer version.
-fn is_stale(said: &[u8]) -> bool {
-    String::from_utf8_lossy(said).contains("check-and-set")
-}
-
-/// A list of texts. One that is not there, or is none, says nothing; it is not an empty one, which may be null.
-fn strings(of: &Value, key: &str) -> Found<BTreeSet<String>> {
-    let none = Vec::new();
-    let list = match of.get(key) {
-        Some(Value::Array(list)) => list,
-        Some(Value::Null) => &none,
-        _ => return Err(no_sense(key)),
-    };
-    list.iter().map(|one| one.as_str().map(str::to_owned).ok_or_else(|| no_sense(key))).collect()
-}
-
-/// The text of a policy.
-fn policy(found: &Value) -> Found<&str> {
-    found.get("policy").and_then(Value::as_str).ok_or_else(|| no_sense("policy"))
-}
-
-/// Whose a policy is.
-fn instance_of(policy: &str) -> Option<String> {
-    Mark::of(policy).map(|mark| mark.instance)
-}
-
-fn no_sense(lacks: &str) -> Trouble {
-    Trouble::NoAnswer(format!("its answer makes no sense: it has no `{lacks}`"))
-}
-
 /// What else a role says, and what Vault takes where nobody has said it.
 fn role_defaults() -> [(&'static str, Value); 10] {
     [
@@ -588,22 +456,6 @@ fn role_defaults() -> [(&'static str, Value); 10] {
         ("token_period", json!(0)),
         ("token_type", json!("default")),
     ]
-}
-
-/// What a mount knows an entity by, and what others do.
-fn aliases_of(entity: &Value, accessor: Option<&str>) -> (BTreeSet<String>, BTreeSet<String>) {
-    let (mut ours, mut others) = (BTreeSet::new(), BTreeSet::new());
-    for alias in entity.get("aliases").and_then(Value::as_array).into_iter().flatten() {
-        let said = |key: &str| alias.get(key).and_then(Value::as_str);
-        let (name, at) = (said("name").unwrap_or_default(), said("mount_accessor"));
-        if at.zip(accessor).is_some_and(|(a, b)| same_name(a, b)) {
-            ours.insert(name.to_owned());
-        } else {
-            let mount = said("mount_path").or(at).unwrap_or_default();
-            others.insert(format!("{name} at {}", mount.trim_end_matches('/')));
-        }
-    }
-    (ours, others)
 }
 
 /// What Vault says went wrong.

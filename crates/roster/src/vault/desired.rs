@@ -248,6 +248,11 @@ mod tests {
             .iter()
             .map(|problem| format!("{:?}: {}: {}", problem.subject, problem.what, problem.why))
             .collect();
-        insta::assert_snapshot!(told.join("\n"), @"");
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        User("ann"): no rights in secret/platform can be given: the cluster's list of people is there
+        User("ann"): no rights in secret/workstation can be given: everybody's workstation secrets are there
+        User("bob"): no rights in secret/carol can be given: `carol` is the `k8s_user` of carol
+        User("dora"): no rights in secret/carol-dev can be given: `carol-dev` is a namespace of carol
+        "#);
     }
 }

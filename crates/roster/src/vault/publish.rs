@@ -180,6 +180,6 @@ mod tests {
             "carol":{"role":"admin","n":1E400,"quota":{"cpu":2,"gpu":1.50}}}"#;
         assert_eq!(published(Some(list), &entries), Ok(None));
         let after = published(Some(&list.replace("\"cpu\":2", "\"cpu\":3")), &entries).unwrap().unwrap();
-        insta::assert_snapshot!(after, @"");
+        insta::assert_snapshot!(after, @r#"{"dave":{"n":12345678901234567890123,"f":0.10000000000000000555,"e":1E400,"b":1, "b":2},"carol":{"role":"admin","n":1E400,"quota":{"cpu":"2","gpu":1.50}}}"#);
     }
 }
