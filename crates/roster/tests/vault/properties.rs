@@ -97,6 +97,23 @@ fn theirs(vault: &Pretend) -> Value {
     json!({"entities": entities, "policies": policies, "roles": roles, "zoe": list["zoe"], "note": list["kann"]["note"]})
 }
 
+/// A namespace goes, and its role does not: what the person may no longer do waits for nobody.
+#[test]
+fn a_policy_is_narrowed_whatever_else_fails() {
+    let owner = |namespaces: Value| {
+        roster(json!({"ann": {
+            "authentik_user": "ann", "k8s_user": "kann", "tier": "namespace-owner", "namespaces": namespaces,
+        }}))
+    };
+    let mut vault = Pretend::default();
+    let plan = vault.plan(&owner(json!(["ann-x", "ann-y"])));
+    vault.run(&plan, |_| false);
+    let plan = vault.plan(&owner(json!(["ann-x"])));
+    let is_role = |index: usize| plan.steps[index].to_string().contains("delete role");
+    assert_eq!(vault.run(&plan, is_role).iter().filter(|done| !**done).count(), 1);
+    assert!(!vault.policies["namespace-owner-kann"].contains("ann-y"));
+}
+
 /// A roster at some time, what cannot be known then, and which steps fail.
 #[derive(Debug, Clone)]
 struct Moment {

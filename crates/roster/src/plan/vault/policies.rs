@@ -10,8 +10,8 @@ impl Work<'_> {
         let desired = self.desired;
         for (name, (mark, rules)) in &desired.policies {
             let mark = self.mark(name, mark);
-            let reason = match (self.policies.get(name), self.marks.get(name.as_str())) {
-                (None, _) => "it is not there",
+            let (reason, is_moved) = match (self.policies.get(name), self.marks.get(name.as_str())) {
+                (None, _) => ("it is not there", true),
                 (Some(found), None) if allows(found, rules) => continue,
                 (Some(_), None) => {
                     self.refused.insert(name.clone());
@@ -36,12 +36,20 @@ impl Work<'_> {
                         self.refused.insert(name.clone());
                         continue;
                     }
-                    if is_same { "its first line is not as it should be" } else { "it allows something else" }
+                    let reason = if is_same {
+                        "its first line is not as it should be"
+                    } else {
+                        "it allows something else"
+                    };
+                    (reason, is_moved)
                 }
             };
             let action = VaultAction::WritePolicy { name: name.clone(), text: policy_text(&mark, rules) };
             let step = self.add(&mark.subject(), action, reason);
-            self.need(step, self.freed.get(name).cloned().unwrap_or_default());
+            // What its own person may no longer do waits for nobody.
+            if is_moved {
+                self.need(step, self.freed.get(name).cloned().unwrap_or_default());
+            }
             self.written.insert(name.clone(), step);
         }
     }
