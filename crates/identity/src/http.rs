@@ -1,6 +1,7 @@
 //! Requests to a provider's server: sent until there is an answer, or none that is worth another try. Decides nothing
 //! about what is asked.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
@@ -11,7 +12,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::retry::{self, Ended};
 use crate::tls::Flaw;
@@ -80,12 +80,12 @@ impl Server {
             .map_err(|error| Trouble::NoAnswer(format!("its answer makes no sense: {error}")))
     }
 
-    /// Sends a request until it is answered or not worth another try.
+    /// Sends a request until it is answered or not worth another try. Its body is JSON.
     pub(crate) async fn send(
         &self,
         method: &Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<&(dyn Display + Sync)>,
         kind: &str,
     ) -> Result<Vec<u8>, Trouble> {
         let (mut tries, mut waited) = (0, Duration::ZERO);
@@ -119,10 +119,10 @@ impl Server {
         &self,
         method: &Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<&(dyn Display + Sync)>,
         kind: &str,
     ) -> Result<(StatusCode, Vec<u8>, Option<Duration>), Trouble> {
-        let bytes = body.map(Value::to_string).unwrap_or_default().into_bytes();
+        let bytes = body.map(ToString::to_string).unwrap_or_default().into_bytes();
         let mut request = Request::builder()
             .method(method)
             .uri(path)

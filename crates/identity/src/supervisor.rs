@@ -307,11 +307,20 @@ fn checked_vault(looked: Looked) -> Result<Looked, &'static str> {
     let plain = |text: &str| !text.is_empty() && text.len() <= 512 && !text.chars().any(char::is_control);
     let policies = observed.policies.iter().flatten().map(|(name, _)| name);
     let entities = observed.entities.iter().flatten().flat_map(|entity| {
-        [&entity.id, &entity.name].into_iter().chain(&entity.policies).chain(&entity.alias)
+        [&entity.id, &entity.name]
+            .into_iter()
+            .chain(&entity.policies)
+            .chain(&entity.aliases)
+            .chain(&entity.others)
     });
     let roles = observed.roles.iter().flatten();
     let roles = roles.flat_map(|(name, role)| {
-        [name].into_iter().chain(&role.names).chain(&role.namespaces).chain(&role.policies)
+        [name]
+            .into_iter()
+            .chain(&role.names)
+            .chain(&role.namespaces)
+            .chain(&role.policies)
+            .chain(&role.changed)
     });
     let keys = observed.keys.iter().flatten();
     let accessor = observed.accessor.iter().flatten();

@@ -2,25 +2,30 @@
 //! changes. Decides nothing about what should be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use roster::plan::VaultAction;
 use roster::vault::{
-    KvField, LoginMethod, Mark, PREFIXES, ROLE_ENDING, ROLE_TTL_S, SeenEntity, SeenRole, Unread, VaultLook,
-    VaultObserved, published, same_name,
+    LoginMethod, Mark, PREFIXES, ROLE_ENDING, ROLE_TTL_S, SeenEntity, SeenRole, Unread, VaultLook,
+    VaultObserved,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::http::{Server, Trouble, percent};
 use crate::protocol::{Access, Failure, Looked};
-use crate::retry::{self, Ended};
 use crate::tls::Site;
+
+mod people;
+mod said;
+
+use said::{aliases_of, instance_of, no_sense, policy, strings};
 
 const SITE: Site = Site {
     who: "Vault",
@@ -31,8 +36,6 @@ const SITE: Site = Site {
 
 /// A token with less than this left is told, when it cannot be renewed.
 const SOON_S: u64 = 7 * 24 * 3600;
-/// How often a list that others write too is read and written.
-const PUBLISHES: u32 = 5;
 
 /// A Vault that has let us in.
 #[derive(Clone)]
@@ -187,54 +190,17 @@ impl Vault {
         Looked { observed, notices: self.notices.clone() }
     }
 
-    async fn list_of_people(&self, place: &KvField) -> Found<Option<String>> {
-        let Some(secret) = self.secret(place).await? else { return Ok(None) };
-        match secret.fields.get(&place.field) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(Trouble::NoAnswer(format!("{place} is no text"))),
-        }
-    }
-
-    /// A secret with its version; nothing when there never was one.
-    async fn secret(&self, place: &KvField) -> Found<Option<Secret>> {
-        let version = |data: &Value| data.pointer("/metadata/version").and_then(Value::as_u64);
-        match self.read::<Value>(&kv(place)).await {
-            Ok(mut data) => {
-                let version = version(&data);
-                match (data.get_mut("data").map(Value::take), version) {
-                    (Some(Value::Object(fields)), Some(version)) => Ok(Some(Secret { fields, version })),
-                    _ => Err(Trouble::NoAnswer(format!(
-                        "{}/{} is not in an engine of KV version 2",
-                        place.mount, place.path
-                    ))),
-                }
-            }
-            Err(Trouble::Refused(StatusCode::NOT_FOUND, said)) => {
-                // One that was deleted has an answer that says so; who deleted it wanted something else than we do.
-                let said: Value = serde_json::from_slice(&said).unwrap_or_default();
-                match said.pointer("/data/metadata/version") {
-                    None => Ok(None),
-                    Some(_) => Err(Trouble::NoAnswer(format!(
-                        "the newest version of {}/{} is deleted",
-                        place.mount, place.path
-                    ))),
-                }
-            }
-            Err(trouble) => Err(trouble),
-        }
-    }
-
     async fn policies(&self) -> Found<BTreeMap<String, String>> {
         let names = self.list("sys/policies/acl").await?;
         let ours = names.into_iter().filter(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
-        let text = |policy: Value| Some(policy.get("policy")?.as_str()?.to_owned());
         let read = self.read_each("sys/policies/acl", ours).await?;
-        Ok(read.into_iter().filter_map(|(name, policy)| Some((name, text(policy)?))).collect())
+        read.into_iter().map(|(name, found)| Ok((name, policy(&found)?.to_owned()))).collect()
     }
 
     async fn accessor(&self, mount: &str) -> Found<Option<String>> {
         let mounts: Value = self.read("sys/auth").await?;
+        // Every Vault has this one.
+        mounts.get("token/").ok_or_else(|| no_sense("token/"))?;
         let accessor = mounts.get(format!("{mount}/")).and_then(|mount| mount.get("accessor"));
         Ok(accessor.and_then(Value::as_str).map(str::to_owned))
     }
@@ -267,33 +233,39 @@ impl Vault {
         };
         let matters = |entity: &Value| {
             entity.get("name").and_then(Value::as_str).is_some_and(|name| names.contains(&small(name)))
-                || alias_at(entity, accessor).is_some_and(|alias| aliases.contains(&small(alias)))
+                || aliases_of(entity, accessor).0.iter().any(|alias| aliases.contains(&small(alias)))
         };
-        let all = listed.get("key_info").and_then(Value::as_object);
-        let wanted = all.into_iter().flatten().filter(|(_, entity)| matters(entity));
+        let all = listed.get("key_info").and_then(Value::as_object).ok_or_else(|| no_sense("key_info"))?;
+        let wanted = all.into_iter().filter(|(_, entity)| matters(entity));
         let read = self.read_each("identity/entity/id", wanted.map(|(id, _)| id.clone())).await?;
         let seen = |(id, entity): (String, Value)| {
-            Some(SeenEntity {
-                id,
-                name: entity.get("name")?.as_str()?.to_owned(),
-                policies: strings(&entity, "policies"),
-                alias: alias_at(&entity, accessor).map(str::to_owned),
-            })
+            let (aliases, others) = aliases_of(&entity, accessor);
+            let name = entity.get("name").and_then(Value::as_str).ok_or_else(|| no_sense("name"))?.to_owned();
+            Ok(SeenEntity { id, name, policies: strings(&entity, "policies")?, aliases, others })
         };
-        Ok(read.into_iter().filter_map(seen).collect())
+        read.into_iter().map(seen).collect()
     }
 
     async fn roles(&self, mount: &str, wanted: &BTreeSet<String>) -> Found<BTreeMap<String, SeenRole>> {
         let path = format!("auth/{mount}/role");
         let names = self.list(&path).await?;
         let names = names.into_iter().filter(|name| wanted.contains(name) || name.ends_with(ROLE_ENDING));
-        let seen = |role: Value| SeenRole {
-            names: strings(&role, "bound_service_account_names"),
-            namespaces: strings(&role, "bound_service_account_namespaces"),
-            policies: strings(&role, "token_policies"),
-            ttl_s: role.get("token_ttl").and_then(Value::as_u64).unwrap_or(0),
+        let is_changed = |role: &Value, key: &str, default: &Value| {
+            role.get(key).is_some_and(|found| found != default && !found.is_null())
         };
-        Ok(self.read_each(&path, names).await?.into_iter().map(|(name, role)| (name, seen(role))).collect())
+        let seen = |(name, role): (String, Value)| {
+            let changed =
+                role_defaults().into_iter().filter(|(key, default)| is_changed(&role, key, default));
+            let seen = SeenRole {
+                names: strings(&role, "bound_service_account_names")?,
+                namespaces: strings(&role, "bound_service_account_namespaces")?,
+                policies: strings(&role, "token_policies")?,
+                ttl_s: role.get("token_ttl").and_then(Value::as_u64).ok_or_else(|| no_sense("token_ttl"))?,
+                changed: changed.map(|(key, _)| key.to_owned()).collect(),
+            };
+            Ok((name, seen))
+        };
+        self.read_each(&path, names).await?.into_iter().map(seen).collect()
     }
 
     /// Does one step. Looks again right before, only to refuse.
@@ -302,13 +274,14 @@ impl Vault {
         let done: Found<()> = match action {
             VaultAction::WritePolicy { name, text } => {
                 let path = format!("sys/policies/acl/{}", percent(name));
-                match self.read::<Value>(&path).await {
-                    Ok(found) if found.get("policy").and_then(Value::as_str).and_then(Mark::of).is_none() => {
-                        return Err(meanwhile());
-                    }
-                    Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => {
-                        self.write(&path, &json!({"policy": text})).await.map(drop)
-                    }
+                let there = match self.read::<Value>(&path).await {
+                    Ok(found) => policy(&found).map(|there| Some(instance_of(there))),
+                    Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(None),
+                    Err(trouble) => Err(trouble),
+                };
+                match there {
+                    Ok(Some(instance)) if instance != instance_of(text) => return Err(meanwhile()),
+                    Ok(_) => self.write(&path, &json!({"policy": text})).await.map(drop),
                     Err(trouble) => Err(trouble),
                 }
             }
@@ -330,22 +303,29 @@ impl Vault {
             }
             VaultAction::SetPolicies { id, before, policies, .. } => {
                 let path = format!("identity/entity/id/{}", percent(id));
-                match self.read::<Value>(&path).await {
-                    Ok(found) if strings(&found, "policies") == *before => {
-                        self.write(&path, &json!({"policies": policies})).await.map(drop)
-                    }
-                    Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => return Err(meanwhile()),
+                let there = match self.read::<Value>(&path).await {
+                    Ok(found) => strings(&found, "policies").map(Some),
+                    Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(None),
+                    Err(trouble) => Err(trouble),
+                };
+                match there {
+                    Ok(there) if there.as_ref() != Some(before) => return Err(meanwhile()),
+                    Ok(_) => self.write(&path, &json!({"policies": policies})).await.map(drop),
                     Err(trouble) => Err(trouble),
                 }
             }
             VaultAction::WriteRole { mount, name, role } => {
-                let role = json!({
+                let mut said = json!({
                     "bound_service_account_names": [role.service_account.name],
                     "bound_service_account_namespaces": [role.service_account.namespace],
                     "token_policies": role.policies,
                     "token_ttl": ROLE_TTL_S,
                 });
-                self.write(&format!("auth/{mount}/role/{}", percent(name)), &role).await.map(drop)
+                // What is not said, stays as somebody else has made it.
+                for (key, value) in role_defaults() {
+                    said[key] = value;
+                }
+                self.write(&format!("auth/{mount}/role/{}", percent(name)), &said).await.map(drop)
             }
             VaultAction::DeleteRole { mount, name } => {
                 self.delete(&format!("auth/{mount}/role/{}", percent(name))).await
@@ -362,8 +342,12 @@ impl Vault {
     /// Whether Vault knows somebody so.
     async fn is_known(&self, asked: &Value) -> Result<bool, Failure> {
         let said = self.write("identity/lookup/entity", asked).await;
-        let said = said.map_err(|trouble| told(trouble, "identity/lookup/entity"))?;
-        Ok(said.pointer("/data/id").is_some())
+        let said = said.and_then(|said| match said.pointer("/data/id") {
+            None if said.is_null() => Ok(false),
+            None => Err(no_sense("id")),
+            Some(_) => Ok(true),
+        });
+        said.map_err(|trouble| told(trouble, "identity/lookup/entity"))
     }
 
     async fn make_entity(
@@ -392,46 +376,6 @@ impl Vault {
         self.write("identity/entity-alias", &alias).await.map(drop)
     }
 
-    /// Reads the list, puts our people in, and writes it only if nobody else has meanwhile: then it begins anew.
-    async fn publish(&self, place: &KvField, entries: &Map<String, Value>) -> Result<(), Failure> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let (mut fields, version) = match self.secret(place).await {
-                Ok(Some(secret)) => (secret.fields, secret.version),
-                Ok(None) => (Map::new(), 0),
-                Err(trouble) => return Err(told(trouble, "read the list of people")),
-            };
-            let refused = |why: String| Failure::new(why, "mend it by hand");
-            let before = match fields.get(&place.field) {
-                None => None,
-                Some(Value::String(text)) => Some(text.as_str()),
-                Some(_) => return Err(refused(format!("{place} is no text"))),
-            };
-            let Some(after) = published(before, entries).map_err(|error| refused(error.to_string()))? else {
-                return Ok(());
-            };
-            fields.insert(place.field.clone(), after.into());
-            let body = json!({"options": {"cas": version}, "data": fields});
-            match self.write(&kv(place), &body).await {
-                Ok(_) => return Ok(()),
-                Err(Trouble::Refused(StatusCode::BAD_REQUEST, said)) if is_stale(&said) => {
-                    let rest = (tries < PUBLISHES)
-                        .then(|| retry::wait(Ended::Busy(None), 1, Duration::ZERO))
-                        .flatten();
-                    let Some(rest) = rest else {
-                        return Err(Failure::new(
-                            "others write to it all the time",
-                            "tried again by itself; look who does",
-                        ));
-                    };
-                    tokio::time::sleep(rest).await;
-                }
-                Err(trouble) => return Err(told(trouble, "write the list of people")),
-            }
-        }
-    }
-
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Found<T> {
         #[derive(serde::Deserialize)]
         struct Whole<T> {
@@ -443,7 +387,7 @@ impl Vault {
     /// The names in a folder; none when there is nothing in it.
     async fn list(&self, path: &str) -> Found<BTreeSet<String>> {
         match self.read::<Value>(&format!("{path}?list=true")).await {
-            Ok(data) => Ok(strings(&data, "keys")),
+            Ok(data) => strings(&data, "keys"),
             Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(BTreeSet::new()),
             Err(trouble) => Err(trouble),
         }
@@ -474,9 +418,14 @@ impl Vault {
         Ok(all)
     }
 
-    async fn write(&self, path: &str, body: &Value) -> Found<Value> {
+    /// What is answered; null where that is nothing.
+    async fn write(&self, path: &str, body: &(dyn Display + Sync)) -> Found<Value> {
         let said = self.server.send(&Method::POST, &format!("/v1/{path}"), Some(body), JSON).await?;
-        Ok(serde_json::from_slice(&said).unwrap_or_default())
+        match said.is_empty() {
+            true => Ok(Value::Null),
+            false => serde_json::from_slice(&said)
+                .map_err(|error| Trouble::NoAnswer(format!("its answer makes no sense: {error}"))),
+        }
     }
 
     async fn delete(&self, path: &str) -> Found<()> {
@@ -493,44 +442,26 @@ fn by_alias((accessor, name): &(String, String)) -> Value {
     json!({"alias_name": name, "alias_mount_accessor": accessor})
 }
 
-/// A secret with its version.
-struct Secret {
-    fields: Map<String, Value>,
-    version: u64,
-}
-
-fn kv(place: &KvField) -> String {
-    let path: Vec<String> = place.path.split('/').map(percent).collect();
-    format!("{}/data/{}", place.mount, path.join("/"))
-}
-
-/// Whether a write was refused because there is a newer version.
-fn is_stale(said: &[u8]) -> bool {
-    String::from_utf8_lossy(said).contains("check-and-set")
-}
-
-fn strings(of: &Value, key: &str) -> BTreeSet<String> {
-    let list = of.get(key).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-}
-
-/// What a mount knows an entity by.
-fn alias_at<'e>(entity: &'e Value, accessor: Option<&str>) -> Option<&'e str> {
-    let aliases = entity.get("aliases").and_then(Value::as_array);
-    let ours = aliases.into_iter().flatten().find(|alias| {
-        alias
-            .get("mount_accessor")
-            .and_then(Value::as_str)
-            .zip(accessor)
-            .is_some_and(|(a, b)| same_name(a, b))
-    })?;
-    ours.get("name")?.as_str()
+/// What else a role says, and what Vault takes where nobody has said it.
+fn role_defaults() -> [(&'static str, Value); 10] {
+    [
+        ("alias_name_source", json!("serviceaccount_uid")),
+        ("audience", json!("")),
+        ("bound_service_account_namespace_selector", json!("")),
+        ("token_bound_cidrs", json!([])),
+        ("token_explicit_max_ttl", json!(0)),
+        ("token_max_ttl", json!(0)),
+        ("token_no_default_policy", json!(false)),
+        ("token_num_uses", json!(0)),
+        ("token_period", json!(0)),
+        ("token_type", json!("default")),
+    ]
 }
 
 /// What Vault says went wrong.
 fn words(code: StatusCode, said: &[u8]) -> String {
     let said: Value = serde_json::from_slice(said).unwrap_or_default();
-    let errors: Vec<String> = strings(&said, "errors").into_iter().collect();
+    let errors: Vec<String> = strings(&said, "errors").unwrap_or_default().into_iter().collect();
     if errors.is_empty() { code.to_string() } else { errors.join("; ") }
 }
 

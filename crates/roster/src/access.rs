@@ -298,8 +298,8 @@ pub fn in_vault(user: &OsUser, roster: &Roster, desired: &VaultDesired, observed
     let alias = entity.and_then(|entity| entity.alias.clone());
     let named = entity.map(|entity| entity.name.clone());
     let all = observed.entities.as_ref().ok();
-    let is_theirs = |seen: &&crate::vault::SeenEntity| match (&alias, &seen.alias) {
-        (Some(alias), Some(seen)) => same_name(alias, seen),
+    let is_theirs = |seen: &&crate::vault::SeenEntity| match &alias {
+        Some(alias) if !seen.aliases.is_empty() => seen.aliases.iter().any(|seen| same_name(alias, seen)),
         _ => named.as_ref().is_some_and(|name| same_name(name, &seen.name)),
     };
     let seen = all.and_then(|all| all.iter().find(is_theirs));

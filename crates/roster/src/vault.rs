@@ -21,6 +21,7 @@ use crate::plan::{Notice, Problem, Subject};
 
 mod config;
 mod desired;
+mod json;
 mod policy;
 mod publish;
 
@@ -29,7 +30,7 @@ pub use desired::desired;
 pub use policy::{Mark, Rules};
 pub use publish::{PublishError, published};
 
-pub(crate) use policy::same as same_policy;
+pub(crate) use policy::{allows, text as policy_text};
 
 /// The prefixes of our policies' names. Of others nothing is read.
 pub const PREFIXES: [&str; 3] = ["namespace-owner-", "workstation-", "state-"];
@@ -47,10 +48,12 @@ pub struct VaultDesired {
     pub instance: String,
     /// Where to look.
     pub look: VaultLook,
-    /// Policies by name: whom each is about, and its text.
-    pub policies: BTreeMap<String, (Mark, String)>,
+    /// Policies by name: whom each is about, and what it allows.
+    pub policies: BTreeMap<String, (Mark, Rules)>,
     /// People by account.
     pub people: BTreeMap<OsUser, Entity>,
+    /// The service account of the pipelines, when there are roles for them.
+    pub pipelines: Option<PlacedName>,
     /// The pipelines' roles by name.
     pub roles: BTreeMap<String, (OsUser, Role)>,
     /// Keys in the transit engine, and whose they are.
@@ -142,7 +145,9 @@ pub struct SeenEntity {
     /// Its policies.
     pub policies: BTreeSet<String>,
     /// What the people's mount knows it by.
-    pub alias: Option<String>,
+    pub aliases: BTreeSet<String>,
+    /// Who else logs in as it: what other mounts know it by, in words.
+    pub others: BTreeSet<String>,
 }
 
 /// A role as it is.
@@ -156,6 +161,8 @@ pub struct SeenRole {
     pub policies: BTreeSet<String>,
     /// How long that is valid, in seconds.
     pub ttl_s: u64,
+    /// Its other settings that are not as Vault makes them.
+    pub changed: BTreeSet<String>,
 }
 
 impl VaultObserved {

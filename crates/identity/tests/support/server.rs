@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub(crate) enum Wrong {
     /// It is answered with this code.
     Code(u16),
-    /// It is well, and this is the answer.
+    /// It is not done, and this is the answer.
     Says(&'static str),
     /// It is to come back after so many seconds.
     Later(u64),
@@ -44,6 +44,8 @@ struct Fault {
 #[derive(Debug, Default)]
 struct Traffic {
     requests: Vec<String>,
+    /// What was sent last with each of them.
+    bodies: BTreeMap<String, String>,
     faults: Vec<Fault>,
     busy: usize,
     busiest: usize,
@@ -114,6 +116,11 @@ impl Server {
         std::mem::take(&mut self.traffic().requests)
     }
 
+    /// What was sent last with such a request.
+    pub(crate) fn sent(&self, request: &str) -> String {
+        self.traffic().bodies.get(request).cloned().unwrap_or_default()
+    }
+
     /// How many requests were under way at the same time, at most.
     pub(crate) fn busiest(&self) -> usize {
         self.traffic().busiest
@@ -148,6 +155,8 @@ impl Server {
             let (wrong, delay) = {
                 let mut traffic = self.traffic();
                 traffic.requests.push(format!("{method} {target}"));
+                let text = String::from_utf8_lossy(&body).into_owned();
+                traffic.bodies.insert(format!("{method} {target}"), text);
                 traffic.busy += 1;
                 traffic.busiest = traffic.busiest.max(traffic.busy);
                 (traffic.next_fault(&format!("{method} {target}")), traffic.delay)
@@ -163,9 +172,7 @@ impl Server {
             };
             let answer = match wrong {
                 Some(Wrong::Code(code)) => injected(code, None),
-                Some(Wrong::Says(text)) => {
-                    Answer { code: 200, body: serde_json::from_str(text).unwrap(), after: None }
-                }
+                Some(Wrong::Says(_)) => injected(200, None),
                 Some(Wrong::Later(seconds)) => injected(429, Some(seconds)),
                 Some(Wrong::Hang) => {
                     std::thread::sleep(Duration::from_secs(600));
@@ -183,7 +190,11 @@ impl Server {
                 _ => answer(&Asked { method, target, headers: &headers, body: &body }),
             };
             // After an answer that has no content, whatever follows would be taken for the beginning of the next one.
-            let text = if answer.code == 204 { String::new() } else { answer.body.to_string() };
+            let text = match wrong {
+                Some(Wrong::Says(text)) => text.to_owned(),
+                _ if answer.code == 204 => String::new(),
+                _ => answer.body.to_string(),
+            };
             let after = answer.after.map_or_else(String::new, |after| format!("retry-after: {after}\r\n"));
             let head = format!(
                 "HTTP/1.1 {} X\r\ncontent-type: application/json\r\n{after}content-length: {}\r\n\r\n",

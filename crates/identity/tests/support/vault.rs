@@ -216,6 +216,26 @@ impl VaultStandIn {
         });
         state.entities.insert(id, entity);
     }
+
+    /// Somebody logs in by another mount as the entity that has this name, or that the people's mount knows so.
+    pub(crate) fn log_in_elsewhere(&self, known: &str, as_whom: &str) {
+        let mut state = self.state();
+        let is_known = |entity: &&mut Value| {
+            let aliases = entity["aliases"].as_array().unwrap();
+            entity["name"] == known || aliases.iter().any(|alias| alias["name"] == known)
+        };
+        let entity = state.entities.values_mut().find(is_known).unwrap();
+        let mut alias =
+            json!({"name": as_whom, "canonical_id": entity["id"], "mount_accessor": "auth_approle_1"});
+        if let Some((real, _)) = &self.real {
+            let mounts = real.ok("GET", "sys/auth", &Value::Null);
+            alias["mount_accessor"] = mounts["approle/"]["accessor"].clone();
+            real.ok("POST", "identity/entity-alias", &alias);
+        } else {
+            alias["mount_path"] = "auth/approle/".into();
+            entity["aliases"].as_array_mut().unwrap().push(alias);
+        }
+    }
 }
 
 fn ok(data: Value) -> Answer {
@@ -534,16 +554,10 @@ impl State {
             }
         }
         for (name, role) in self.roles.iter().filter(|(name, role)| before.roles.get(*name) != Some(*role)) {
-            let mut said = json!({});
-            for key in [
-                "bound_service_account_names",
-                "bound_service_account_namespaces",
-                "token_policies",
-                "token_ttl",
-            ] {
-                said[key] = role[key].clone();
-            }
-            post(&format!("auth/kubernetes/role/{name}"), &said);
+            post(&format!("auth/kubernetes/role/{name}"), role);
+        }
+        for name in before.roles.keys().filter(|name| !self.roles.contains_key(*name)) {
+            delete(&format!("auth/kubernetes/role/{name}"));
         }
         for name in before.keys.difference(&self.keys) {
             post(&format!("transit/keys/{name}/config"), &json!({"deletion_allowed": true}));

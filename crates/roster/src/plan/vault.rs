@@ -4,157 +4,30 @@
 //!   otherwise a problem for a person to solve.
 //! - What an entity has beside our policies stays. All that changes of a person's own changes in one write, so that nobody
 //!   has yesterday's policies beside today's, nor neither.
-//! - A policy goes after whatever names it, so that a later one of the same name gives nothing to those who had it.
+//! - First goes what somebody has of others', then policies are written, then they are given, and last those go that
+//!   nobody has any more. So whoever has a policy is always named by its first line, and is found by that after any failure;
+//!   and no policy gets another meaning while somebody has it for the old one.
 //! - Of what could not be read nothing is concluded.
+//!
+//! | part | what it plans |
+//! | --- | --- |
+//! | `entities` | who has which entity, and the policies of each |
+//! | `policies` | the policies themselves |
+//! | `roles` | what pipelines log in by |
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use crate::name::OsUser;
 use crate::plan::unread::{by_cause, listed};
 use crate::plan::{Action, Plan, Problem, Subject};
-use crate::vault::{
-    Entity, KvField, Mark, ROLE_TTL_S, Role, SeenEntity, SeenRole, VaultDesired, VaultLook, VaultObserved,
-    published, same_name, same_policy, subject,
-};
+use crate::vault::{Mark, VaultDesired, VaultLook, VaultObserved, published, subject};
 
-/// A change in Vault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "kebab-case")]
-pub enum VaultAction {
-    /// Writes a policy.
-    WritePolicy {
-        /// Its name.
-        name: String,
-        /// Its text.
-        text: String,
-    },
-    /// Removes a policy.
-    DeletePolicy {
-        /// Its name.
-        name: String,
-    },
-    /// Makes an entity, and then what the people's mount knows it by.
-    MakeEntity {
-        /// Its name.
-        name: String,
-        /// Its policies.
-        policies: BTreeSet<String>,
-        /// Accessor of the mount, and the name there.
-        alias: (String, String),
-    },
-    /// Replaces the policies of an entity.
-    SetPolicies {
-        /// Its id.
-        id: String,
-        /// Its name.
-        name: String,
-        /// What they were when the plan was made.
-        before: BTreeSet<String>,
-        /// All that it is to have.
-        policies: BTreeSet<String>,
-    },
-    /// Tells Vault by what the people's mount knows an entity.
-    AddAlias {
-        /// The entity's id.
-        id: String,
-        /// Its name.
-        name: String,
-        /// Accessor of the mount, and the name there.
-        alias: (String, String),
-    },
-    /// Writes a role of an auth method.
-    WriteRole {
-        /// Where the method is mounted.
-        mount: String,
-        /// The role's name.
-        name: String,
-        /// What it gives to whom.
-        role: Role,
-    },
-    /// Removes a role of an auth method.
-    DeleteRole {
-        /// Where the method is mounted.
-        mount: String,
-        /// The role's name.
-        name: String,
-    },
-    /// Makes a key in the transit engine.
-    MakeKey {
-        /// Where the engine is mounted.
-        mount: String,
-        /// The key's name.
-        name: String,
-    },
-    /// Writes the roster's people into the cluster's list.
-    Publish {
-        /// Where the list is.
-        place: KvField,
-        /// What is said of each.
-        entries: Map<String, Value>,
-    },
-}
+mod action;
+mod entities;
+mod policies;
+mod roles;
 
-impl VaultAction {
-    /// The kind as the journal and `plan` name it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            VaultAction::WritePolicy { .. } => "vault-write-policy",
-            VaultAction::DeletePolicy { .. } => "vault-delete-policy",
-            VaultAction::MakeEntity { .. } => "vault-make-entity",
-            VaultAction::SetPolicies { .. } => "vault-set-policies",
-            VaultAction::AddAlias { .. } => "vault-add-alias",
-            VaultAction::WriteRole { .. } => "vault-write-role",
-            VaultAction::DeleteRole { .. } => "vault-delete-role",
-            VaultAction::MakeKey { .. } => "vault-make-key",
-            VaultAction::Publish { .. } => "vault-publish",
-        }
-    }
-
-    /// Whether something that is there goes.
-    pub fn is_removal(&self) -> bool {
-        match self {
-            VaultAction::DeletePolicy { .. } | VaultAction::DeleteRole { .. } => true,
-            VaultAction::SetPolicies { before, policies, .. } => !policies.is_superset(before),
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for VaultAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listed = |policies: &BTreeSet<String>| policies.iter().cloned().collect::<Vec<_>>().join(", ");
-        match self {
-            VaultAction::WritePolicy { name, .. } => write!(f, "write policy {name}"),
-            VaultAction::DeletePolicy { name } => write!(f, "delete policy {name}"),
-            VaultAction::MakeEntity { name, policies, alias: (_, alias) } => {
-                write!(f, "make entity {name}, known as {alias}, with {}", listed(policies))
-            }
-            VaultAction::SetPolicies { name, before, policies, .. } => {
-                write!(f, "entity {name}:")?;
-                let gone: BTreeSet<_> = before.difference(policies).cloned().collect();
-                let new: BTreeSet<_> = policies.difference(before).cloned().collect();
-                if !gone.is_empty() {
-                    write!(f, " take {}", listed(&gone))?;
-                }
-                if !new.is_empty() {
-                    write!(f, "{} give {}", if gone.is_empty() { "" } else { "," }, listed(&new))?;
-                }
-                Ok(())
-            }
-            VaultAction::AddAlias { name, alias: (_, alias), .. } => {
-                write!(f, "entity {name}: known as {alias}")
-            }
-            VaultAction::WriteRole { mount, name, .. } => write!(f, "write role {mount}/{name}"),
-            VaultAction::DeleteRole { mount, name } => write!(f, "delete role {mount}/{name}"),
-            VaultAction::MakeKey { mount, name } => write!(f, "make key {mount}/{name}"),
-            VaultAction::Publish { place, .. } => write!(f, "publish people to {place}"),
-        }
-    }
-}
+pub use action::VaultAction;
 
 /// Plans Vault.
 pub fn vault(desired: &VaultDesired, observed: &VaultObserved) -> Plan {
@@ -186,19 +59,25 @@ pub fn vault(desired: &VaultDesired, observed: &VaultObserved) -> Plan {
     if let (Some(roles), Some(mount)) = (roles, &desired.look.pipelines_mount) {
         work.remove_roles(mount, roles);
     }
-    work.write_policies();
     match (accessor, entities) {
-        (Some(Some(accessor)), Some(entities)) => work.entities(accessor, entities),
-        (Some(None), _) => work.plan.problems.push(Problem {
-            subject: Subject::Machine,
-            what: "nobody gets rights in Vault".into(),
-            why: format!("it has no auth method `{}`", desired.look.people_mount),
-            next: "name the one by which people log in: `people_mount` in config.toml".into(),
-        }),
-        _ => work.unknown_holders = true,
+        (Some(Some(accessor)), Some(entities)) => work.people(accessor, entities),
+        (accessor, _) => {
+            if accessor.is_some_and(Option::is_none) {
+                work.plan.problems.push(Problem {
+                    subject: Subject::Machine,
+                    what: "nobody gets rights in Vault".into(),
+                    why: format!("it has no auth method `{}`", desired.look.people_mount),
+                    next: "name the one by which people log in: `people_mount` in config.toml".into(),
+                });
+            }
+            work.unknown_holders = true;
+            work.write_policies();
+        }
     }
-    if let (Some(roles), Some(mount)) = (roles, &desired.look.pipelines_mount) {
-        work.write_roles(mount, roles);
+    match (roles, &desired.look.pipelines_mount) {
+        (Some(roles), Some(mount)) => work.write_roles(mount, roles),
+        (None, Some(_)) => work.unknown_holders = true,
+        (_, None) => {}
     }
     work.delete_policies();
     let removals = work.plan.steps.iter().filter(|step| is_removal(&step.action)).count();
@@ -292,12 +171,16 @@ struct Work<'a> {
     plan: Plan,
     /// The steps that write policies, by name.
     written: BTreeMap<String, usize>,
-    /// Policies that may not be given: somebody else's has the name.
+    /// Policies that may not be given: what is there of the name is somebody else's.
     refused: BTreeSet<String>,
-    /// The steps after which nothing names a policy any more, by its name.
+    /// The steps after which nobody has a policy any more who should not, by its name.
     freed: BTreeMap<String, Vec<usize>>,
+    /// Policies that roles of others name.
+    held: BTreeSet<String>,
     /// Who has a policy is not known.
     unknown_holders: bool,
+    /// People of whom it is not known which entity is theirs: nothing of theirs is given or taken.
+    unknown: BTreeSet<OsUser>,
 }
 
 impl<'a> Work<'a> {
@@ -306,9 +189,18 @@ impl<'a> Work<'a> {
             let mark = Mark::of(text).filter(|mark| mark.instance == desired.instance)?;
             Some((name.as_str(), mark))
         };
-        let marks = policies.iter().filter_map(mark).collect();
-        let (written, refused, freed) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Work { desired, policies, marks, plan, written, refused, freed, unknown_holders: false }
+        Work {
+            desired,
+            policies,
+            marks: policies.iter().filter_map(mark).collect(),
+            plan,
+            written: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            freed: BTreeMap::new(),
+            held: BTreeSet::new(),
+            unknown_holders: false,
+            unknown: BTreeSet::new(),
+        }
     }
 
     fn add(&mut self, subject: &Subject, action: VaultAction, reason: impl Into<String>) -> usize {
@@ -323,238 +215,26 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Whether a policy that is there is ours and no longer wanted.
-    fn is_unwanted(&self, name: &str) -> bool {
-        self.marks.get(name).is_some_and(|mark| {
-            !self.desired.policies.contains_key(name) && !self.desired.kept.contains(&mark.user)
-        })
-    }
-
-    /// A role is ours when all that it gives is.
-    fn is_ours(&self, role: &SeenRole) -> bool {
-        !role.policies.is_empty() && role.policies.iter().all(|name| self.marks.contains_key(name.as_str()))
-    }
-
-    fn owner(&self, role: &SeenRole) -> Option<OsUser> {
-        role.policies.iter().find_map(|name| self.marks.get(name.as_str())).map(|mark| mark.user.clone())
-    }
-
-    fn remove_roles(&mut self, mount: &str, roles: &BTreeMap<String, SeenRole>) {
-        for (name, role) in roles {
-            let Some(user) = self.owner(role).filter(|_| self.is_ours(role)) else { continue };
-            if self.desired.roles.contains_key(name) || self.desired.kept.contains(&user) {
-                continue;
-            }
-            let action = VaultAction::DeleteRole { mount: mount.to_owned(), name: name.clone() };
-            let step = self.add(&subject(&user), action, "the roster asks for it no longer");
-            for policy in &role.policies {
-                self.freed.entry(policy.clone()).or_default().push(step);
-            }
+    /// Notes that after a step nobody has these any more who should not.
+    fn free<'n>(&mut self, policies: impl IntoIterator<Item = &'n String>, step: usize) {
+        for policy in policies {
+            self.freed.entry(policy.clone()).or_default().push(step);
         }
     }
 
-    fn write_policies(&mut self) {
-        for (name, (mark, text)) in &self.desired.policies {
-            let reason = match self.policies.get(name) {
-                Some(found) if same_policy(found, text) => {
-                    // A mark that says something else must be put right: by it a person's entity is found later.
-                    match self.marks.get(name.as_str()) {
-                        Some(found) if found != mark => "its first line is not as it should be",
-                        _ => continue,
-                    }
-                }
-                Some(_) if self.marks.contains_key(name.as_str()) => "it allows something else",
-                Some(_) => {
-                    self.refused.insert(name.clone());
-                    self.plan.problems.push(Problem {
-                        subject: mark.subject(),
-                        what: format!("policy {name} is not as the roster says"),
-                        why: "it is there already, allows something else, and is not marked as rosterd's"
-                            .into(),
-                        next: "delete it, and rosterd makes its own; or let it allow the same".into(),
-                    });
-                    continue;
-                }
-                None => "it is not there",
-            };
-            let action = VaultAction::WritePolicy { name: name.clone(), text: text.clone() };
-            let step = self.add(&mark.subject(), action, reason);
-            self.written.insert(name.clone(), step);
+    /// Whose a policy of ours is: as the roster says, or else as its first line does. One that is to be made is ours too:
+    /// its name may have been left behind. Of others nothing is said.
+    fn owner(&self, name: &str) -> Option<&OsUser> {
+        let mark = self.marks.get(name);
+        if mark.is_none() && self.policies.contains_key(name) {
+            return None;
         }
+        let wanted = self.desired.policies.get(name).map(|(mark, _)| &mark.user);
+        wanted.or(mark.map(|mark| &mark.user))
     }
 
-    fn entities(&mut self, accessor: &str, entities: &[SeenEntity]) {
-        let mut known = BTreeSet::new();
-        let desired = self.desired;
-        for (user, entity) in &desired.people {
-            let by_alias = entity.alias.as_ref().and_then(|alias| {
-                entities.iter().find(|seen| seen.alias.as_ref().is_some_and(|name| same_name(name, alias)))
-            });
-            let by_name = entities.iter().find(|seen| same_name(&seen.name, &entity.name));
-            // Whoever has logged in before has an entity that Vault made up; by that one they are known.
-            let Some(seen) = by_alias.or(by_name) else {
-                self.make(user, entity, accessor);
-                continue;
-            };
-            known.insert(seen.id.as_str());
-            match (&entity.alias, &seen.alias) {
-                (Some(alias), None) => {
-                    let alias = (accessor.to_owned(), alias.clone());
-                    let (id, name) = (seen.id.clone(), seen.name.clone());
-                    let action = VaultAction::AddAlias { id, name, alias };
-                    self.add(&subject(user), action, "Vault does not know by what the person logs in");
-                }
-                (Some(alias), Some(other)) if !same_name(alias, other) => {
-                    self.plan.problems.push(Problem {
-                        subject: subject(user),
-                        what: format!("entity {} is not as the roster says", seen.name),
-                        why: format!("it is known as {other}, and the roster says {alias}"),
-                        next: "delete that alias, if it is the same person's; or give the person another `k8s_user`"
-                            .into(),
-                    });
-                    // Whoever that is must not get what the person should have.
-                    self.strip(seen, Some(user));
-                    continue;
-                }
-                _ => {}
-            }
-            self.give(user, entity, seen);
-        }
-        for seen in entities.iter().filter(|seen| !known.contains(seen.id.as_str())) {
-            self.strip(seen, None);
-        }
-    }
-
-    fn grantable(&self, entity: &Entity) -> BTreeSet<String> {
-        entity.policies.difference(&self.refused).cloned().collect()
-    }
-
-    fn make(&mut self, user: &OsUser, entity: &Entity, accessor: &str) {
-        // Told already: nobody could log in as it.
-        let Some(alias) = &entity.alias else { return };
-        let policies = self.grantable(entity);
-        let needs = self.needs(user, &policies);
-        let action = VaultAction::MakeEntity {
-            name: entity.name.clone(),
-            policies,
-            alias: (accessor.to_owned(), alias.clone()),
-        };
-        let step = self.add(&subject(user), action, "it is not there");
-        self.need(step, needs);
-    }
-
-    /// The writes of what is given, and the removals of the person's own: before both, nothing is given.
-    fn needs(&self, user: &OsUser, policies: &BTreeSet<String>) -> Vec<usize> {
-        let written = policies.iter().filter_map(|name| self.written.get(name).copied());
-        let steps = self.plan.steps.iter().enumerate();
-        let removals = steps.filter(|(_, step)| {
-            step.subject == subject(user)
-                && matches!(&step.action, Action::Vault(VaultAction::DeleteRole { .. }))
-        });
-        written.chain(removals.map(|(index, _)| index)).collect()
-    }
-
-    fn give(&mut self, user: &OsUser, entity: &Entity, seen: &SeenEntity) {
-        let wanted = self.grantable(entity);
-        let gone: BTreeSet<String> = seen
-            .policies
-            .iter()
-            .filter(|name| !wanted.contains(*name) && self.marks.contains_key(name.as_str()))
-            .cloned()
-            .collect();
-        let policies: BTreeSet<String> = seen.policies.difference(&gone).cloned().chain(wanted).collect();
-        if policies == seen.policies {
-            return;
-        }
-        let new: BTreeSet<String> = policies.difference(&seen.policies).cloned().collect();
-        let needs = self.needs(user, &new);
-        let (id, name, before) = (seen.id.clone(), seen.name.clone(), seen.policies.clone());
-        let action = VaultAction::SetPolicies { id, name, before, policies };
-        let step = self.add(&subject(user), action, "its policies are not those of the roster");
-        if !new.is_empty() {
-            self.need(step, needs);
-        }
-        for policy in gone {
-            self.freed.entry(policy).or_default().push(step);
-        }
-    }
-
-    /// Takes from an entity what is ours and no longer wanted; with `whose`, also what that person is to have.
-    fn strip(&mut self, seen: &SeenEntity, whose: Option<&OsUser>) {
-        let goes = |name: &str| {
-            self.marks.get(name).is_some_and(|mark| {
-                whose.is_some_and(|user| *user == mark.user) || !self.desired.kept.contains(&mark.user)
-            })
-        };
-        let gone: BTreeSet<String> = seen.policies.iter().filter(|name| goes(name)).cloned().collect();
-        let user = gone.iter().find_map(|name| self.marks.get(name.as_str())).map(|mark| mark.user.clone());
-        let Some(user) = user else { return };
-        let (id, name, before) = (seen.id.clone(), seen.name.clone(), seen.policies.clone());
-        let policies = before.difference(&gone).cloned().collect();
-        let action = VaultAction::SetPolicies { id, name, before, policies };
-        let step = self.add(&subject(&user), action, "the roster gives them to nobody of that name");
-        for policy in gone {
-            self.freed.entry(policy).or_default().push(step);
-        }
-    }
-
-    fn write_roles(&mut self, mount: &str, roles: &BTreeMap<String, SeenRole>) {
-        let desired = self.desired;
-        for (name, (user, role)) in &desired.roles {
-            let wanted = SeenRole {
-                names: BTreeSet::from([role.service_account.name.clone()]),
-                namespaces: BTreeSet::from([role.service_account.namespace.clone()]),
-                policies: role.policies.clone(),
-                ttl_s: ROLE_TTL_S,
-            };
-            let reason = match roles.get(name) {
-                Some(seen) if *seen == wanted => continue,
-                Some(seen) if seen.policies == wanted.policies || self.is_ours(seen) => "it differs",
-                Some(_) => {
-                    self.plan.problems.push(Problem {
-                        subject: subject(user),
-                        what: format!("role {mount}/{name} is not as the roster says"),
-                        why: "it is there already, and gives policies that are not rosterd's".into(),
-                        next: "delete it, and rosterd makes its own".into(),
-                    });
-                    continue;
-                }
-                None => "it is not there",
-            };
-            if !role.policies.is_disjoint(&self.refused) {
-                continue;
-            }
-            let action =
-                VaultAction::WriteRole { mount: mount.to_owned(), name: name.clone(), role: role.clone() };
-            let needs: Vec<usize> =
-                role.policies.iter().filter_map(|name| self.written.get(name).copied()).collect();
-            let step = self.add(&subject(user), action, reason);
-            self.need(step, needs);
-            // What it gave before, it gives no longer.
-            for policy in
-                roles.get(name).into_iter().flat_map(|seen| seen.policies.difference(&role.policies))
-            {
-                self.freed.entry(policy.clone()).or_default().push(step);
-            }
-        }
-    }
-
-    fn delete_policies(&mut self) {
-        let unwanted: Vec<(String, Mark)> = self
-            .marks
-            .iter()
-            .filter(|(name, _)| self.is_unwanted(name))
-            .map(|(name, mark)| ((*name).to_owned(), mark.clone()))
-            .collect();
-        for (name, mark) in unwanted {
-            // Deleted now, it would be found on whoever has it when somebody else's gets the same name.
-            if self.unknown_holders {
-                continue;
-            }
-            let action = VaultAction::DeletePolicy { name: name.clone() };
-            let step = self.add(&mark.subject(), action, "the roster asks for it no longer");
-            let needs = self.freed.get(&name).cloned().unwrap_or_default();
-            self.need(step, needs);
-        }
+    /// Whether somebody's policies stay where they are, whatever the roster says.
+    fn stays(&self, user: &OsUser) -> bool {
+        self.desired.kept.contains(user) || self.unknown.contains(user)
     }
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::k8s_users::{Entry, MapState};
 use crate::model::{Person, Roster, Tier};
 use crate::name::OsUser;
-use crate::plan::{Notice, Problem};
-use crate::vault::policy::{Mark, Rules, text};
+use crate::plan::Problem;
+use crate::vault::policy::{Mark, Rules};
 use crate::vault::{
     AliasName, Entity, ROLE_ENDING, Role, Vault, VaultDesired, VaultLook, publish, same_name, subject,
 };
@@ -30,6 +30,7 @@ pub fn desired<'u>(
             k8s_users: config.k8s_users.clone(),
             ..VaultLook::default()
         },
+        pipelines: config.pipelines.clone(),
         publish: config.publish.then(|| publish::entries(roster)),
         ..VaultDesired::default()
     };
@@ -49,13 +50,8 @@ pub fn desired<'u>(
             });
             continue;
         }
-        // A folder of their own must not be what belongs to somebody else.
-        let is_taken = name == config.workstations.to_lowercase()
-            || roster.users.iter().any(|(other, person)| {
-                other != user && person.namespaces.iter().any(|namespace| namespace.as_str() == name)
-            });
         names.insert(name, user);
-        one(&mut desired, config, (user, person), map.entry(&person.k8s_user), is_taken);
+        one(&mut desired, config, roster, (user, person), map.entry(&person.k8s_user));
     }
     let VaultDesired { look, people, roles, .. } = &mut desired;
     look.entities = people.values().map(|entity| entity.name.clone()).collect();
@@ -67,9 +63,9 @@ pub fn desired<'u>(
 fn one(
     desired: &mut VaultDesired,
     config: &Vault,
+    roster: &Roster,
     (user, person): (&OsUser, &Person),
     entry: Entry<'_>,
-    is_taken: bool,
 ) {
     let k8s_user = person.k8s_user.as_str().to_lowercase();
     let alias = alias(desired, config, user, person, entry);
@@ -79,18 +75,9 @@ fn one(
         entity: k8s_user.clone(),
         alias: alias.clone(),
     };
-    if is_taken && person.tier == Tier::NamespaceOwner {
-        desired.notices.push(Notice {
-            subject: subject(user),
-            text: format!(
-                "{}/{k8s_user} is somebody else's folder, so they get none of that name",
-                config.kv_mount
-            ),
-        });
-    }
     let mut policies = BTreeSet::new();
     let mut add = |name: String, rules: Rules| {
-        desired.policies.insert(name.clone(), (mark.clone(), text(&mark, &rules)));
+        desired.policies.insert(name.clone(), (mark.clone(), rules));
         policies.insert(name);
     };
     let kv = &config.kv_mount;
@@ -104,8 +91,7 @@ fn one(
     );
     if person.tier == Tier::NamespaceOwner {
         let mut all = Rules::new();
-        let folders = person.namespaces.iter().map(|namespace| namespace.as_str());
-        for folder in folders.chain((!is_taken).then_some(k8s_user.as_str())) {
+        for folder in folders(&mut desired.problems, config, roster, (user, person)) {
             all.extend(rules([
                 (format!("{kv}/data/{folder}/*"), &ALL[..]),
                 (format!("{kv}/metadata/{folder}/*"), &["delete", "list", "read"][..]),
@@ -137,6 +123,46 @@ fn one(
         }
     }
     desired.people.insert(user.clone(), Entity { name: k8s_user, alias, policies });
+}
+
+/// The folders that are a person's: those of their namespaces, and one of their own. One that is somebody else's too is
+/// nobody's.
+fn folders(
+    problems: &mut Vec<Problem>,
+    config: &Vault,
+    roster: &Roster,
+    (user, person): (&OsUser, &Person),
+) -> BTreeSet<String> {
+    let own = person.k8s_user.as_str().to_lowercase();
+    let mut folders: BTreeSet<String> = person.namespaces.iter().map(ToString::to_string).collect();
+    folders.insert(own.clone());
+    folders.retain(|folder| {
+        let others = || roster.users.iter().filter(|(other, _)| *other != user);
+        let is_named = |person: &Person| person.k8s_user.as_str().to_lowercase() == *folder;
+        let has = |person: &Person| person.namespaces.iter().any(|namespace| namespace.as_str() == folder);
+        let holds_list = config.k8s_users.as_ref().is_some_and(|place| {
+            place.mount == config.kv_mount && place.path.starts_with(&format!("{folder}/"))
+        });
+        let why = if *folder == config.workstations.to_lowercase() {
+            "everybody's workstation secrets are there".to_owned()
+        } else if holds_list {
+            "the cluster's list of people is there".to_owned()
+        } else if let Some((other, _)) = others().find(|(_, person)| *folder != own && is_named(person)) {
+            format!("`{folder}` is the `k8s_user` of {other}")
+        } else if let Some((other, _)) = others().find(|(_, person)| *folder == own && has(person)) {
+            format!("`{folder}` is a namespace of {other}")
+        } else {
+            return true;
+        };
+        problems.push(Problem {
+            subject: subject(user),
+            what: format!("no rights in {}/{folder} can be given", config.kv_mount),
+            why,
+            next: "give the namespace or the person another name".into(),
+        });
+        false
+    });
+    folders
 }
 
 fn rules<const N: usize>(of: [(String, &[&str]); N]) -> Rules {
@@ -187,23 +213,46 @@ fn alias(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::PlacedName;
     use crate::model::Tier;
     use crate::sample::person;
 
     #[test]
-    fn nobody_gets_the_folder_of_somebody_elses_namespace() {
-        let mut people = [person("carol", Tier::NamespaceOwner), person("dora", Tier::NamespaceOwner)];
-        people[0].1.namespaces = vec!["carol-dev".parse().unwrap()];
-        people[1].1.namespaces = vec!["dora-dev".parse().unwrap()];
-        people[1].1.k8s_user = "carol-dev".parse().unwrap();
+    fn nobody_gets_a_folder_that_is_somebody_elses_too() {
+        let owner = |name: &str, k8s_user: &str, namespaces: &[&str]| {
+            let (user, mut person) = person(name, Tier::NamespaceOwner);
+            person.k8s_user = k8s_user.parse().unwrap();
+            person.namespaces = namespaces.iter().map(|namespace| namespace.parse().unwrap()).collect();
+            (user, person)
+        };
+        let mut people = [
+            owner("ann", "ann", &["ann", "shared", "workstation", "platform"]),
+            owner("bob", "bob", &["shared", "carol"]),
+            owner("carol", "Carol", &["carol-dev"]),
+            owner("dora", "carol-dev", &["dora-dev"]),
+        ];
+        // Who has no folder now may have had one.
+        people[2].1.tier = Tier::PowerUser;
         let roster = Roster { users: people.into_iter().collect() };
-        let pipelines = Some(PlacedName::try_from("ci/deployer".to_owned()).unwrap());
-        let config = Vault { pipelines, ..Vault::default() };
+        let k8s_users = Some("secret/platform/people#k8s_users".parse().unwrap());
+        let config = Vault { k8s_users, ..Vault::default() };
         let desired = desired(&roster, &config, &MapState::None, std::iter::empty());
-        let text = &desired.policies["namespace-owner-carol-dev"].1;
-        assert!(text.contains("secret/data/dora-dev/*") && !text.contains("secret/data/carol-dev"), "{text}");
-        assert_eq!(desired.notices.len(), 1);
-        assert!(desired.policies["namespace-owner-carol"].1.contains("secret/data/carol-dev/*"));
+        let folders = |name: &str| {
+            let paths = desired.policies[name].1.keys().filter_map(|path| path.strip_prefix("secret/data/"));
+            paths.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(folders("namespace-owner-ann"), "ann/* shared/*");
+        assert_eq!(folders("namespace-owner-bob"), "bob/* shared/*");
+        assert_eq!(folders("namespace-owner-carol-dev"), "dora-dev/*");
+        let told: Vec<_> = desired
+            .problems
+            .iter()
+            .map(|problem| format!("{:?}: {}: {}", problem.subject, problem.what, problem.why))
+            .collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        User("ann"): no rights in secret/platform can be given: the cluster's list of people is there
+        User("ann"): no rights in secret/workstation can be given: everybody's workstation secrets are there
+        User("bob"): no rights in secret/carol can be given: `carol` is the `k8s_user` of carol
+        User("dora"): no rights in secret/carol-dev can be given: `carol-dev` is a namespace of carol
+        "#);
     }
 }

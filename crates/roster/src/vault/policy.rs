@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::name::OsUser;
 use crate::plan::Subject;
+use crate::vault::json::Members;
 
 /// What a policy allows: capabilities by path.
 pub type Rules = BTreeMap<String, BTreeSet<String>>;
@@ -41,7 +42,7 @@ impl Mark {
 }
 
 /// A policy as it is written.
-pub(super) fn text(mark: &Mark, rules: &Rules) -> String {
+pub(crate) fn text(mark: &Mark, rules: &Rules) -> String {
     let mark = serde_json::to_string(mark).unwrap_or_default();
     let mut text = format!("{MARK}{mark}\n# Kept by rosterd: what is changed here is changed back.\n");
     for (path, capabilities) in rules {
@@ -51,58 +52,86 @@ pub(super) fn text(mark: &Mark, rules: &Rules) -> String {
     text
 }
 
-/// Whether two policies allow the same. One that cannot be read is like no other.
-pub(crate) fn same(one: &str, other: &str) -> bool {
-    one == other || meaning(one).zip(meaning(other)).is_some_and(|(one, other)| one == other)
+/// Whether a policy allows this and nothing else. One that cannot be read does not.
+pub(crate) fn allows(text: &str, rules: &Rules) -> bool {
+    meaning(text).is_some_and(|found| found == *rules)
 }
 
-/// What a policy says of a path: capabilities, and everything else.
-type Said = (BTreeSet<String>, Map<String, Value>);
-
-/// What a policy says, whatever its order, spelling and white space.
-fn meaning(text: &str) -> Option<BTreeMap<String, Said>> {
-    let whole: Value = serde_json::from_str(text).ok().or_else(|| hcl::from_str(text).ok())?;
-    let whole = whole.as_object()?;
-    if whole.keys().any(|key| key != "path") {
-        return None;
+/// What a policy allows, whatever its order, spelling and white space. One that says anything else besides, or says
+/// something twice in one place, has no meaning here: how Vault takes that is its own business.
+fn meaning(text: &str) -> Option<Rules> {
+    let blocks = match Members::of(text) {
+        Some(whole) => blocks_of_json(&whole)?,
+        None => blocks_of_hcl(text)?,
+    };
+    let mut rules = Rules::new();
+    for (path, capabilities) in blocks {
+        // Blocks of the same path add up. Of slashes that begin it, Vault leaves out one.
+        let path = path.strip_prefix('/').map(str::to_owned).unwrap_or(path);
+        rules.entry(path).or_default().extend(capabilities);
     }
-    let mut paths = BTreeMap::new();
-    for (path, found) in whole.get("path").and_then(Value::as_object).into_iter().flatten() {
-        // Blocks of the same path add up.
-        let (capabilities, others): &mut Said =
-            paths.entry(path.trim_start_matches('/').to_owned()).or_default();
-        for block in found.as_array().map_or_else(|| std::slice::from_ref(found), Vec::as_slice) {
-            for (key, value) in block.as_object()? {
-                match key.as_str() {
-                    "capabilities" => {
-                        for one in value.as_array()? {
-                            capabilities.insert(one.as_str()?.to_owned());
-                        }
-                    }
-                    // The old way to say it.
-                    "policy" => {
-                        capabilities.extend(old(value.as_str()?)?.iter().map(|one| (*one).to_owned()))
-                    }
-                    _ => drop(others.insert(key.clone(), value.clone())),
-                }
-            }
-        }
+    for capabilities in rules.values_mut() {
         // Beside a refusal nothing else counts.
         if capabilities.contains("deny") {
             capabilities.retain(|one| one == "deny");
         }
     }
-    Some(paths)
+    Some(rules)
 }
 
-fn old(policy: &str) -> Option<&'static [&'static str]> {
-    match policy {
-        "deny" => Some(&["deny"]),
-        "read" => Some(&["read", "list"]),
-        "write" => Some(&["create", "read", "update", "delete", "list"]),
-        "sudo" => Some(&["create", "read", "update", "delete", "list", "sudo"]),
+/// A block of a policy: a path, and what it allows there.
+type Block = (String, Vec<String>);
+
+fn blocks_of_hcl(text: &str) -> Option<Vec<Block>> {
+    let body = hcl::parse(text).ok()?;
+    body.into_iter().map(|structure| block_of_hcl(structure.into_block()?)).collect()
+}
+
+fn block_of_hcl(block: hcl::Block) -> Option<Block> {
+    let ([label], "path") = (&block.labels[..], block.identifier.as_str()) else { return None };
+    let mut attributes = block.body.iter();
+    let (Some(attribute), None) = (attributes.next().and_then(|one| one.as_attribute()), attributes.next())
+    else {
+        return None;
+    };
+    let text = |value: &hcl::Expression| match value {
+        hcl::Expression::String(text) => Some(text.clone()),
         _ => None,
-    }
+    };
+    let capabilities = match (attribute.key.as_str(), &attribute.expr) {
+        ("capabilities", hcl::Expression::Array(all)) => all.iter().map(text).collect::<Option<_>>()?,
+        ("policy", value) => old(&text(value)?)?,
+        _ => return None,
+    };
+    Some((label.as_str().to_owned(), capabilities))
+}
+
+fn blocks_of_json(whole: &Members) -> Option<Vec<Block>> {
+    let [(path, paths)] = &whole.0[..] else { return None };
+    let paths = Members::of(paths.get()).filter(|paths| path == "path" && !paths.has_twins())?;
+    let block = |(path, said): (String, Box<RawValue>)| {
+        let block = Members::of(said.get())?;
+        let [(key, value)] = &block.0[..] else { return None };
+        let capabilities = match key.as_str() {
+            "capabilities" => serde_json::from_str(value.get()).ok()?,
+            "policy" => old(&serde_json::from_str::<String>(value.get()).ok()?)?,
+            _ => return None,
+        };
+        Some((path, capabilities))
+    };
+    paths.0.into_iter().map(block).collect()
+}
+
+/// The old way to say it.
+fn old(policy: &str) -> Option<Vec<String>> {
+    let all: &[&str] = match policy {
+        "deny" => &["deny"],
+        "read" => &["read", "list"],
+        "write" => &["create", "read", "update", "delete", "list"],
+        "sudo" => &["create", "read", "update", "delete", "list", "sudo"],
+        _ => return None,
+    };
+    Some(all.iter().map(|one| (*one).to_owned()).collect())
 }
 
 #[cfg(test)]
@@ -120,16 +149,19 @@ path "kubernetes/creds/carol-dev-deployer" {
 
     #[test]
     fn policies_are_compared_by_what_they_allow() {
+        let rules = meaning(OURS).unwrap();
+        let same = |other: &str| allows(other, &rules);
+        let json = r#"{"path": {"secret/data/carol-dev/*": {"capabilities": ["create", "read"]},
+            "kubernetes/creds/carol-dev-deployer": {"capabilities": ["update"]}}}"#;
         for other in [
             "path \"kubernetes/creds/carol-dev-deployer\" {capabilities=[\"update\"]}\n# a remark\n\
              path \"secret/data/carol-dev/*\" {\n capabilities = [ \"read\",\n\t\"create\", \"read\" ]\n}",
             "path \"secret/data/carol-dev/*\" {\n capabilities = [\"create\"]\n}\n\
              path \"/secret/data/carol-dev/*\" {\n capabilities = [\"read\"]\n}\n\
              /* and */ path \"kubernetes/creds/carol-dev-deployer\" {\n capabilities = [\"update\"]\n}",
-            r#"{"path": {"kubernetes/creds/carol-dev-deployer": {"capabilities": ["update"]},
-                "secret/data/carol-dev/*": {"capabilities": ["create", "read"]}}}"#,
+            json,
         ] {
-            assert!(same(OURS, other), "{other}");
+            assert!(same(other), "{other}");
         }
         for other in [
             "",
@@ -138,15 +170,24 @@ path "kubernetes/creds/carol-dev-deployer" {
             &format!("{OURS}path \"sys/*\" {{\n  capabilities = [\"sudo\"]\n}}\n"),
             &OURS.replace("[\"update\"]", "[\"update\"]\n  min_wrapping_ttl = \"1s\""),
             &OURS.replace("[\"update\"]", "[\"update\", \"deny\"]"),
+            &OURS.replace("secret/data", "//secret/data"),
+            // Vault reads all that is there; a parser may keep the last.
+            &format!("path = {{}}\n{OURS}"),
+            &OURS.replace("[\"update\"]", "[\"update\"]\n  capabilities = [\"update\"]"),
+            &json.replace("{\"path\"", "{\"path\": {\"*\": {\"capabilities\": [\"sudo\"]}}, \"path\""),
+            &json.replace(
+                "{\"secret",
+                "{\"secret/data/carol-dev/*\": {\"capabilities\": [\"sudo\"]}, \"secret",
+            ),
+            &json.replace("{\"capabilities\"", "{\"capabilities\": [\"sudo\"], \"capabilities\""),
             "path \"secret/data/carol-dev/*\" {",
             "nonsense",
         ] {
-            assert!(!same(OURS, other), "{other}");
+            assert!(!same(other), "{other}");
         }
-        assert!(same(
-            "path \"a\" {\n policy = \"read\"\n}",
-            "path \"a\" {\n capabilities = [\"list\", \"read\"]\n}"
-        ));
+        let old = Rules::from([("a".into(), BTreeSet::from(["list".into(), "read".into()]))]);
+        assert!(allows("path \"a\" {\n policy = \"read\"\n}", &old));
+        assert!(allows("# nothing", &Rules::new()));
     }
 
     #[test]

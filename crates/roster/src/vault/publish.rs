@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::same_quantity;
 use crate::model::{Person, Quota, Roster};
+use crate::vault::json::Members;
 
 /// What the roster says of its people, by their name in the list.
 pub(super) fn entries(roster: &Roster) -> Map<String, Value> {
@@ -52,91 +53,80 @@ pub enum PublishError {
 }
 
 /// The list with `entries` in it; nothing when it says the same already. An entry's fields that are not said here, and
-/// every other entry, stay; so does the spelling of a limit that is the same amount.
+/// every other entry, stay to the letter; so does the spelling of a limit that is the same amount.
 pub fn published(list: Option<&str>, entries: &Map<String, Value>) -> Result<Option<String>, PublishError> {
-    let text = list.unwrap_or("{}");
-    let before: Value = serde_json::from_str(text).map_err(|_| PublishError::NoObject)?;
-    if !before.is_object() {
-        return Err(PublishError::NoObject);
-    }
-    if members(text) != count(&before) {
-        return Err(PublishError::Twice);
-    }
-    let mut after = before.clone();
+    let mut all = match list {
+        Some(text) => once(Members::of(text).ok_or(PublishError::NoObject)?)?,
+        None => Members::default(),
+    };
+    let mut is_changed = list.is_none();
     for (name, said) in entries {
-        if let Value::Object(all) = &mut after {
-            merge(all.entry(name.clone()).or_insert_with(|| json!({})), said);
-        }
+        let Value::Object(said) = said else { continue };
+        is_changed |= change(&mut all, name, |entry| merge(entry, said))?;
     }
-    if list.is_some() && after == before {
-        return Ok(None);
-    }
-    Ok(Some(after.to_string()))
+    let text = || serde_json::to_string(&all).map_err(|_| PublishError::NoObject);
+    is_changed.then(text).transpose()
 }
 
-fn merge(into: &mut Value, said: &Value) {
-    if !into.is_object() {
-        *into = json!({});
+/// What is written back must not have lost one of two.
+fn once(members: Members) -> Result<Members, PublishError> {
+    if members.has_twins() { Err(PublishError::Twice) } else { Ok(members) }
+}
+
+/// Changes the object of a name, which is made where there is none. Tells whether that changed anything.
+fn change(
+    of: &mut Members,
+    name: &str,
+    with: impl FnOnce(&mut Members) -> Result<bool, PublishError>,
+) -> Result<bool, PublishError> {
+    let there = of.get(name).and_then(Members::of);
+    let is_new = there.is_none();
+    let mut object = once(there.unwrap_or_default())?;
+    let is_changed = with(&mut object)? || is_new;
+    if is_changed {
+        of.set(name, &object);
     }
-    let (Value::Object(into), Value::Object(said)) = (into, said) else { return };
+    Ok(is_changed)
+}
+
+fn merge(into: &mut Members, said: &Map<String, Value>) -> Result<bool, PublishError> {
+    let mut is_changed = false;
     for (key, value) in said {
         match (key.as_str(), value) {
             ("quota", Value::Object(limits)) => {
-                let quota = into.entry(key.clone()).or_insert_with(|| json!({}));
-                merge_quota(quota, limits);
+                is_changed |= change(into, key, |quota| Ok(merge_quota(quota, limits)))?;
             }
             // Whoever leaves an empty list away says the same.
-            ("namespaces", Value::Array(list)) if list.is_empty() && !into.contains_key("namespaces") => {}
-            _ => drop(into.insert(key.clone(), value.clone())),
+            ("namespaces", Value::Array(list)) if list.is_empty() && into.get(key).is_none() => {}
+            _ if into.get(key).and_then(|text| serde_json::from_str(text).ok()).as_ref() == Some(value) => {}
+            _ => {
+                into.set(key, value);
+                is_changed = true;
+            }
         }
     }
+    Ok(is_changed)
 }
 
 /// Two spellings are in use; the one that is there stays.
-fn merge_quota(into: &mut Value, limits: &Map<String, Value>) {
-    if !into.is_object() {
-        *into = json!({});
-    }
-    let Value::Object(into) = into else { return };
+fn merge_quota(into: &mut Members, limits: &Map<String, Value>) -> bool {
+    let mut is_changed = false;
     for (name, limit) in limits {
         let other = match name.as_str() {
             "cpu" => "cpu_requests",
             "memory" => "memory_requests",
             _ => name,
         };
-        let key = if into.contains_key(other) { other } else { name };
-        let text = |value: Option<&Value>| match value {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            _ => String::new(),
-        };
-        if !same_quantity(&text(into.get(key)), &text(Some(limit))) {
-            into.insert(key.to_owned(), limit.clone());
+        let key = if into.get(other).is_some() { other } else { name };
+        // A text, or a number as it is.
+        let there = into.get(key).unwrap_or_default();
+        let there = serde_json::from_str(there).unwrap_or_else(|_| there.to_owned());
+        if !same_quantity(&there, limit.as_str().unwrap_or_default()) {
+            into.set(key, limit);
+            is_changed = true;
         }
     }
-}
-
-/// How many members the objects of a text have, those of the same name counted each.
-fn members(text: &str) -> usize {
-    let (mut colons, mut quoted, mut escaped) = (0, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = quoted,
-            b'"' => quoted = !quoted,
-            b':' if !quoted => colons += 1,
-            _ => {}
-        }
-    }
-    colons
-}
-
-fn count(value: &Value) -> usize {
-    match value {
-        Value::Object(map) => map.len() + map.values().map(count).sum::<usize>(),
-        Value::Array(list) => list.iter().map(count).sum(),
-        _ => 0,
-    }
+    is_changed
 }
 
 #[cfg(test)]
@@ -175,10 +165,21 @@ mod tests {
         for list in ["", "[]", "null", "{", "\"{}\""] {
             assert_eq!(published(Some(list), &entries), Err(PublishError::NoObject), "{list}");
         }
-        for list in [r#"{"carol": {}, "carol": {"role": "admin"}}"#, r#"{"x": {"a\":": 1, "b": 2, "b": 3}}"#]
+        for list in
+            [r#"{"carol": {}, "carol": {"role": "admin"}}"#, r#"{"carol": {"a\":": 1, "b": 2, "b": 3}}"#]
         {
             assert_eq!(published(Some(list), &entries), Err(PublishError::Twice), "{list}");
         }
         assert_eq!(published(None, &Map::new()), Ok(Some("{}".into())));
+    }
+
+    #[test]
+    fn what_is_not_ours_stays_to_the_letter() {
+        let entries = said(json!({"carol": {"role": "admin", "quota": {"cpu": "2"}}}));
+        let list = r#"{"dave":{"n":12345678901234567890123,"f":0.10000000000000000555,"e":1E400,"b":1, "b":2},
+            "carol":{"role":"admin","n":1E400,"quota":{"cpu":2,"gpu":1.50}}}"#;
+        assert_eq!(published(Some(list), &entries), Ok(None));
+        let after = published(Some(&list.replace("\"cpu\":2", "\"cpu\":3")), &entries).unwrap().unwrap();
+        insta::assert_snapshot!(after, @r#"{"dave":{"n":12345678901234567890123,"f":0.10000000000000000555,"e":1E400,"b":1, "b":2},"carol":{"role":"admin","n":1E400,"quota":{"cpu":"2","gpu":1.50}}}"#);
     }
 }

@@ -7,7 +7,8 @@ use roster::model::Roster;
 use roster::name::OsUser;
 use roster::plan::{self, Action, Plan, VaultAction};
 use roster::vault::{
-    self, Mark, SeenEntity, SeenRole, Unread, Vault, VaultDesired, VaultObserved, published, same_name,
+    self, AliasName, Mark, SeenEntity, SeenRole, Unread, Vault, VaultDesired, VaultObserved, published,
+    same_name,
 };
 use serde_json::{Value, json};
 
@@ -33,6 +34,8 @@ pub(crate) struct Unreadable {
     pub(crate) policies: bool,
     pub(crate) entities: bool,
     pub(crate) roles: bool,
+    /// The mount by which people log in is not there.
+    pub(crate) has_no_people: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,6 +60,34 @@ impl Pretend {
         plan::vault(&desired, &self.observe(&desired))
     }
 
+    /// Where people are known by an e-mail address, which the roster or a list of people has.
+    pub(crate) fn plan_by_email(&self, roster: &Roster, map: &MapState) -> (VaultDesired, Plan) {
+        let config = Vault { alias: AliasName::Email, ..config() };
+        let desired = vault::desired(roster, &config, map, std::iter::empty());
+        let plan = plan::vault(&desired, &self.observe(&desired));
+        (desired, plan)
+    }
+
+    /// Somebody who has logged in: an entity that Vault made up.
+    pub(crate) fn log_in(&mut self, alias: &str) {
+        let id = format!("id-{}", self.entities.len());
+        let (name, aliases) = (format!("entity_{id}"), BTreeSet::from([alias.to_owned()]));
+        let (policies, others) = (BTreeSet::new(), BTreeSet::new());
+        self.entities.push(SeenEntity { id, name, policies, aliases, others });
+    }
+
+    /// Whoever has a policy of ours is named by its first line, by which they are found when it goes.
+    pub(crate) fn assert_holders_are_named(&self) {
+        for entity in &self.entities {
+            for name in &entity.policies {
+                let Some(mark) = self.policies.get(name).and_then(|text| Mark::of(text)) else { continue };
+                let is_named = mark.entity == entity.name
+                    || mark.alias.as_ref().is_some_and(|alias| entity.aliases.contains(alias));
+                assert!(is_named, "{name} of {mark:?} is had by {entity:?}");
+            }
+        }
+    }
+
     pub(crate) fn plan(&self, roster: &Roster) -> Plan {
         let desired = Self::desired(roster);
         plan::vault(&desired, &self.observe(&desired))
@@ -73,7 +104,7 @@ impl Pretend {
         let marks: Vec<Mark> = self.policies.values().filter_map(|text| Mark::of(text)).collect();
         let is_asked_for = |entity: &SeenEntity| {
             let named = |name: &String| same_name(name, &entity.name);
-            let known = |alias: &String| entity.alias.as_ref().is_some_and(|one| same_name(one, alias));
+            let known = |alias: &String| entity.aliases.iter().any(|one| same_name(one, alias));
             desired.look.entities.iter().any(named)
                 || desired.look.aliases.iter().any(known)
                 || marks.iter().any(|mark| named(&mark.entity) || mark.alias.as_ref().is_some_and(known))
@@ -84,7 +115,7 @@ impl Pretend {
         let entities = self.entities.iter().filter(|entity| is_asked_for(entity)).cloned().collect();
         VaultObserved {
             list: seen(self.unreadable.list, self.list.clone()),
-            accessor: Ok(Some("auth_oidc_1".into())),
+            accessor: Ok((!self.unreadable.has_no_people).then(|| "auth_oidc_1".into())),
             policies: seen(self.unreadable.policies, self.policies.clone()),
             entities: seen(self.unreadable.entities, entities),
             roles: seen(self.unreadable.roles, self.roles.clone()),
@@ -100,6 +131,7 @@ impl Pretend {
             if is_done {
                 let Action::Vault(action) = &step.action else { panic!("{step}") };
                 self.take(action);
+                self.assert_holders_are_named();
             }
             done.push(is_done);
         }
@@ -112,7 +144,8 @@ impl Pretend {
             VaultAction::DeletePolicy { name } => drop(self.policies.remove(&name)),
             VaultAction::MakeEntity { name, policies, alias: (_, alias) } => {
                 let id = format!("id-{}", self.entities.len());
-                self.entities.push(SeenEntity { id, name, policies, alias: Some(alias) });
+                let (aliases, others) = (BTreeSet::from([alias]), BTreeSet::new());
+                self.entities.push(SeenEntity { id, name, policies, aliases, others });
             }
             VaultAction::SetPolicies { id, before, policies, .. } => {
                 let entity = self.entities.iter_mut().find(|entity| entity.id == id).unwrap();
@@ -120,9 +153,9 @@ impl Pretend {
                 entity.policies = policies;
             }
             VaultAction::AddAlias { id, alias: (_, alias), .. } => {
-                let held = |entity: &SeenEntity| entity.alias.as_ref() == Some(&alias);
+                let held = |entity: &SeenEntity| entity.aliases.contains(&alias);
                 assert!(!self.entities.iter().any(held));
-                self.entities.iter_mut().find(|entity| entity.id == id).unwrap().alias = Some(alias);
+                self.entities.iter_mut().find(|entity| entity.id == id).unwrap().aliases.insert(alias);
             }
             VaultAction::WriteRole { name, role, .. } => {
                 let role = SeenRole {
@@ -130,6 +163,7 @@ impl Pretend {
                     namespaces: BTreeSet::from([role.service_account.namespace]),
                     policies: role.policies,
                     ttl_s: 3600,
+                    changed: BTreeSet::new(),
                 };
                 self.roles.insert(name, role);
             }
