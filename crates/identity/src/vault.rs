@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use roster::plan::VaultAction;
 use roster::vault::{
     LoginMethod, Mark, PREFIXES, ROLE_ENDING, ROLE_TTL_S, SeenEntity, SeenRole, Unread, VaultLook,
-    VaultObserved,
+    VaultObserved, same_policy,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
@@ -275,12 +275,18 @@ impl Vault {
             VaultAction::WritePolicy { name, text } => {
                 let path = format!("sys/policies/acl/{}", percent(name));
                 let there = match self.read::<Value>(&path).await {
-                    Ok(found) => policy(&found).map(|there| Some(instance_of(there))),
+                    Ok(found) => policy(&found).map(|there| Some(there.to_owned())),
                     Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(None),
                     Err(trouble) => Err(trouble),
                 };
                 match there {
-                    Ok(Some(instance)) if instance != instance_of(text) => return Err(meanwhile()),
+                    // Nobody's may become ours when it allows the same.
+                    Ok(Some(there))
+                        if instance_of(&there) != instance_of(text)
+                            && (instance_of(&there).is_some() || !same_policy(&there, text)) =>
+                    {
+                        return Err(meanwhile());
+                    }
                     Ok(_) => self.write(&path, &json!({"policy": text})).await.map(drop),
                     Err(trouble) => Err(trouble),
                 }

@@ -27,7 +27,7 @@ mod publish;
 
 pub use config::{AliasName, KvField, LoginMethod, Vault, VaultLogin};
 pub use desired::desired;
-pub use policy::{Mark, Rules};
+pub use policy::{Mark, Rules, same_policy};
 pub use publish::{PublishError, published};
 
 pub(crate) use policy::{allows, text as policy_text};

@@ -194,6 +194,7 @@ async fn what_somebody_else_made_is_used_when_it_allows_the_same_and_told_otherw
     insta::assert_snapshot!(run.told(), @"
     carol: make key transit/state-carol: it is not there
     carol: write policy state-carol: it is not there
+    carol: write policy workstation-carol: it is there already, and becomes ours
     carol: make entity carol, known as carol, with state-carol, workstation-carol: it is not there
     PROBLEM carol: policy namespace-owner-carol is not as the roster says: it is there already, allows something else, and is not marked as rosterd's
     PROBLEM carol: role kubernetes/carol-dev-deployer is not as the roster says: it is there already, and gives policies that are not rosterd's

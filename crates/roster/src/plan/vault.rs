@@ -1,6 +1,6 @@
 //! The steps from what Vault shows to what should be there.
 //!
-//! - A policy is ours when its first line says so. One of the same name that is not is used when it allows the same, and is
+//! - A policy is ours when its first line says so. One of the same name that is nobody's becomes ours when it allows the same, and is
 //!   otherwise a problem for a person to solve.
 //! - What an entity has beside our policies stays. All that changes of a person's own changes in one write, so that nobody
 //!   has yesterday's policies beside today's, nor neither.

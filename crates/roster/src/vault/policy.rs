@@ -57,6 +57,11 @@ pub(crate) fn allows(text: &str, rules: &Rules) -> bool {
     meaning(text).is_some_and(|found| found == *rules)
 }
 
+/// Whether two policies allow the same. One that cannot be read is like no other.
+pub fn same_policy(one: &str, other: &str) -> bool {
+    meaning(one).zip(meaning(other)).is_some_and(|(one, other)| one == other)
+}
+
 /// What a policy allows, whatever its order, spelling and white space. One that says anything else besides, or says
 /// something twice in one place, has no meaning here: how Vault takes that is its own business.
 fn meaning(text: &str) -> Option<Rules> {

@@ -12,7 +12,11 @@ impl Work<'_> {
             let mark = self.mark(name, mark);
             let (reason, is_moved) = match (self.policies.get(name), self.marks.get(name.as_str())) {
                 (None, _) => ("it is not there", true),
-                (Some(found), None) if allows(found, rules) => continue,
+                (Some(found), None) if allows(found, rules) => match Mark::of(found) {
+                    // Unmarked, no tier change and no cut would take it from anybody.
+                    None if !self.unknown_holders => ("it is there already, and becomes ours", true),
+                    _ => continue,
+                },
                 (Some(_), None) => {
                     self.refused.insert(name.clone());
                     self.plan.problems.push(Problem {
