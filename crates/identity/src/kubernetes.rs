@@ -29,7 +29,7 @@ pub(crate) const SITE: Site = Site {
 };
 
 const PAGE: usize = 500;
-/// The most objects of a kind in a namespace that are taken note of although nobody wants them. The next run finds others.
+/// The most objects of a kind in a namespace that are told although nobody wants them. When these are gone, others are.
 const UNWANTED: usize = 200;
 /// How often a list that the server has forgotten is begun anew.
 const LISTS: usize = 3;
@@ -59,7 +59,8 @@ impl Cluster {
         let mut trouble = Trouble::NoAnswer("the server forgets the list while it gives it".into());
         for _ in 0..LISTS {
             match self.list(kind, wanted, instance).await {
-                Ok(seen) => return Reading::Seen(seen),
+                Ok((seen, more)) if more.is_empty() => return Reading::Seen(seen),
+                Ok((seen, namespaces)) => return Reading::InPart { seen, namespaces },
                 Err(Trouble::Refused(StatusCode::GONE, _)) => {}
                 Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) if kind == Kind::Certificate => {
                     return Reading::NoSuchKind;
@@ -74,7 +75,12 @@ impl Cluster {
         Reading::Unreadable { why, next }
     }
 
-    async fn list(&self, kind: Kind, wanted: &BTreeSet<Key>, instance: &str) -> Result<Vec<Seen>, Trouble> {
+    async fn list(
+        &self,
+        kind: Kind,
+        wanted: &BTreeSet<Key>,
+        instance: &str,
+    ) -> Result<(Vec<Seen>, BTreeSet<String>), Trouble> {
         // What these hold may be secret or big, so that of others is not asked for.
         let only_ours = matches!(kind, Kind::ConfigMap | Kind::Secret | Kind::Certificate);
         let mut query = String::new();
@@ -84,7 +90,8 @@ impl Cluster {
         let mut seen = Vec::new();
         let (mut next, mut limit) = (String::new(), PAGE);
         // Nobody's namespace may hold so much that says it is ours that nothing else can be told.
-        let mut unwanted: BTreeMap<Option<String>, usize> = BTreeMap::new();
+        let mut unwanted: BTreeMap<String, usize> = BTreeMap::new();
+        let mut more = BTreeSet::new();
         loop {
             let path = format!("{}?limit={limit}{query}{next}", collection(kind, None));
             let page: Page = match self.server.get(&path).await {
@@ -99,10 +106,17 @@ impl Cluster {
             }
             for item in page.items.iter().flatten() {
                 let Some(found) = look(kind, item, wanted, instance)? else { continue };
-                if !wanted.contains(&found.key) && found.key.namespace.is_some() {
-                    let count = unwanted.entry(found.key.namespace.clone()).or_default();
+                if let Some(namespace) = &found.key.namespace
+                    && !wanted.contains(&found.key)
+                {
+                    // Nothing more is to be done about it.
+                    if found.is_going() {
+                        continue;
+                    }
+                    let count = unwanted.entry(namespace.clone()).or_default();
                     *count += 1;
                     if *count > UNWANTED {
+                        more.insert(namespace.clone());
                         continue;
                     }
                 }
@@ -122,7 +136,7 @@ impl Cluster {
                 Err(trouble) => return Err(trouble),
             }
         }
-        Ok(seen)
+        Ok((seen, more))
     }
 
     /// Does one step.

@@ -1,7 +1,7 @@
 //! The daemon's end of a worker. What comes from the worker is untrusted: lines are bounded, an answer to something that
 //! was not asked is an error, and texts are cleaned before anyone reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -269,8 +269,9 @@ fn broken(plan: &Plan, index: usize, error: &WorkerError) -> StepResult {
 
 /// What a worker says it saw of a kind, as far as it can be one's, with texts that can be shown.
 fn checked(kind: Kind, reading: Reading) -> Result<Reading, &'static str> {
-    let objects = match reading {
-        Reading::Seen(objects) => objects,
+    let (objects, more) = match reading {
+        Reading::Seen(objects) => (objects, BTreeSet::new()),
+        Reading::InPart { seen, namespaces } => (seen, namespaces),
         Reading::NoSuchKind => return Ok(Reading::NoSuchKind),
         Reading::Unreadable { why, next } => {
             return Ok(Reading::Unreadable { why: clean(&why), next: clean(&next) });
@@ -284,7 +285,7 @@ fn checked(kind: Kind, reading: Reading) -> Result<Reading, &'static str> {
             && key.namespace.is_some() == kind.is_namespaced()
             && key.namespace.iter().chain([&key.name, &seen.uid, &seen.version]).all(|text| plain(text))
     };
-    if !objects.iter().all(fits) {
+    if !objects.iter().all(fits) || !more.iter().all(|namespace| plain(namespace)) {
         return Err("it tells of objects that cannot be");
     }
     let shown = |mut seen: Seen| {
@@ -295,7 +296,8 @@ fn checked(kind: Kind, reading: Reading) -> Result<Reading, &'static str> {
         seen.fields = seen.fields.into_iter().map(|(path, value)| (clean(&path), value)).collect();
         seen
     };
-    Ok(Reading::Seen(objects.into_iter().map(shown).collect()))
+    let seen = objects.into_iter().map(shown).collect();
+    Ok(if more.is_empty() { Reading::Seen(seen) } else { Reading::InPart { seen, namespaces: more } })
 }
 
 /// What a worker says it saw of a Vault, with names that can be one's and texts that can be shown.

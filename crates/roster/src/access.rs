@@ -233,10 +233,9 @@ pub fn in_the_cluster(
     let mut place = Place { name: "kubernetes".into(), grants: Vec::new(), unknown: Vec::new() };
     let subject = Subject::User(user.clone());
     let why = roster.users.get(user).map(|person| format!("tier {}", person.tier));
-    let seen = |kind: Kind| match observed.kinds.get(&kind) {
-        Some(Reading::Seen(all)) => Some(all.as_slice()),
-        Some(Reading::NoSuchKind) => Some(&[][..]),
-        _ => None,
+    let seen = |kind: Kind| match observed.kinds.get(&kind)? {
+        Reading::NoSuchKind => Some(&[][..]),
+        reading => reading.seen(),
     };
     place.unknown.extend(unseen(observed).into_iter().map(|unseen| format!("{}: {}", unseen.of, unseen.why)));
     let matters = |kind: Kind| kind.is_grant() || matches!(kind, Kind::Namespace | Kind::ResourceQuota);

@@ -254,6 +254,13 @@ pub struct ClusterObserved {
 pub enum Reading {
     /// All of them that are ours or that were asked for.
     Seen(Vec<Seen>),
+    /// The same, but somebody made so many that look like ours in these namespaces that only some of those are told.
+    InPart {
+        /// What is told.
+        seen: Vec<Seen>,
+        /// Where there are more.
+        namespaces: BTreeSet<String>,
+    },
     /// The cluster does not have this kind.
     NoSuchKind,
     /// They could not be read, so nothing is concluded about them (invariant 8).
@@ -263,6 +270,16 @@ pub enum Reading {
         /// What an admin can do.
         next: String,
     },
+}
+
+impl Reading {
+    /// What was read of the kind.
+    pub fn seen(&self) -> Option<&[Seen]> {
+        match self {
+            Reading::Seen(seen) | Reading::InPart { seen, .. } => Some(seen),
+            Reading::NoSuchKind | Reading::Unreadable { .. } => None,
+        }
+    }
 }
 
 /// An object as it is.
@@ -293,7 +310,8 @@ impl Seen {
         self.owners.values().flatten().any(|owner| owner.name == MANAGER)
     }
 
-    /// Whether it says that it is one of `instance`'s.
+    /// Whether it says that it is one of `instance`'s. Of a grant that counts alone: who set a field says an object itself, and
+    /// somebody who would like to keep a right may make it say what they like.
     pub fn is_marked(&self, instance: &str) -> bool {
         self.label(MANAGED_BY) == Some(MANAGER) && self.label(INSTANCE) == Some(instance)
     }

@@ -11,6 +11,11 @@ use crate::http::Trouble;
 
 /// A value that is longer is none that we set, except for the portal's list.
 const LONGEST: usize = 16 << 10;
+/// The same of what is told of an object that nobody wants: names.
+const LONGEST_NAME: usize = 256;
+/// None of ours has as many fields, nor as many who set one.
+const MOST_FIELDS: usize = 256;
+const MOST_OWNERS: usize = 8;
 
 /// An object, when it is ours or wanted.
 pub(super) fn look(
@@ -29,6 +34,11 @@ pub(super) fn look(
     let label = |label: &str| meta.get("labels").and_then(|labels| labels.get(label)).and_then(Value::as_str);
     let is_wanted = wanted.contains(&key);
     if !is_wanted && (label(MANAGED_BY) != Some(MANAGER) || label(INSTANCE) != Some(instance)) {
+        return Ok(None);
+    }
+    // Names that we give are plain. Another one is not ours, whatever its labels say, and stops nobody's run.
+    let is_plain = |name: &str| name.len() <= LONGEST_NAME && name.bytes().all(|b| b.is_ascii_graphic());
+    if !is_wanted && !is_plain(&key.name) {
         return Ok(None);
     }
     let pointer = |name: &str| name.replace('/', "~1");
@@ -60,9 +70,19 @@ pub(super) fn look(
     } else if !is_wanted {
         fields = fields.into_iter().map(brief).collect();
         owners = whose(owners);
-    } else if kind != Kind::ConfigMap {
-        let too_long = |value: &&mut Value| value.to_string().len() > LONGEST;
-        fields.values_mut().filter(too_long).for_each(|value| *value = Value::Null);
+    }
+    let longest = match (is_wanted, kind) {
+        (true, Kind::ConfigMap) => usize::MAX,
+        (true, _) => LONGEST,
+        (false, _) => LONGEST_NAME,
+    };
+    let too_long = |value: &&mut Value| value.to_string().len() > longest;
+    fields.values_mut().filter(too_long).for_each(|value| *value = Value::Null);
+    fields = fields.into_iter().take(MOST_FIELDS).collect();
+    owners = owners.into_iter().take(MOST_FIELDS).collect();
+    for all in owners.values_mut() {
+        all.sort_by_key(|owner| owner.name != MANAGER);
+        all.truncate(MOST_OWNERS);
     }
     Ok(Some(Seen {
         key,
@@ -148,6 +168,25 @@ mod tests {
         }
         let other = look(Kind::ConfigMap, &item(&data, &[]), &BTreeSet::new(), "other");
         assert_eq!(other.unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_namespaces_owner_makes_of_ours_is_told_within_bounds() {
+        let mut grant = item(&json!({}), &[]);
+        grant["metadata"]["annotations"] = json!({USER: "x".repeat(200_000)});
+        grant["roleRef"] = json!({"name": "y".repeat(200_000)});
+        let managers: Vec<Value> = (0..1000)
+            .map(|number| {
+                json!({"manager": number.to_string(), "operation": "Update", "fieldsV1": {"f:roleRef": {"f:name": {}}}})
+            })
+            .collect();
+        grant["metadata"]["managedFields"] = managers.into();
+        let seen = look(Kind::RoleBinding, &grant, &BTreeSet::new(), "default").unwrap().unwrap();
+        assert!(serde_json::to_string(&seen).unwrap().len() < 2000);
+        for name in ["a b", &"a".repeat(600)] {
+            grant["metadata"]["name"] = name.into();
+            assert_eq!(look(Kind::RoleBinding, &grant, &BTreeSet::new(), "default").unwrap(), None);
+        }
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub fn desired<'u>(
     }
     if roster.users.values().any(|person| person.tier == Tier::PowerUser) {
         cluster.power_user_role();
+    } else {
+        // Others may use it as they found it, and by itself it gives nobody anything.
+        let key = Key::wide(Kind::ClusterRole, &config.power_user_role);
+        cluster.desired.unknown.insert(key);
     }
     cluster.portal();
     // Of a namespace with two owners, one's limits may be known and the other's not.

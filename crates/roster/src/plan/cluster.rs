@@ -3,7 +3,8 @@
 //! - Removals of grants come first, and a grant needs every removal of that person's to have succeeded: nobody has the rights of
 //!   yesterday's tier beside those of today's, and nobody has neither for longer than a run. What cannot be changed is
 //!   replaced, the removal first: then neither is there for the one call between.
-//! - Only what is marked ours and was set by us is removed; a namespace never is.
+//! - Only what is marked ours is removed: a grant by its labels alone, anything else where we set a field too; a namespace
+//!   never is.
 //! - A field that another program declares is not fought over: that is a problem for a person to solve. What somebody
 //!   changed by hand in an object that we made is put right again.
 //! - Of a kind that could not be read, and of what is in a namespace that could not be looked for, nothing is
@@ -42,10 +43,11 @@ pub fn cluster(desired: &ClusterDesired, observed: &ClusterObserved) -> Plan {
     let removals = view.removals(desired, &mut plan);
     // Who rules a namespace can make any number of objects there that look like ours, and must not be able to stop what is
     // to be taken from them.
-    let places: BTreeSet<_> = removals
-        .iter()
-        .map(|Seen { key, .. }| (key.kind, &key.namespace, key.namespace.is_none().then_some(&key.name)))
-        .collect();
+    let place = |seen: &&Seen| match &seen.key.namespace {
+        Some(namespace) => (namespace.clone(), None),
+        None => (seen.key.name.clone(), Some(seen.key.kind)),
+    };
+    let places: BTreeSet<_> = removals.iter().map(place).collect();
     if places.len() > desired.max_deletes {
         plan.problems.push(Problem {
             subject: Subject::Machine,
@@ -140,15 +142,12 @@ fn take(plan: &mut Plan, grants: &[&Seen], verdicts: &mut [(&Object, ClusterActi
     }
 }
 
-/// Deletes an object, or takes only what is ours out of one that others keep something in. A grant is what its role makes
-/// it: where that is ours, it goes, whoever has changed for whom it is.
+/// Deletes an object, or takes only what is ours out of one that others keep something in. A grant goes, whoever has changed it.
 fn removal(seen: &Seen) -> (ClusterAction, String) {
     let Seen { key, uid, version, .. } = seen.clone();
     let theirs = |(path, _): &(&String, &Value)| {
         let owners = owners_of(&seen.owners, path);
-        let counts =
-            if key.kind.is_grant() { path.starts_with("/roleRef/") } else { !path.starts_with("/metadata/") };
-        counts && !owners.is_empty() && !ours(owners)
+        !key.kind.is_grant() && !path.starts_with("/metadata/") && !owners.is_empty() && !ours(owners)
     };
     let reason = "the roster asks for it no longer";
     if seen.terminating {
@@ -241,9 +240,12 @@ impl<'o> View<'o> {
         let mut view = View { objects: BTreeMap::new(), readable: BTreeSet::new() };
         for (kind, reading) in &observed.kinds {
             // Only cert-manager's kind may be missing; whether anybody wants it is told below.
-            if let Reading::Seen(objects) = reading {
+            if let Some(objects) = reading.seen() {
                 view.readable.insert(*kind);
                 view.objects.extend(objects.iter().map(|seen| (&seen.key, seen)));
+            }
+            if let Reading::InPart { namespaces, .. } = reading {
+                plan.problems.push(too_many(*kind, namespaces));
             }
         }
         for Unseen { what, why, next, .. } in unseen(observed) {
@@ -267,7 +269,6 @@ impl<'o> View<'o> {
     /// What is ours and no longer wanted.
     fn removals(&self, desired: &ClusterDesired, plan: &mut Plan) -> Vec<&'o Seen> {
         let mut removals = Vec::new();
-        let mut copied: BTreeMap<Subject, Vec<&Key>> = BTreeMap::new();
         for seen in self.objects.values() {
             let key = &seen.key;
             // A copy whose place a Certificate takes stays until that one has filled it.
@@ -284,10 +285,7 @@ impl<'o> View<'o> {
             if wanted || kept || seen.is_going() || !seen.is_marked(&desired.instance) {
                 continue;
             }
-            if !seen.is_touched_by_us() {
-                if key.kind.is_grant() {
-                    copied.entry(subject).or_default().push(key);
-                }
+            if !key.kind.is_grant() && !seen.is_touched_by_us() {
                 continue;
             }
             if key.kind == Kind::Namespace {
@@ -297,7 +295,6 @@ impl<'o> View<'o> {
             }
             removals.push(*seen);
         }
-        plan.problems.extend(copied.into_iter().map(|(subject, keys)| copies_of_grants(subject, &keys)));
         removals
     }
 
@@ -314,7 +311,7 @@ impl<'o> View<'o> {
         };
         let has_certificates = match observed.kinds.get(&Kind::Certificate) {
             Some(Reading::NoSuchKind) => false,
-            Some(Reading::Seen(_)) => true,
+            Some(reading) if reading.seen().is_some() => true,
             _ => return copies,
         };
         let wanted: Vec<_> = desired
@@ -462,7 +459,7 @@ impl<'o> View<'o> {
 /// The role of a grant cannot be changed. One that is ours is made anew in two calls, the removal first.
 fn replace(seen: &Seen, instance: &str, manifest: Value) -> Verdict {
     let Seen { key, uid, version, .. } = seen.clone();
-    if seen.is_of(instance) {
+    if seen.is_marked(instance) {
         return Verdict::Do(
             ClusterAction::Replace { key, uid, version, manifest },
             "it names another role, and that cannot be changed".into(),
@@ -479,18 +476,16 @@ fn replace(seen: &Seen, instance: &str, manifest: Value) -> Verdict {
     }
 }
 
-/// Grants that somebody made from ours, or brought back from a backup. Whoever made them can make others without our
-/// labels, so they are theirs to keep; but somebody has to know of them.
-fn copies_of_grants(subject: Subject, keys: &[&Key]) -> Problem {
-    let shown: Vec<_> = keys.iter().take(3).map(ToString::to_string).collect();
-    let more = keys.len().saturating_sub(shown.len());
-    let (shown, more) =
-        (shown.join(", "), if more == 0 { String::new() } else { format!(" and {more} more") });
+/// Somebody fills a namespace with what looks like ours.
+fn too_many(kind: Kind, namespaces: &BTreeSet<String>) -> Problem {
+    let named: Vec<&str> = namespaces.iter().take(5).map(String::as_str).collect();
+    let more = namespaces.len().saturating_sub(named.len());
+    let more = if more == 0 { String::new() } else { format!(" and {more} more namespaces") };
     Problem {
-        subject,
-        what: format!("{shown}{more} may give a right that the roster does not"),
-        why: "it is marked as rosterd's, which never set a field of it: a copy, or restored from one".into(),
-        next: "look at it, and delete it; or take the labels away, if it is meant to be there".into(),
+        subject: Subject::Machine,
+        what: format!("of the {kind}s in {}{more} only some are looked at in a run", named.join(", ")),
+        why: "there are more of rosterd's label than it can have made, so somebody else did".into(),
+        next: "ask the namespace's owner; what is not wanted goes bit by bit, run by run".into(),
     }
 }
 
