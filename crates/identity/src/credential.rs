@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use kube::config::Kubeconfig;
+use kube::config::{AuthInfo, Kubeconfig};
 use roster::provider::is_in_the_clear;
 use roster::vault::Vault;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::protocol::Access;
@@ -51,7 +52,7 @@ impl CredentialError {
             Wrong::NoText(_) => "write the secret there, and nothing else",
             Wrong::NoCertificates(_) => "write the CA's certificate there, as PEM",
         };
-        format!("{what}; docs/identity.md has each step. It is read anew for each run")
+        format!("{what}; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run")
     }
 }
 
@@ -111,6 +112,19 @@ impl Credential {
             if let Some(pem) = inline(&mut user.client_key)? {
                 user.client_key_data = Some(base64(&pem).into());
             }
+        }
+        let context =
+            config.contexts.iter().find(|named| Some(&named.name) == config.current_context.as_ref());
+        let user = context.and_then(|named| named.context.as_ref()?.user.as_ref());
+        let shows_nothing = |info: &AuthInfo| {
+            let token = info.token.as_ref().is_some_and(|token| !token.expose_secret().trim().is_empty());
+            !token && info.client_certificate_data.is_none() && info.password.is_none()
+        };
+        let mut users = config.auth_infos.iter().filter(|named| Some(&named.name) == user);
+        if user.is_none() || users.any(|named| named.auth_info.as_ref().is_none_or(shows_nothing)) {
+            return Err(refuse(
+                "holds neither a token nor a certificate for the user of its current context",
+            ));
         }
         let whole = serde_json::to_string(&config).map_err(|_| no_kubeconfig())?;
         Ok(Credential { access: Access::Kubernetes { kubeconfig: whole.into() } })
@@ -256,6 +270,9 @@ users: [{name: u, user: {tokenFile: /run/token}}]
             with("no: [kubeconfig"),
             with(&CONFIG.replace("ca.pem", "gone.pem")),
             with(&CONFIG.replace("certificate-authority: ca.pem", "insecure-skip-tls-verify: true")),
+            // As a script writes it whose Secret has no token yet.
+            with(&CONFIG.replace("tokenFile: /run/token", "token: \"\"")),
+            with(&CONFIG.replace("https://127.0.0.1", "http://k8s.example.org")),
             in_a_pod,
             opened("", PEM),
             opened("hunter2 hunter3", PEM),
@@ -268,19 +285,23 @@ users: [{name: u, user: {tokenFile: /run/token}}]
             .collect();
         insta::assert_snapshot!(told.join("\n"), @"
         `kubeconfig` of [kubernetes]: /etc/rosterd/kubeconfig is no kubeconfig
-          next: write a kubeconfig with a service account's token there; docs/identity.md has each step. It is read anew for each run
+          next: write a kubeconfig with a service account's token there; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
         `kubeconfig` of [kubernetes]: there is no /etc/rosterd/gone.pem
-          next: make the file, or name the right one; docs/identity.md has each step. It is read anew for each run
+          next: make the file, or name the right one; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
         `kubeconfig` of [kubernetes]: /etc/rosterd/kubeconfig says `insecure-skip-tls-verify`; give the cluster's CA instead
-          next: write a kubeconfig with a service account's token there; docs/identity.md has each step. It is read anew for each run
+          next: write a kubeconfig with a service account's token there; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
+        `kubeconfig` of [kubernetes]: /etc/rosterd/kubeconfig holds neither a token nor a certificate for the user of its current context
+          next: write a kubeconfig with a service account's token there; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
+        `kubeconfig` of [kubernetes]: /etc/rosterd/kubeconfig names a `server` without TLS; what opens the cluster would travel in the clear
+          next: write a kubeconfig with a service account's token there; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
         `kubeconfig` of [kubernetes]: there is no /sa/token
-          next: make the file, or name the right one; docs/identity.md has each step. It is read anew for each run
+          next: make the file, or name the right one; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
         `file` of [vault.login]: there is no /etc/rosterd/vault-token
-          next: make the file, or name the right one; docs/identity.md has each step. It is read anew for each run
+          next: make the file, or name the right one; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
         `file` of [vault.login]: /etc/rosterd/vault-token does not hold one line of text
-          next: write the secret there, and nothing else; docs/identity.md has each step. It is read anew for each run
+          next: write the secret there, and nothing else; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
         `ca` of [vault]: /ca.pem holds something else than certificates (PEM)
-          next: write the CA's certificate there, as PEM; docs/identity.md has each step. It is read anew for each run
+          next: write the CA's certificate there, as PEM; /usr/share/doc/rosterd/docs/identity.md has each step. It is read anew for each run
         ");
     }
 

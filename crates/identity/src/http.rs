@@ -149,6 +149,14 @@ impl Server {
             let why = ["ServiceError: ", "client error (Connect): "]
                 .into_iter()
                 .fold(why.as_str(), |why, layer| why.strip_prefix(layer).unwrap_or(why));
+            // The client's word for its own deadline.
+            if why.ends_with("deadline has elapsed") {
+                return Trouble::NoAnswer(format!(
+                    "{} says nothing within {} s",
+                    self.place,
+                    CONNECT.as_secs()
+                ));
+            }
             Trouble::NoAnswer(format!("{}: {why}", self.place))
         };
         Flaw::of(error).map_or_else(why, Trouble::Untrusted)

@@ -28,6 +28,8 @@ pub(crate) const SITE: Site = Site {
     client: "look at `client-certificate` of the kubeconfig, and by whom the cluster wants it signed",
 };
 
+/// Whoever shows nothing that the API server knows. Nobody may give rights to that.
+const ANONYMOUS: &str = "system:anonymous";
 const PAGE: usize = 500;
 /// The most objects of a kind in a namespace that are told although nobody wants them. When these are gone, others are.
 const UNWANTED: usize = 200;
@@ -35,6 +37,8 @@ const UNWANTED: usize = 200;
 const LISTS: usize = 3;
 /// How often an object that somebody else writes at the same moment is applied.
 const APPLIES: usize = 4;
+/// How often a grant that somebody makes anew at the same moment is deleted.
+const DELETES: usize = 8;
 
 /// A cluster that can be spoken to.
 #[derive(Clone)]
@@ -243,27 +247,44 @@ impl Cluster {
     }
 
     async fn delete(&self, key: &Key, uid: &str, version: &str) -> Result<(), Failure> {
-        // A grant goes, whoever has changed it since: somebody who writes all the time could keep it otherwise.
-        let preconditions = match key.kind.is_grant() {
-            true => json!({"uid": uid}),
-            false => json!({"uid": uid, "resourceVersion": version}),
-        };
-        let options = json!({
-            "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
-            "preconditions": preconditions,
-        });
-        match self.server.send(&Method::DELETE, &path(key), Some(&options), "application/json").await {
-            Ok(said) if is_held(&said) && key.kind.is_grant() => self.empty(key, uid).await,
-            Ok(said) if is_held(&said) => Err(Failure::new(
-                "it is deleted and still there, because it has finalizers",
-                "wait until it is gone; if it stays, look at its finalizers",
-            )),
-            Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => Ok(()),
-            Err(Trouble::Refused(StatusCode::CONFLICT, _)) => {
-                Err(Failure::new("somebody has changed it meanwhile", "the next run looks again"))
+        let mut uid = uid.to_owned();
+        for _ in 0..DELETES {
+            // A grant goes, whoever has changed it since: somebody who writes all the time could keep it otherwise.
+            let preconditions = match key.kind.is_grant() {
+                true => json!({"uid": uid}),
+                false => json!({"uid": uid, "resourceVersion": version}),
+            };
+            let options = json!({
+                "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background",
+                "preconditions": preconditions,
+            });
+            match self.server.send(&Method::DELETE, &path(key), Some(&options), "application/json").await {
+                Ok(said) if is_held(&said) && key.kind.is_grant() => return self.empty(key, &uid).await,
+                Ok(said) if is_held(&said) => {
+                    return Err(Failure::new(
+                        "it is deleted and still there, because it has finalizers",
+                        "wait until it is gone; if it stays, look at its finalizers",
+                    ));
+                }
+                Ok(_) | Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => return Ok(()),
+                Err(Trouble::Refused(StatusCode::CONFLICT, _)) => {}
+                Err(trouble) => return Err(told(trouble, &format!("delete {key}"))),
             }
-            Err(trouble) => Err(told(trouble, &format!("delete {key}"))),
+            if !key.kind.is_grant() {
+                break;
+            }
+            // And whoever makes it anew, with our labels.
+            match self.server.get::<Value>(&path(key)).await {
+                Ok(found) if found.pointer("/metadata/labels").is_some_and(is_labelled) => {
+                    uid =
+                        found.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned();
+                }
+                Ok(_) => break,
+                Err(Trouble::Refused(StatusCode::NOT_FOUND, _)) => return Ok(()),
+                Err(trouble) => return Err(told(trouble, &format!("get {key}"))),
+            }
         }
+        Err(Failure::new("somebody has changed it meanwhile", "the next run looks again"))
     }
 
     /// A grant that a finalizer holds is obeyed until it is gone, unless it is for nobody.
@@ -289,7 +310,7 @@ fn unread(trouble: Trouble, kind: Kind) -> Failure {
         let said = status(said).message.unwrap_or_default();
         let account =
             said.split_once("User \"").and_then(|(_, rest)| rest.split_once("\" cannot list resource "));
-        if let Some((account, _)) = account {
+        if let Some((account, _)) = account.filter(|(account, _)| *account != ANONYMOUS) {
             return Failure::new(
                 format!("the cluster does not let {account} list them"),
                 "bind the role of docs/identity.md to that account, whole",
@@ -323,6 +344,12 @@ fn told(trouble: Trouble, doing: &str) -> Failure {
             managers,
             "let only one of the two keep it: take it out of the other's hands, or give it another name",
         ),
+        StatusCode::FORBIDDEN if said.contains(&format!("User \"{ANONYMOUS}\" cannot")) => Failure::new(
+            format!(
+                "the cluster takes us for nobody ({ANONYMOUS}): what the kubeconfig holds says nothing to it"
+            ),
+            "write the service account's token into the kubeconfig; it is read anew for each run",
+        ),
         StatusCode::UNAUTHORIZED => Failure::new(
             format!("the cluster does not accept the credential: {said}"),
             "renew the token or certificate in the kubeconfig; it is read anew for each run",
@@ -344,6 +371,10 @@ fn told(trouble: Trouble, doing: &str) -> Failure {
             "tried again by itself; if it stays, look at the cluster",
         ),
     }
+}
+
+fn is_labelled(labels: &Value) -> bool {
+    labels.get(MANAGED_BY).and_then(Value::as_str) == Some(MANAGER)
 }
 
 /// Whether the answer to a deletion is the object, which stays until somebody has taken its finalizers away.

@@ -25,7 +25,7 @@ use crate::tls::Site;
 mod people;
 mod said;
 
-use said::{aliases_of, instance_of, no_sense, policy, strings};
+use said::{aliases_of, instance_of, no_sense, policy, says_nothing_is_there, strings};
 
 const SITE: Site = Site {
     who: "Vault",
@@ -387,7 +387,15 @@ impl Vault {
         struct Whole<T> {
             data: T,
         }
-        self.server.get::<Whole<T>>(&format!("/v1/{path}")).await.map(|whole| whole.data)
+        let said = self.server.get::<Whole<T>>(&format!("/v1/{path}")).await.map(|whole| whole.data);
+        said.map_err(|trouble| match trouble {
+            // A mount that is gone, or a proxy, says that too, and then nothing is known.
+            Trouble::Refused(StatusCode::NOT_FOUND, said) if !says_nothing_is_there(&said) => {
+                let why = words(StatusCode::NOT_FOUND, &said);
+                Trouble::NoAnswer(format!("asked for {path}, it says: {why}"))
+            }
+            trouble => trouble,
+        })
     }
 
     /// The names in a folder; none when there is nothing in it.

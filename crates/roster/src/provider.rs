@@ -79,9 +79,35 @@ pub struct ProviderStatus {
 
 /// Whether a token that is sent to the server at this address can be read on its way: without TLS, and to another machine.
 pub fn is_in_the_clear(address: &str) -> bool {
+    let address = address.to_ascii_lowercase();
     let Some(rest) = address.strip_prefix("http://") else { return false };
-    let host = rest.split('/').next().unwrap_or_default();
-    let is =
-        |name: &&str| host.strip_prefix(*name).is_some_and(|port| port.is_empty() || port.starts_with(':'));
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let is = |name: &&str| {
+        host.strip_prefix(*name)
+            .is_some_and(|port| port.is_empty() || port.starts_with(':') && !port.contains('@'))
+    };
     !["localhost", "127.0.0.1", "[::1]"].iter().any(is)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_tls_and_this_machine_hide_a_token() {
+        for address in
+            ["https://a.example.org", "http://localhost:8200/x", "http://127.0.0.1", "HTTP://[::1]:80"]
+        {
+            assert!(!is_in_the_clear(address), "{address}");
+        }
+        for address in [
+            "http://a.example.org",
+            "HTTP://a",
+            "http://localhost:x@evil",
+            "http://localhost.evil",
+            "http://127.0.0.1.evil/",
+        ] {
+            assert!(is_in_the_clear(address), "{address}");
+        }
+    }
 }

@@ -48,3 +48,10 @@ pub(super) fn aliases_of(entity: &Value, accessor: Option<&str>) -> (BTreeSet<St
     }
     (ours, others)
 }
+
+/// Whether a 404 is Vault's word for nothing: no errors, and perhaps the versions of what was deleted.
+pub(super) fn says_nothing_is_there(said: &[u8]) -> bool {
+    let said: Value = serde_json::from_slice(said).unwrap_or_default();
+    let no_errors = said.get("errors").is_some_and(|errors| errors.as_array().is_some_and(Vec::is_empty));
+    no_errors || said.pointer("/data/metadata/version").is_some()
+}

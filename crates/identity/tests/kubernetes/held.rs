@@ -1,5 +1,6 @@
 //! Grants that somebody would like to keep: held by a finalizer, or written into all the time.
 
+use roster::cluster::{INSTANCE, MANAGED_BY, MANAGER};
 use roster::plan;
 use roster::report::StepResult;
 use serde_json::json;
@@ -55,6 +56,28 @@ async fn a_grant_goes_whoever_has_written_into_it_since() {
     let mut worker = worker(&server, &server.token(), limits()).await;
     let plan = plan::cluster(&wanted, &worker.observe(&wanted).await.unwrap());
     server.write_as("kubectl-annotate", grant, &json!({"metadata": {"annotations": {"x": "y"}}}));
+    let results = apply(&mut worker, &plan).await;
+    worker.finish().await;
+    assert!(results.iter().all(|result| *result == StepResult::Done), "{results:?}");
+    assert!(!server.objects().contains_key(grant));
+}
+
+/// Nor does whoever makes it anew, so that it is another one each time.
+#[tokio::test]
+async fn a_grant_that_is_made_anew_meanwhile_goes_too() {
+    let server = synced(&carol()).await;
+    let grant = "rolebindings carol-dev/carol-admin";
+    let wanted = desired(&server, &json!({}), &server.config());
+    let mut worker = worker(&server, &server.token(), limits()).await;
+    let plan = plan::cluster(&wanted, &worker.observe(&wanted).await.unwrap());
+    server.delete(grant);
+    let rbac = "rbac.authorization.k8s.io";
+    let again = json!({
+        "metadata": {"labels": {MANAGED_BY: MANAGER, INSTANCE: server.config().instance}},
+        "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "admin"},
+        "subjects": [{"apiGroup": rbac, "kind": "User", "name": server.own("carol@example.org")}],
+    });
+    server.write_as("kubectl-create", grant, &again);
     let results = apply(&mut worker, &plan).await;
     worker.finish().await;
     assert!(results.iter().all(|result| *result == StepResult::Done), "{results:?}");
