@@ -48,6 +48,15 @@ pub fn host(desired: &Desired, config: &Config, ledger: &Ledger, observed: &Host
                 let index = create_account(&mut plan, account, is_known);
                 accounts.insert(user, Some(index));
                 plan.notices.extend(notices);
+                if let Some(removed) = ledger.removed.get(user) {
+                    let text = format!(
+                        "was removed on {}, and gets a new home; the one of then is kept: to have it back, take them out of the roster, \
+                         and `rosterctl restore-account {}` before they join again",
+                        removed.since.strftime("%F"),
+                        removed.archive
+                    );
+                    plan.notice(&Subject::User(user.clone()), text);
+                }
             }
             Err(problem) => plan.problems.push(problem),
         }

@@ -1,5 +1,6 @@
 //! Plans for the machine, case by case.
 
+use roster::ledger::Removed;
 use roster::model::Roster;
 use roster::name::{GroupName, OsUser, ServiceName};
 use roster::observed::{EnvFileState, FileState, HomeFolder, LoginState, SubordinateRange};
@@ -318,6 +319,17 @@ fn a_person_who_returns_has_the_same_ids_also_when_the_account_was_removed_by_ha
     machine: write /etc/t3-serve/dispatch.json, mode 0644
     ");
     assert_eq!(machine.ledger.identities[&user("alice")], before[&user("alice")]);
+}
+
+#[test]
+fn who_was_removed_and_joins_again_is_told_where_the_old_home_is() {
+    let mut machine = Machine::fresh();
+    let at = "2026-01-02T03:04:05Z".parse().unwrap();
+    let archive = "/var/backups/rosterd/alice.json".to_owned();
+    machine.ledger.removed.insert(user("alice"), Removed { since: at, cut: at, archive });
+    let plan = machine.run(&roster(json!({"alice": {}}))).plan;
+    let told = plan.notices.iter().find(|notice| notice.text.contains("restore-account")).unwrap();
+    insta::assert_snapshot!(told.text, @"was removed on 2026-01-02, and gets a new home; the one of then is kept: to have it back, take them out of the roster, and `rosterctl restore-account /var/backups/rosterd/alice.json` before they join again");
 }
 
 #[test]

@@ -50,9 +50,10 @@ pub(crate) fn restore(global: &Global, archive: &Path, out: &Out) -> Result<u8> 
     }
     let has_home = host.stands(&person.home)?;
     if has_account && has_home && leaver.archive.is_none() {
-        return Err(CommandError::new(format!(
-            "{user} has an account and a home: there is nothing to restore"
-        )));
+        return Err(CommandError::new(format!("{user} has an account and a home, which are not replaced"))
+            .next(format!(
+                "`rosterctl offboard {user}` keeps these in an archive of their own; then restore this one"
+            )));
     }
     let told = match manifest.archive.as_ref().filter(|_| !has_home) {
         Some(name) => home(&host, &person, &path.with_file_name(name), &manifest)?,

@@ -81,7 +81,7 @@ fn closing(plan: &Plan, waits: bool, in_force: bool) -> String {
             }
             (true, false) => "No change: all is as the roster says.",
             (true, true) => "No change: all is as the roster in force says.",
-            (false, _) => "No change.",
+            (false, _) => "No step is planned:",
         };
         return format!("{all}{problems}");
     }
@@ -160,7 +160,7 @@ mod tests {
             to connect to git.example.org: connection refused
             next: see whether the remote answers; it is tried again by itself
 
-        No change. 1 problem is in the way.
+        No step is planned: 1 problem is in the way.
         ");
     }
 }
