@@ -25,7 +25,7 @@ use crate::accept::InForce;
 use crate::ask::{Ask, Whom};
 use crate::homes::Homes;
 use crate::journal;
-use crate::providers::Lanes;
+use crate::providers::{self, Lanes};
 use crate::run::chain;
 use crate::running;
 use crate::sources::OnDisk;
@@ -425,7 +425,7 @@ impl Daemon {
     }
 
     /// Between runs, `systemctl status` tells how the last one ended.
-    fn is_idle(&self) {
+    pub(crate) fn is_idle(&self) {
         *self.activity.borrow_mut() = None;
         self.is_alive();
         let _ = sd_notify::notify(&[NotifyState::Status(&self.idle_text())]);
@@ -472,6 +472,12 @@ impl Daemon {
                 names.join(", "),
                 if ledger.degraded.len() > 5 { ", …" } else { "" }
             ));
+        }
+        let config = self.config();
+        for (provider, state) in &ledger.providers {
+            if !state.degraded.is_empty() && providers::is_configured(&config, *provider) {
+                text.push_str(&format!("; {provider}: degraded, see `rosterctl status`"));
+            }
         }
         match ledger.waiting.as_ref().map(|waiting| &waiting.cause) {
             Some(WaitingCause::Held { cuts, .. }) => {

@@ -98,6 +98,9 @@ async fn keep(daemon: Rc<Daemon>, provider: Provider, mut asked: mpsc::Unbounded
         if let Some(run) = run {
             ask.tell(&Progress::Ended(Box::new(run)));
         }
+        if !daemon.is_running() {
+            daemon.is_idle();
+        }
     }
 }
 
