@@ -226,24 +226,12 @@ fn type_into(script: &mut Vec<u8>, target: &SessionName, typed: &Typed, claude: 
     when(script, &at, &empty, &send.join(" ; "));
 }
 
-/// Presses these keys in the pane of that id, if the condition holds in that moment.
+/// Presses these keys in the pane of that id, if the condition holds in that moment. Whoever asked sees by the mark that it
+/// was done.
 pub(crate) fn press(script: &mut Vec<u8>, pane: &str, condition: &str, keys: &str) {
     let at = quoted(pane.as_bytes());
-    when(script, &at, condition, &format!("send-keys -t {at} {keys}"));
-}
-
-/// The same with other keys if the other condition holds instead.
-pub(crate) fn press_either(script: &mut Vec<u8>, pane: &str, one: (&str, &str), other: (&str, &str)) {
-    let at = quoted(pane.as_bytes());
-    let mut otherwise = Vec::new();
-    press(&mut otherwise, pane, other.0, other.1);
-    let mut line = Line::default();
-    line.command(&["if-shell", "-F", "-t"]);
-    line.0.push(b' ');
-    line.0.extend(at.as_bytes());
-    line.words(&[one.0, &format!("send-keys -t {at} {}", one.1)]);
-    line.word(otherwise.trim_ascii_end());
-    line.end(script);
+    let told = format!("display-message -p {}", quoted(escaped(&pressed_mark(pane)).as_bytes()));
+    when(script, &at, condition, &format!("send-keys -t {at} {keys} ; {told}"));
 }
 
 fn when(script: &mut Vec<u8>, at: &str, condition: &str, commands: &str) {
@@ -259,6 +247,11 @@ fn when(script: &mut Vec<u8>, at: &str, condition: &str, commands: &str) {
 pub(crate) fn typed_mark(pane: &str) -> String {
     // As a number: `%` begins a time.
     format!("typed into {}", pane.trim_start_matches('%'))
+}
+
+/// The same once keys were pressed in it.
+pub(crate) fn pressed_mark(pane: &str) -> String {
+    format!("pressed in {}", pane.trim_start_matches('%'))
 }
 
 /// A path as an argument that tmux expands; none where it would not come out as it went in.

@@ -9,7 +9,7 @@ use crate::client::{ClientError, PATIENCE, Server};
 use crate::plan::LivePane;
 use crate::processes;
 use crate::prompt::About;
-use crate::script::{press, press_either};
+use crate::script::{press, pressed_mark};
 
 /// What tmux tells of a pane. While it stays the same, nobody has typed there and nothing was written: the cursor is where
 /// it was. `source-file` compares it in the moment of typing.
@@ -19,8 +19,8 @@ const STATE: &str = "#{pid} #{pane_id} #{pane_pid} #{pane_width} #{pane_in_mode}
 /// How long a shell may take to do what was typed: a claude is named so only when its interpreter has started.
 pub(crate) const STARTING: Duration = Duration::from_secs(10);
 
-/// How long a shell may take to move its cursor to the left. One that is slower gets a blank into its line, which is taken
-/// back.
+/// How long a shell may take to move its cursor to the left. One that is slower gets a blank into its line, before the blank
+/// that is left of the cursor.
 const MOVING: Duration = Duration::from_millis(100);
 
 /// How long a shell may take to show a blank.
@@ -115,6 +115,8 @@ struct Asked<'a> {
     shell: u32,
     /// Whether the kernel gathers its line.
     by_kernel: bool,
+    /// Whether the blank was seen on the line when it was looked at last.
+    blank: bool,
 }
 
 /// Of panes in which a shell waits as far as the screen can tell, finds out where nothing is on the line: a text of several
@@ -122,9 +124,12 @@ struct Asked<'a> {
 ///
 /// - `Left` moves the cursor unless nothing is left of it, and `Right` moves it back.
 /// - Where it has not moved, a blank does, by one: then the shell edits its line, takes letters for letters, and had nothing
-///   on it. The blank stays before what is typed. With something on the line after all, `Left` was late: the cursor is where
-///   it was, and the blank goes again.
+///   on it. The blank stays before what is typed.
 /// - Where the kernel gathers the line, `C-r` has it show the line once more, which leaves the cursor in the first column.
+///
+/// tmux presses a key only where the pane is as it was, and tells where it has: a pane in which `Left` was not pressed says
+/// nothing by a cursor that stays. A blank that is in doubt is taken back where it was seen, and only there: in a shell that
+/// has stalled, the last letter may be one that its person typed. One that is left is before another blank.
 pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), ClientError> {
     let about = About::here();
     let mut asked: Vec<Asked> = panes
@@ -132,8 +137,8 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
         .filter_map(|pane| {
             let found = pane.prompt.take()?;
             let (pane, shell) = with_shell((pane.pid?, pane))?;
-            let screen = Vec::new();
-            Some(Asked { pane, found, screen, shell, by_kernel: processes::is_dash(shell) })
+            let by_kernel = processes::is_dash(shell);
+            Some(Asked { pane, found, screen: Vec::new(), shell, by_kernel, blank: false })
         })
         .collect();
     let mut script = Vec::new();
@@ -141,7 +146,8 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
         press(&mut script, &one.pane.id, &one.found.still(), "Left");
     }
     if !script.is_empty() {
-        say(server, &script)?;
+        let pressed = say(server, &script)?;
+        asked.retain(|one| one.by_kernel || pressed.contains(&pressed_mark(&one.pane.id)));
         std::thread::sleep(MOVING);
     }
     script.clear();
@@ -155,12 +161,13 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
             press(&mut script, &one.pane.id, &one.found.still(), keys);
             one.screen = shown.rows;
             still.push(one);
-        } else if now.x.checked_add(1) == Some(one.found.x) && now == one.found.at(now.x) {
+        } else if !one.by_kernel && now.x.checked_add(1) == Some(one.found.x) && now == one.found.at(now.x) {
             press(&mut script, &one.pane.id, &now.still(), "Right");
         }
     }
+    let pressed = say(server, &script)?;
     asked = still;
-    say(server, &script)?;
+    asked.retain(|one| pressed.contains(&pressed_mark(&one.pane.id)));
     let until = Instant::now() + SHOWING;
     let mut pause = Duration::from_millis(5);
     while !asked.is_empty() && Instant::now() < until {
@@ -168,7 +175,8 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
         pause *= 2;
         let shown = look(server, &ids(&asked))?;
         let mut still = Vec::new();
-        for (one, shown) in asked.into_iter().zip(shown) {
+        for (mut one, shown) in asked.into_iter().zip(shown) {
+            one.blank = shown.as_ref().is_some_and(|shown| shown.has_blank(&one));
             match shown.and_then(|shown| shown.is_empty(&one)) {
                 Some(empty) => one.pane.prompt = Some(empty),
                 None => still.push(one),
@@ -176,14 +184,12 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
         }
         asked = still;
     }
-    // Of one that is somewhere else somebody has made something meanwhile, and a blank more in it does no harm.
     script.clear();
-    for one in asked.iter().filter(|one| !one.by_kernel) {
-        let (there, on) = (one.found.still(), one.found.at(one.found.x + 1).still());
-        // Put in front of the letter that was left of the cursor, or at the beginning.
-        press_either(&mut script, &one.pane.id, (&there, "BSpace Right"), (&on, "BSpace"));
+    for one in asked.iter().filter(|one| one.blank) {
+        press(&mut script, &one.pane.id, &one.found.at(one.found.x + 1).still(), "BSpace");
     }
-    say(server, &script)
+    say(server, &script)?;
+    Ok(())
 }
 
 /// Leaves these panes as they were found: nothing is typed into them after all.
@@ -197,19 +203,21 @@ pub(crate) fn take_back<'a>(
             press(&mut script, &pane.id, &prompt.still(), "BSpace");
         }
     }
-    say(server, &script)
+    say(server, &script)?;
+    Ok(())
 }
 
 fn ids(asked: &[Asked]) -> Vec<String> {
     asked.iter().map(|one| one.pane.id.clone()).collect()
 }
 
-/// Lines of which each may fail, as when its pane has ended.
-fn say(server: &Server, script: &[u8]) -> Result<(), ClientError> {
-    if !script.is_empty() {
-        server.call(&["source-file", "-"], script, PATIENCE)?;
+/// Lines of which each may fail, as when its pane has ended; what the server tells.
+fn say(server: &Server, script: &[u8]) -> Result<BTreeSet<String>, ClientError> {
+    if script.is_empty() {
+        return Ok(BTreeSet::new());
     }
-    Ok(())
+    let told = server.call(&["source-file", "-"], script, PATIENCE)?.output;
+    Ok(String::from_utf8_lossy(&told).lines().map(str::to_owned).collect())
 }
 
 /// Waits until in each of these panes claude runs or a shell waits again, at most [`STARTING`]; in which of them claude
@@ -253,6 +261,15 @@ impl Shown {
         let about = about.shell(shell);
         let at = (prompt.x, prompt.y);
         plain && here && about.is_some_and(|about| about.is_empty_prompt(&self.rows, width, at, prompt.older))
+    }
+
+    /// Whether the blank that was typed is to the left of the cursor, and no letter.
+    fn has_blank(&self, asked: &Asked) -> bool {
+        let found = &asked.found;
+        let left = self.rows.get(found.y).and_then(|row| row.chars().nth(found.x));
+        !asked.by_kernel
+            && Prompt::new(&self.state) == Some(found.at(found.x + 1))
+            && left.is_none_or(|left| left == ' ')
     }
 
     /// The pane with nothing on its line, once that has shown.

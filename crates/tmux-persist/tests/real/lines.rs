@@ -160,7 +160,8 @@ fn what_is_on_a_line_is_neither_run_nor_lost() {
     }
 }
 
-/// Runs the next two with a tmux that types for a person between two calls, and writes down what is said to it.
+/// Runs the next three with a tmux that types for a person between two calls or turns their wheel around one, and writes
+/// down what is said to it.
 #[test]
 fn whoever_types_meanwhile_keeps_their_line() {
     let dir = tempfile::tempdir().unwrap();
@@ -174,7 +175,14 @@ fn whoever_types_meanwhile_keeps_their_line() {
          if [ \"$(wc -l <$d.calls)\" = \"$(cat $d)\" ]; then\n\
          {real} -L \"$3\" send-keys -t =work: -l 'touch precious'\n\
          until {real} -L \"$3\" capture-pane -p -t =work: | grep -q precious; do sleep 0.02; done\n\
-         fi; fi\nexec {real} \"$@\"\n",
+         fi; fi\n\
+         if [ -e $d.wheel ] && [ \"$4\" = source-file ]; then\n\
+         said=$(cat; echo .); said=${{said%.}}\n\
+         case $said in *Left*) echo turned >>$d.wheel; {real} -L \"$3\" copy-mode -t =work: ;; esac\n\
+         printf %s \"$said\" | {real} \"$@\"; rc=$?\n\
+         case $said in *Left*) {real} -L \"$3\" send-keys -t =work: -X cancel ;; esac\n\
+         exit $rc\n\
+         fi\nexec {real} \"$@\"\n",
         dir = dir.path().display(),
         real = real.trim(),
     );
@@ -187,7 +195,7 @@ fn whoever_types_meanwhile_keeps_their_line() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("2 passed"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("3 passed"));
 }
 
 #[test]
@@ -257,4 +265,28 @@ fn with_calls_counted_all_panes_are_asked_together() {
         let shown = place.shown(name);
         assert!(shown.contains("$  cd ") && shown.contains(&id(number)[30..]), "{shown}");
     }
+}
+
+#[test]
+#[ignore = "of the test before"]
+fn with_calls_counted_a_wheel_is_turned() {
+    let calls = std::path::PathBuf::from(std::env::var("CALLS").unwrap());
+    let place = Place::new();
+    place.lost(["work"].into_iter());
+    place.start(&live("work", &["bash", "--norc"], &[], "$"));
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).unwrap().unwrap().name;
+    place.tmux(&["set-buffer", &format!("touch precious\n{user}$ ")]);
+    place.tmux(&["paste-buffer", "-p", "-t", "=work:"]);
+    place.settled("=work:");
+    let settings = place.with_claude();
+    place.all_wait(&settings);
+    let wheel = calls.join(format!("{}.wheel", place.socket));
+    fs::write(&wheel, "").unwrap();
+    let (row, outcome) = place.restored(&settings).remove(0);
+    // Where `Left` was not pressed, a cursor that stays tells nothing.
+    assert_eq!(fs::read_to_string(&wheel).unwrap(), "turned\n");
+    assert_eq!((row.action, &outcome), (Action::Suffixed, &Outcome::Made), "{row:?}");
+    assert_eq!(place.precious(), Vec::<String>::new());
+    place.tmux(&["send-keys", "-t", "=work:0.0", "Enter"]);
+    eventually("the line is whole", || (place.precious() == ["precious"]).then_some(()));
 }
