@@ -8,36 +8,47 @@ use serde::{Deserialize, Serialize};
 use crate::model::ConversationId;
 use crate::plan::Live;
 
-/// Of so many conversations, those whose pane has ended are kept too: nothing is typed into another one in its place.
+/// Of so many conversations on a server, those whose pane has ended are kept too: nothing is typed into another one in its
+/// place.
 const MOST: usize = 5000;
+
+/// So many servers are kept, the ones that were seen last: those of a few sockets.
+const SERVERS: usize = 4;
+
+/// What was seen, the server that was seen last at the end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Places(Vec<Seen>);
 
 /// What was seen on one server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Places {
+struct Seen {
     /// Which server: its process and when that started.
     server: String,
     panes: BTreeMap<ConversationId, String>,
 }
 
 impl Places {
-    /// With what is there now. Of another server nothing is known any more.
+    /// With what is there now.
     pub(crate) fn with(mut self, live: &Live) -> Places {
         let Some(server) = &live.server else { return self };
-        if self.server != *server {
-            self = Places { server: server.clone(), panes: BTreeMap::new() };
-        }
+        let known = self.0.iter().position(|seen| seen.server == *server).map(|at| self.0.remove(at));
+        let mut seen = known.unwrap_or_else(|| Seen { server: server.clone(), panes: BTreeMap::new() });
         let panes = || live.sessions.values().flatten();
-        if self.panes.len() >= MOST {
+        if seen.panes.len() >= MOST {
             let there: BTreeSet<&String> = panes().map(|pane| &pane.id).collect();
-            self.panes.retain(|_, pane| there.contains(pane));
+            seen.panes.retain(|_, pane| there.contains(pane));
         }
-        self.panes.extend(panes().filter_map(|pane| Some((pane.conversation.clone()?, pane.id.clone()))));
+        seen.panes.extend(panes().filter_map(|pane| Some((pane.conversation.clone()?, pane.id.clone()))));
+        self.0.push(seen);
+        let surplus = self.0.len().saturating_sub(SERVERS);
+        self.0.drain(..surplus);
         self
     }
 
     /// The pane of each conversation that was seen on this server.
     pub(crate) fn on(self, server: Option<&String>) -> BTreeMap<ConversationId, String> {
-        if server == Some(&self.server) { self.panes } else { BTreeMap::new() }
+        let seen = self.0.into_iter().find(|seen| Some(&seen.server) == server);
+        seen.map(|seen| seen.panes).unwrap_or_default()
     }
 }
 
@@ -76,8 +87,22 @@ mod tests {
         // The same process number at another time is another server.
         assert!(seen.clone().on(Some(&"7 101".to_owned())).is_empty() && seen.clone().on(None).is_empty());
         assert_eq!(seen.clone().with(&Live::default()), seen, "nothing is known of no server");
-        let other = seen.with(&live("8 200", &[(3, "%1")]));
-        assert_eq!(other.on(Some(&"8 200".to_owned())), [(id(3), "%1".to_owned())].into());
+    }
+
+    #[test]
+    fn the_server_of_another_socket_takes_nothing_away() {
+        let seen = Places::default().with(&live("7 100", &[(1, "%1")])).with(&live("8 200", &[(3, "%1")]));
+        let on = |seen: &Places, server: &str| seen.clone().on(Some(&server.to_owned()));
+        assert_eq!(on(&seen, "7 100"), [(id(1), "%1".to_owned())].into());
+        assert_eq!(on(&seen, "8 200"), [(id(3), "%1".to_owned())].into());
+        // Of many, those that were seen last.
+        let servers = (0..9).map(|number| format!("9 {number}"));
+        let seen = servers.fold(seen, |seen, server| {
+            seen.with(&live(&server, &[(5, "%5")])).with(&live("7 100", &[(2, "%2")]))
+        });
+        assert_eq!(seen.0.len(), SERVERS);
+        assert_eq!(on(&seen, "7 100").len(), 2);
+        assert_eq!((on(&seen, "8 200").len(), on(&seen, "9 0").len(), on(&seen, "9 8").len()), (0, 0, 1));
     }
 
     #[test]
@@ -86,9 +111,9 @@ mod tests {
         for number in 0..MOST {
             seen = seen.with(&live("7 100", &[(number, "%1")]));
         }
-        assert_eq!(seen.panes.len(), MOST);
-        seen.panes.insert(id(0), "%0".into());
-        let seen = seen.with(&live("7 100", &[(MOST, "%1")]));
+        assert_eq!(seen.0[0].panes.len(), MOST);
+        seen.0[0].panes.insert(id(0), "%0".into());
+        let seen = seen.with(&live("7 100", &[(MOST, "%1")])).0.remove(0);
         assert_eq!((seen.panes.len(), seen.panes.get(&id(0))), (MOST, None));
     }
 }

@@ -87,9 +87,20 @@ impl Tombstones {
         self.0.values().max().copied()
     }
 
+    /// Those of sessions that are not among these: what is live is closed no more.
+    pub(crate) fn without(self, live: &[Session]) -> Tombstones {
+        let closed = |name: &SessionName| live.iter().all(|session| session.name != *name);
+        Tombstones(self.0.into_iter().filter(|(name, _)| closed(name)).collect())
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&SessionName, Moment)> {
+        self.0.iter().map(|(name, at)| (name, *at))
+    }
+
     /// Those that may still matter for a snapshot of `oldest` or a later one.
     pub(crate) fn since(&self, oldest: Moment) -> impl Iterator<Item = (&SessionName, Moment)> {
-        self.0.iter().map(|(name, at)| (name, *at)).filter(move |(_, at)| *at > oldest)
+        self.iter().filter(move |(_, at)| *at > oldest)
     }
 }
 

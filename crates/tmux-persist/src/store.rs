@@ -254,12 +254,25 @@ impl Store {
     pub(crate) fn bury(&self, name: &SessionName, at: Moment) -> Result<(), StoreError> {
         let before = self.tombstones()?;
         let oldest = self.moments()?.first().copied().unwrap_or(Moment(i64::MIN));
-        let mut text: String = before
-            .since(oldest)
-            .filter(|(other, _)| *other != name)
-            .map(|(other, at)| format!("{other}\t{}\n", at.0))
-            .collect();
-        text.push_str(&format!("{name}\t{}\n", at.0));
+        let others = before.since(oldest).filter(|(other, _)| *other != name);
+        self.write_tombstones(others.chain([(name, at)]))
+    }
+
+    /// Ends the records of sessions that are live; what is left.
+    pub(crate) fn unbury(&self, live: &[Session]) -> Result<Tombstones, StoreError> {
+        let before = self.tombstones()?;
+        let left = before.clone().without(live);
+        if left != before {
+            self.write_tombstones(left.iter())?;
+        }
+        Ok(left)
+    }
+
+    fn write_tombstones<'a>(
+        &self,
+        records: impl Iterator<Item = (&'a SessionName, Moment)>,
+    ) -> Result<(), StoreError> {
+        let text: String = records.map(|(name, at)| format!("{name}\t{}\n", at.0)).collect();
         let path = self.dir.join("forgotten");
         self.replace(&path, text.as_bytes()).map_err(|source| StoreError::Write { path, source })
     }

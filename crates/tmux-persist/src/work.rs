@@ -196,7 +196,8 @@ impl Work<'_> {
             (Some(stored), Some(pointed)) if stored.taken == pointed => Some(stored.clone()),
             _ => self.store.promoted()?,
         };
-        let tombstones = self.store.tombstones()?;
+        // Also when nothing else has changed.
+        let tombstones = self.store.unbury(&sessions)?;
         let verdict = judge(&sessions, stored.as_ref(), promoted.as_ref(), &tombstones, self.now());
         let (saved, taken) = match verdict {
             Verdict::Unchanged(taken) => (Saved::Unchanged, taken),

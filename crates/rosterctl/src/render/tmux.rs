@@ -234,9 +234,7 @@ fn forgotten(page: &mut Page, user: &str, one: &Forgotten) {
     page.para(Style::Plain, &format!("{user}: {name} was closed on purpose; restore leaves it out"));
     let (style, more) = match one.known {
         Known::Saved | Known::Unclear => return,
-        Known::Live => {
-            (Style::Warn, "it is live, and counts as closed until a snapshot is taken that has it".to_owned())
-        }
+        Known::Live => (Style::Warn, "it is live, and counts as closed until a save finds it so".to_owned()),
         Known::Unknown => (
             Style::Warn,
             format!("no session {name} is live or in any snapshot: `rosterctl tmux history` has their names"),
@@ -577,7 +575,7 @@ mod tests {
         ");
         insta::assert_snapshot!(told(Known::Live), @"
         ann: wbe was closed on purpose; restore leaves it out
-        ann: it is live, and counts as closed until a snapshot is taken that has it
+        ann: it is live, and counts as closed until a save finds it so
         ann	wbe	live
         ");
         insta::assert_snapshot!(told(Known::Unknown), @"

@@ -87,7 +87,7 @@ fn on_another_server_a_pane_of_two_is_not_guessed() {
     place.tmux(&["split-window", "-d", "-t", "=work:", "-e", "PS1=\\u$ ", "--", "bash", "--norc"]);
     place.settled("=work:0.1");
     // Nor by what somebody writes there.
-    let forged = format!(r#"{{"server":"1 1","panes":{{"{}":"%0"}}}}"#, id(1));
+    let forged = format!(r#"[{{"server":"1 1","panes":{{"{}":"%0"}}}}]"#, id(1));
     for told in ["{", &forged] {
         std::fs::write(place.store("state").join("panes"), told).unwrap();
         assert_eq!(place.actions(&place.with_claude())["work"], Action::Suffixed, "{told}");

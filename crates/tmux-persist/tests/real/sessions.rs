@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tmux_persist::{Answer, Job, Outcome, Saved, Settings};
+use tmux_persist::{Answer, Job, Known, Outcome, Saved, SessionName, Settings};
 
 use crate::{Place, eventually, restore, same_again};
 
@@ -332,4 +332,34 @@ fn a_folder_that_is_no_text_comes_back_byte_for_byte() {
     place.kill_server();
     restore(&place);
     same_again(&place, &before);
+}
+
+#[test]
+fn what_was_forgotten_and_is_live_at_a_save_is_closed_no_more() {
+    let place = Place::new();
+    place.tmux(&["new-session", "-d", "-s", "docs", "sh"]);
+    place.tmux(&["new-session", "-d", "-s", "other", "sh"]);
+    // A shell that has just begun may be called otherwise.
+    eventually("nothing changes", || (place.save("state") == Saved::Unchanged).then_some(()));
+    let docs = SessionName::new("docs").unwrap();
+    match place.job("state", Job::Forget(docs.clone(), None)) {
+        Answer::Forgotten(one) => assert_eq!(one.known, Known::Live),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(place.save("state"), Saved::Unchanged);
+    place.kill_server();
+    let restored = restore(&place);
+    assert_eq!(restored.sessions[0].0.name, docs);
+    assert!(restored.sessions.iter().all(|(_, outcome)| *outcome == Outcome::Made), "{restored:?}");
+    // Closed after that save, it stays so.
+    place.tmux(&["kill-session", "-t", "=docs"]);
+    place.job("state", Job::Forget(docs.clone(), None));
+    place.save("state");
+    place.kill_server();
+    assert!(
+        restore(&place)
+            .sessions
+            .iter()
+            .all(|(row, outcome)| { row.name != docs || *outcome == Outcome::LeftAlone })
+    );
 }
