@@ -16,8 +16,9 @@ const ADDRESSES: u64 = 512 << 20;
 
 /// Has the program, and whatever it becomes, be one process that can start no other, lets no file grow and has at most
 /// 64 MiB of its own and 512 MiB with what it shares: no process of it is left when it is killed. SysV segments that it
-/// has let go of, and pages of files that were there before, may stay: a unit has to bound them. A program that set the
-/// limits on itself could be taken over before it has.
+/// has let go of, files in memory that it is passed, and pages of files that were there before, may stay and are in no
+/// process: a unit bounds them, and cannot keep the kernel from ending somebody else's worker for them. A program that set
+/// the limits on itself could be taken over before it has.
 pub fn alone(command: &mut Command) -> &mut Command {
     let limit = || {
         for (resource, most) in [

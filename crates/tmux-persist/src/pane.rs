@@ -60,25 +60,43 @@ pub fn pane(start: &PaneStart) -> io::Error {
     Command::new(&shell).args(arguments(&shell, asks, program(start))).exec()
 }
 
-/// What zsh reads for everybody. Without any file of the person's own it would ask for one before all else, and hide what was
-/// told or keep the program from running; told to read no files (`-f`), it does not ask.
-const FOR_ALL: &str = "for f in zprofile zshrc zlogin; do [ ! -r /etc/zsh/$f ] || . /etc/zsh/$f; done; ";
-
 /// With which arguments the shell runs a program and goes on, or begins.
+///
+/// Without any file of the person's own, zsh would ask for one before all else, and hide what was told or keep the program
+/// from running. In its privileged mode (`-p`) it reads what it reads for everybody, and does not ask. Where a person's files
+/// are is known only then: `/etc/zsh/zshenv` may say.
 fn arguments(shell: &OsStr, asks: bool, program: Option<OsString>) -> Vec<OsString> {
-    let plain: &[&str] = if asks { &["-l", "-f"] } else { &["-l"] };
-    let Some(program) = program else { return plain.iter().map(OsString::from).collect() };
-    let mut text = OsString::from(if asks { FOR_ALL } else { "" });
-    text.push(program);
-    text.push("; exec ");
-    text.push(OsStr::from_bytes(&shell::quoted(shell.as_bytes())));
-    text.push(format!(" {}", plain.join(" ")));
+    let becomes = [b"exec ", &shell::quoted(shell.as_bytes())[..]].concat();
     // An interactive login shell runs it, so that it finds what the person would find by typing.
-    let run = plain.iter().chain(&["-i", "-c"]).map(OsString::from);
-    run.chain([text]).collect()
+    let text = |program: &OsStr, how: &[u8]| [program.as_bytes(), b"; ", &becomes, how].concat();
+    let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+    let mut all = words(if asks { &["-l", "-p", "-i", "-c"] } else { &["-l", "-i", "-c"] });
+    let (own, none) = match &program {
+        None if !asks => return words(&["-l"]),
+        None => (b" -l".to_vec(), [&becomes[..], b" -l -p"].concat()),
+        Some(program) => {
+            let with_own = text(program, b" -l");
+            if !asks {
+                all.push(OsString::from_vec(with_own));
+                return all;
+            }
+            ([b" -l -i -c ", &shell::quoted(&with_own)[..]].concat(), text(program, b" -l -p"))
+        }
+    };
+    all.push(OsString::from_vec(
+        [
+            b"for f in .zshenv .zprofile .zshrc .zlogin; do [ ! -e \"${ZDOTDIR:-$HOME}/$f\" ] || ",
+            &becomes[..],
+            &own,
+            b"; done; ",
+            &none,
+        ]
+        .concat(),
+    ));
+    all
 }
 
-/// Whether the shell is a zsh that asks whoever has none of its files for a configuration.
+/// Whether the shell is a zsh that asks whoever has none of its files for a configuration, as far as can be seen.
 fn asks_new_people(shell: &OsStr) -> bool {
     let zsh = Path::new(shell).file_name().is_some_and(|name| name == "zsh");
     let folder =
@@ -193,9 +211,49 @@ mod tests {
         };
         assert_eq!(told(false, None), "-l");
         assert_eq!(told(false, Some("vim")), "-l | -i | -c | vim; exec /bin/zsh -l");
-        assert_eq!(told(true, None), "-l | -f");
-        let runs = format!("-l | -f | -i | -c | {FOR_ALL}vim; exec /bin/zsh -l -f");
-        assert_eq!(told(true, Some("vim")), runs.as_str());
+        let own = r#"for f in .zshenv .zprofile .zshrc .zlogin; do [ ! -e "${ZDOTDIR:-$HOME}/$f" ] || exec /bin/zsh -l"#;
+        assert_eq!(
+            told(true, None).to_str().unwrap(),
+            format!("-l | -p | -i | -c | {own}; done; exec /bin/zsh -l -p")
+        );
+        let runs = format!(
+            "-l | -p | -i | -c | {own} -i -c 'vim; exec /bin/zsh -l'; done; vim; exec /bin/zsh -l -p"
+        );
+        assert_eq!(told(true, Some("vim")).to_str().unwrap(), runs);
+    }
+
+    #[test]
+    fn a_zsh_finds_the_files_of_its_person_where_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".zprofile"), "MINE=\"it's mine\"").unwrap();
+        fs::write(dir.path().join(".zshrc"), "MINE=\"$MINE, as by typing\"").unwrap();
+        let ran = |program: Option<&str>, files: &Path| {
+            let arguments = arguments(OsStr::new("zsh"), true, program.map(OsString::from));
+            let mut zsh = Command::new("zsh");
+            zsh.args(arguments).env("HOME", "/nonexistent").env("ZDOTDIR", files);
+            let mut zsh = zsh
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .ok()?;
+            zsh.stdin
+                .take()
+                .unwrap()
+                .write_all(b"print -r -- \"stays $MINE $options[privileged]\"\n")
+                .unwrap();
+            let output = String::from_utf8(zsh.wait_with_output().unwrap().stdout).unwrap();
+            let told = output.lines().filter(|line| line.starts_with("ran ") || line.starts_with("stays "));
+            Some(told.collect::<Vec<_>>().join("\n"))
+        };
+        // Not every machine has it.
+        let program = r#"echo "ran 'it' $MINE""#;
+        let Some(own) = ran(Some(program), dir.path()) else { return };
+        assert_eq!(own, "ran 'it' it's mine, as by typing\nstays it's mine off");
+        let none = ran(Some(program), Path::new("/nonexistent")).unwrap();
+        assert_eq!(none, "ran 'it' \nstays  on");
+        assert_eq!(ran(None, dir.path()).unwrap(), "stays it's mine off");
+        assert_eq!(ran(None, Path::new("/nonexistent")).unwrap(), "stays  on");
     }
 
     #[test]
