@@ -1,5 +1,6 @@
 //! The commands for tmux sessions: whose, by which process, and how the answers are printed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
@@ -55,6 +56,8 @@ pub(crate) struct Asked {
     people: Vec<Person>,
     /// The person asks for themself: this process does it.
     myself: bool,
+    /// They are not among the people whose sessions are kept, and asked for no place of their own.
+    stranger: bool,
 }
 
 impl Asked {
@@ -62,7 +65,11 @@ impl Asked {
         let config = crate::offline::configuration(global)?;
         let people = people(options, &config)?;
         let settings = settings(options, &config)?;
-        Ok(Asked { settings, people, myself: !Uid::effective().is_root() })
+        let myself = !Uid::effective().is_root();
+        let map = options.map.as_deref().unwrap_or(&config.maps.ttyd_user_map);
+        let unknown = |known: BTreeSet<String>| people.iter().any(|person| !known.contains(&person.user));
+        let stranger = myself && options.state.is_none() && tmux_persist::known(map).is_ok_and(unknown);
+        Ok(Asked { settings, people, myself, stranger })
     }
 
     /// Does a job for each person.
@@ -70,7 +77,7 @@ impl Asked {
         if self.myself {
             let of = |person: &Person| {
                 let answer = tmux_persist::run_here(&person.user, &person.home, &self.settings, job);
-                (person.user.clone(), answer)
+                (person.user.clone(), answer.map_err(|failure| self.of_stranger(person).unwrap_or(failure)))
             };
             return Ok(self.people.iter().map(of).collect());
         }
@@ -89,6 +96,15 @@ impl Asked {
         ));
         let answers = done.into_iter().map(|(person, answer)| (person.user, answer));
         Ok(answers.chain(left.map(|left| ("root".to_owned(), Err(left)))).collect())
+    }
+
+    /// Why nothing can be done for somebody of whom nothing is kept.
+    fn of_stranger(&self, person: &Person) -> Option<Failure> {
+        let kept = self.settings.state.join("users").join(&person.user).exists();
+        (self.stranger && !kept).then(|| Failure {
+            why: format!("{} is not in the roster, so nothing is kept of them", person.user),
+            next: "an admin can add them: `rosterctl user add`".into(),
+        })
     }
 }
 

@@ -399,6 +399,7 @@ fn assemble(mut found: Vec<Found>, transcripts: &Transcripts, home: &Path) -> Ca
             active: told.active && told.window_active,
             pid: told.pid,
             prompt: None,
+            doubtful: false,
             claude: claude.is_some() || comes,
             conversation: conversation.clone(),
         });

@@ -71,6 +71,7 @@ mod tests {
             active: true,
             pid: None,
             prompt: None,
+            doubtful: false,
             claude: true,
             conversation: Some(id(*number)),
         };

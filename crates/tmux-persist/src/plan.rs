@@ -37,6 +37,8 @@ pub(crate) struct LivePane {
     pub(crate) pid: Option<u32>,
     /// Its prompt, if a shell waits in it for a command; looked for only where something may be typed.
     pub(crate) prompt: Option<Prompt>,
+    /// Whether its shell was asked whether nothing is on the line, and that could not be told.
+    pub(crate) doubtful: bool,
     /// Whether a claude runs in it, with a known conversation or not.
     pub(crate) claude: bool,
     pub(crate) conversation: Option<ConversationId>,
@@ -124,7 +126,7 @@ pub struct Row {
     /// Whether a restore of the whole snapshot includes it; the picker ticks it at first.
     pub default: bool,
     /// What else to know: `killed@<seconds>`, `live@<session>`, `gone`, `folder_gone`, `taken`,
-    /// `unprintable`.
+    /// `unprintable`, `pane_closed`, `half_typed`.
     #[serde(default, deserialize_with = "read_note")]
     pub note: Option<String>,
     /// Where its shell is instead, when the folder that it was in is gone, or that in which its conversation resumes.
@@ -271,7 +273,11 @@ impl Context<'_> {
                     match self.free_name(&session.name) {
                         Some(name) => {
                             row.target = name;
-                            self.make(&mut row, session)
+                            let doing = self.make(&mut row, session);
+                            if row.note.is_none() {
+                                row.note = why_beside(&wanted, panes, &self.facts.seen_in).map(str::to_owned);
+                            }
+                            doing
                         }
                         None => {
                             row.note = Some("taken".into());
@@ -393,6 +399,19 @@ fn in_place(
             used.insert(&pane.id).then(|| ((*conversation).clone(), pane.clone()))
         })
         .collect()
+}
+
+/// Why a conversation is not resumed in a live session, where it is something else than what runs there.
+fn why_beside(
+    wanted: &[&Conversation],
+    live: &[LivePane],
+    seen_in: &BTreeMap<ConversationId, String>,
+) -> Option<&'static str> {
+    let closed = |id: &String| live.iter().all(|pane| pane.id != *id);
+    if wanted.iter().filter_map(|conversation| seen_in.get(&conversation.id)).any(closed) {
+        return Some("pane_closed");
+    }
+    live.iter().any(|pane| pane.doubtful).then_some("half_typed")
 }
 
 /// The pane that can be meant where none is known: the only one of the session, whatever number its window has got, or of

@@ -45,6 +45,7 @@ fn pane(conversation: Option<&str>) -> LivePane {
         active: true,
         pid: None,
         prompt: Prompt::new("1 %1 2 80 0 0 0 bash 0 2 0").filter(|_| conversation.is_none()),
+        doubtful: false,
         claude: conversation.is_some(),
         conversation: conversation.map(id),
     }
@@ -151,7 +152,11 @@ fn no_other_pane_is_typed_into_than_the_one_that_had_the_conversation() {
     // It is busy, and the other one waits.
     let busy = LivePane { prompt: None, ..pane(None) };
     assert_eq!(told(&taken, &of(&[&busy, &other]), &seen, &[]), beside);
+    let unsent = LivePane { doubtful: true, ..busy };
+    let why = beside.replace("on -", "on half_typed");
+    assert_eq!(told(&taken, &of(&[&unsent, &other]), &seen, &[]), why);
     // It is closed, and another one has its place: alone, or after a split.
+    let beside = beside.replace("on -", "on pane_closed");
     let moved = LivePane { position: 0, active: true, ..other.clone() };
     let new = LivePane { id: "%3".into(), ..other.clone() };
     assert_eq!(told(&taken, &of(&[&moved]), &seen, &[]), beside);

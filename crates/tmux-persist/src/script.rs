@@ -410,6 +410,7 @@ mod tests {
             active: true,
             pid: None,
             prompt: Prompt::empty("1 %7 2 80 0 0 0 bash 0 3 0"),
+            doubtful: false,
             claude: false,
             conversation: None,
         };

@@ -136,6 +136,7 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
         .into_iter()
         .filter_map(|pane| {
             let found = pane.prompt.take()?;
+            pane.doubtful = true;
             let (pane, shell) = with_shell((pane.pid?, pane))?;
             let by_kernel = processes::is_dash(shell);
             Some(Asked { pane, found, screen: Vec::new(), shell, by_kernel, blank: false })
@@ -178,7 +179,7 @@ pub(crate) fn prove(server: &Server, panes: Vec<&mut LivePane>) -> Result<(), Cl
         for (mut one, shown) in asked.into_iter().zip(shown) {
             one.blank = shown.as_ref().is_some_and(|shown| shown.has_blank(&one));
             match shown.and_then(|shown| shown.is_empty(&one)) {
-                Some(empty) => one.pane.prompt = Some(empty),
+                Some(empty) => (one.pane.prompt, one.pane.doubtful) = (Some(empty), false),
                 None => still.push(one),
             }
         }

@@ -348,6 +348,11 @@ pub(crate) fn note(row: &Row) -> String {
         Some("folder_gone") => "its folder is gone".into(),
         Some("unprintable") => "its folder's name cannot be typed".into(),
         Some("taken") => "every name for it is taken".into(),
+        Some("pane_closed") => format!("its pane in {} was closed", row.name),
+        Some("half_typed") => format!(
+            "a line may be half typed in {}: to resume it there, end {}, empty that line and restore again",
+            row.name, row.target
+        ),
         Some(note) => match note.split_once('@') {
             Some(("killed", _)) => "closed on purpose since".into(),
             Some(("live", name)) => format!("goes on in {}", page::clean_line(name)),
@@ -471,6 +476,17 @@ mod tests {
         assert_eq!(value["snapshot"], "20260301T120700");
         assert_eq!(value["sessions"][1]["folder"], "/home/ann/a\tb\n\u{1b}[2J\\");
         assert_eq!(value["sessions"][3]["action"], "suffixed");
+    }
+
+    #[test]
+    fn why_a_session_is_made_beside_is_told() {
+        let told =
+            |note| super::note(&row("web", "/srv", State::LiveOtherConv, Action::Suffixed, Some(note)));
+        assert_eq!(told("pane_closed"), "its pane in web was closed");
+        assert_eq!(
+            told("half_typed"),
+            "a line may be half typed in web: to resume it there, end web-1207, empty that line and restore again"
+        );
     }
 
     #[test]

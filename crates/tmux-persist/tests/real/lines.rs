@@ -131,6 +131,7 @@ fn what_is_on_a_line_is_neither_run_nor_lost() {
     for (row, outcome) in place.restored(&settings) {
         assert_eq!((row.action, &outcome), (Action::Suffixed, &Outcome::Made), "{row:?}");
         assert_ne!(row.name, row.target);
+        assert_eq!(row.note.as_deref(), Some("half_typed"));
     }
     for ((live, ..), before) in all.iter().zip(before) {
         if live.name == "dash-ahead" {
