@@ -137,7 +137,7 @@ fn takes_commands(arguments: &[Vec<u8>]) -> bool {
             | b"--private" | b"--no-rcs" | b"--no-globalrcs" => true,
             b"--rcfile" | b"--init-file" | b"-o" | b"+o" | b"-O" | b"+O" => options.next().is_some(),
             // Of none of these shells does any of these letters take a script, a command or the standard input.
-            [b'-', letters @ ..] => !letters.is_empty() && letters.iter().all(|b| b"filmuvx".contains(b)),
+            [b'-', letters @ ..] => !letters.is_empty() && letters.iter().all(|b| b"filmpuvx".contains(b)),
             _ => false,
         };
         if !known {
@@ -361,6 +361,7 @@ mod tests {
             "bash --login --norc -i",
             "bash --rcfile x -o vi",
             "zsh -il",
+            "zsh -l -p",
             "sh",
             "-dash",
             "fish -l -i",
