@@ -348,4 +348,32 @@ mod tests {
         assert_eq!(Prompt::new(state).unwrap().still_empty(), None);
         assert!(Prompt::empty(state).unwrap().still_empty().unwrap().ends_with(&format!(",{state}}}")));
     }
+
+    #[test]
+    fn a_blank_is_taken_back_only_where_it_is_seen() {
+        let state = |x: usize| format!("1 %3 77 80 0 0 0 bash 0 {x} 1");
+        let mut pane = LivePane {
+            id: "%3".into(),
+            window: 0,
+            pane: 0,
+            position: 0,
+            active: true,
+            pid: None,
+            prompt: None,
+            doubtful: true,
+            claude: false,
+            conversation: None,
+        };
+        let found = Prompt::new(&state(2)).unwrap();
+        let screen = Vec::new();
+        let mut asked = Asked { pane: &mut pane, found, screen, shell: 77, by_kernel: false, blank: false };
+        let shown = |row: &str, x: usize| Shown { state: state(x), rows: vec!["above".into(), row.into()] };
+        // tmux tells no blanks at the end of a row.
+        assert!(shown("$", 3).has_blank(&asked) && shown("$  text", 3).has_blank(&asked));
+        // The shell has stalled, or `Left` was late and the person typed.
+        assert!(!shown("$", 2).has_blank(&asked) && !shown("$ l", 3).has_blank(&asked));
+        assert!(!shown("$  rm", 5).has_blank(&asked));
+        asked.by_kernel = true;
+        assert!(!shown("$", 3).has_blank(&asked));
+    }
 }
