@@ -49,10 +49,13 @@ trap - INT
 # Without any of its files zsh begins with a dialogue over the whole screen, and what was just said is gone.
 case ${SHELL:-} in
     */zsh)
+        # Where its files are, /etc/zsh/zshenv may say, which it reads in any case. Privileged (-p) it asks nothing.
+        # shellcheck disable=SC2016 # zsh expands it
+        folder=$("$SHELL" -f -c 'print -r -- "${ZDOTDIR:-$HOME}"')
         for file in .zshrc .zshenv .zprofile .zlogin; do
-            [ ! -e "${ZDOTDIR:-$HOME}/$file" ] || exec "$SHELL" -l
+            [ ! -e "$folder/$file" ] || exec "$SHELL" -l
         done
-        exec "$SHELL" -l -f
+        exec "$SHELL" -l -p
         ;;
 esac
 exec "${SHELL:-/bin/sh}" -l

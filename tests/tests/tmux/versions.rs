@@ -38,5 +38,5 @@ fn whatever_was_saved_is_saved_again_with_this_tmux(suite: Suite) {
     // `words` is about what is said, not about who hears it.
     let done = machine.sh_as("ann", "real --skip words:: 2>&1").ok();
     assert!(done.contains("test trees::what_was_saved_is_saved_again_after_a_restore ... ok"), "{done}");
-    assert!(done.contains("test result: ok. 18 passed"), "{done}");
+    assert!(done.contains("test result: ok. 25 passed"), "{done}");
 }
